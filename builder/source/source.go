@@ -1,0 +1,63 @@
+// Package source says where the components of a node image come from:
+// compiled from Go modules, downloaded as official releases, or laid out by
+// hand in a directory.
+package source
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/kbuild/kbuild/images"
+)
+
+// Want is what a node image needs of a source. It is decided before anything
+// is fetched.
+type Want struct {
+	Release images.Release
+	Arch    string   // GOARCH
+	CNI     string   // "flannel" or "none"
+	Images  []string // further image names, pulled from their registries
+	// Registry replaces Release.Registry in the images' names where the user
+	// set an image repository; empty otherwise.
+	Registry string
+}
+
+// Component is one thing that goes into the image, as the Plan shows it.
+type Component struct {
+	Name    string `json:"name"`             // "kubelet", "etcd", "k8s.gcr.io/pause:3.2"
+	Version string `json:"version"`          // "v1.19.12"
+	Source  string `json:"source"`           // "module k8s.io/kubernetes", "https://dl.k8s.io/…", "registry registry.k8s.io/…", "file …"
+	Digest  string `json:"digest,omitempty"` // module sum "h1:…", or "sha256:…"; empty where only fetching can tell
+	Image   string `json:"image,omitempty"`  // name of the container image that it ends up in
+}
+
+// Output is what fetching made. Paths are in the cache: read them, never
+// write.
+type Output struct {
+	// Binaries for the host by name: kubelet, kubectl, and the CNI plugins as
+	// "cni/bridge" and so on. Several names may be the same multi-call file.
+	Binaries map[string]string
+	// Images is an OCI image layout with layer blobs; its index names each
+	// image in images.RefAnnotation.
+	Images string
+	// Manifests to bake, by file name: the CNI's.
+	Manifests map[string][]byte
+}
+
+// Source is a place that components come from.
+type Source interface {
+	// Resolve names every component without fetching contents.
+	Resolve(ctx context.Context, w Want) ([]Component, error)
+	// Fetch makes every component, verifies it, and keeps it in the cache.
+	// It may be stopped at any time and goes on where it stopped.
+	Fetch(ctx context.Context, w Want, log Progress) (Output, error)
+}
+
+// Progress says what is happening, in lines for people.
+type Progress func(format string, args ...any)
+
+// To is a Progress that writes lines to w.
+func To(w io.Writer) Progress {
+	return func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+}

@@ -1,0 +1,161 @@
+// Package config holds the kinds that a node reads: kubeadm's own kinds and
+// the short NodeMetadata. Reading is strict, then what is missing is
+// defaulted, then the whole is validated; Node is the outcome.
+package config
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Node is who this node is: everything that the steps need to know, defaulted
+// and valid. It is frozen on disk by the metadata step; secrets in it have
+// type Secret.
+type Node struct {
+	Role    Role                 `json:"role"`
+	Init    InitConfiguration    `json:"init"`
+	Cluster ClusterConfiguration `json:"cluster"`
+	// Kubelet and KubeProxy are the documents of those kinds (apiVersion and
+	// kind included), with what kubeadm of this version sets filled in.
+	Kubelet   map[string]any `json:"kubelet"`
+	KubeProxy map[string]any `json:"kubeProxy"`
+	// Sources tells where each value came from: "init.nodeRegistration.name" →
+	// "credential kbuild.userdata, line 4", "hostname", "default".
+	Sources map[string]string `json:"sources,omitempty"`
+}
+
+// Role is what a node is to its cluster.
+type Role string
+
+const (
+	RoleInit         Role = "init"
+	RoleControlPlane Role = "control-plane"
+	RoleWorker       Role = "worker"
+)
+
+// Secret is text that never shows itself in logs or plans; JSON holds it in
+// the clear, because the frozen node configuration (mode 0600) must.
+type Secret string
+
+// InitConfiguration is kubeadm's kind, in the shape of v1beta2; newer API
+// versions are converted to it. Field names in JSON are kubeadm's.
+type InitConfiguration struct {
+	BootstrapTokens  []BootstrapToken `json:"bootstrapTokens,omitempty"`
+	NodeRegistration NodeRegistration `json:"nodeRegistration,omitempty"`
+	LocalAPIEndpoint APIEndpoint      `json:"localAPIEndpoint,omitempty"`
+	CertificateKey   Secret           `json:"certificateKey,omitempty"`
+	// UploadCerts asks for the upload-certs step (kubeadm init --upload-certs).
+	UploadCerts bool `json:"uploadCerts,omitempty"`
+	// SkipPhases lists steps that do not run (kubeadm init --skip-phases).
+	SkipPhases []string `json:"skipPhases,omitempty"`
+	// Patches is a directory of patches for static pods (kubeadm --experimental-patches).
+	Patches string `json:"patches,omitempty"`
+}
+
+// BootstrapToken is a token that new nodes authenticate with.
+type BootstrapToken struct {
+	Token       Secret           `json:"token"`
+	Description string           `json:"description,omitempty"`
+	TTL         *metav1.Duration `json:"ttl,omitempty"`
+	Expires     *metav1.Time     `json:"expires,omitempty"`
+	Usages      []string         `json:"usages,omitempty"`
+	Groups      []string         `json:"groups,omitempty"`
+}
+
+// NodeRegistration is how the node registers itself.
+type NodeRegistration struct {
+	Name      string `json:"name,omitempty"`
+	CRISocket string `json:"criSocket,omitempty"`
+	// Taints: nil means the default for the role, empty means none.
+	Taints                []corev1.Taint    `json:"taints"`
+	KubeletExtraArgs      map[string]string `json:"kubeletExtraArgs,omitempty"`
+	IgnorePreflightErrors []string          `json:"ignorePreflightErrors,omitempty"`
+}
+
+// APIEndpoint is where this node's API server listens.
+type APIEndpoint struct {
+	AdvertiseAddress string `json:"advertiseAddress,omitempty"`
+	BindPort         int32  `json:"bindPort,omitempty"`
+}
+
+// ClusterConfiguration is kubeadm's kind, in the shape of v1beta2.
+type ClusterConfiguration struct {
+	Etcd                 Etcd                  `json:"etcd,omitempty"`
+	Networking           Networking            `json:"networking,omitempty"`
+	KubernetesVersion    string                `json:"kubernetesVersion,omitempty"`
+	ControlPlaneEndpoint string                `json:"controlPlaneEndpoint,omitempty"`
+	APIServer            APIServer             `json:"apiServer,omitempty"`
+	ControllerManager    ControlPlaneComponent `json:"controllerManager,omitempty"`
+	Scheduler            ControlPlaneComponent `json:"scheduler,omitempty"`
+	DNS                  DNS                   `json:"dns,omitempty"`
+	CertificatesDir      string                `json:"certificatesDir,omitempty"`
+	ImageRepository      string                `json:"imageRepository,omitempty"`
+	UseHyperKubeImage    bool                  `json:"useHyperKubeImage,omitempty"`
+	FeatureGates         map[string]bool       `json:"featureGates,omitempty"`
+	ClusterName          string                `json:"clusterName,omitempty"`
+}
+
+// ControlPlaneComponent holds what is common to the control plane's parts.
+type ControlPlaneComponent struct {
+	ExtraArgs    map[string]string `json:"extraArgs,omitempty"`
+	ExtraVolumes []HostPathMount   `json:"extraVolumes,omitempty"`
+}
+
+// APIServer is the API server's part of ClusterConfiguration.
+type APIServer struct {
+	ControlPlaneComponent  `json:",inline"`
+	CertSANs               []string         `json:"certSANs,omitempty"`
+	TimeoutForControlPlane *metav1.Duration `json:"timeoutForControlPlane,omitempty"`
+}
+
+// DNS is the cluster's DNS add-on.
+type DNS struct {
+	Type      string `json:"type"`
+	ImageMeta `json:",inline"`
+}
+
+// ImageMeta changes where an image comes from.
+type ImageMeta struct {
+	ImageRepository string `json:"imageRepository,omitempty"`
+	ImageTag        string `json:"imageTag,omitempty"`
+}
+
+// Etcd is local or external; never both.
+type Etcd struct {
+	Local    *LocalEtcd    `json:"local,omitempty"`
+	External *ExternalEtcd `json:"external,omitempty"`
+}
+
+// LocalEtcd runs as a static pod.
+type LocalEtcd struct {
+	ImageMeta      `json:",inline"`
+	DataDir        string            `json:"dataDir"`
+	ExtraArgs      map[string]string `json:"extraArgs,omitempty"`
+	ServerCertSANs []string          `json:"serverCertSANs,omitempty"`
+	PeerCertSANs   []string          `json:"peerCertSANs,omitempty"`
+}
+
+// ExternalEtcd runs elsewhere.
+type ExternalEtcd struct {
+	Endpoints []string `json:"endpoints"`
+	CAFile    string   `json:"caFile"`
+	CertFile  string   `json:"certFile"`
+	KeyFile   string   `json:"keyFile"`
+}
+
+// Networking is the cluster's subnets (comma-separated pairs are dual-stack)
+// and DNS domain.
+type Networking struct {
+	ServiceSubnet string `json:"serviceSubnet,omitempty"`
+	PodSubnet     string `json:"podSubnet,omitempty"`
+	DNSDomain     string `json:"dnsDomain,omitempty"`
+}
+
+// HostPathMount is a directory or file of the host in a static pod.
+type HostPathMount struct {
+	Name      string              `json:"name"`
+	HostPath  string              `json:"hostPath"`
+	MountPath string              `json:"mountPath"`
+	ReadOnly  bool                `json:"readOnly,omitempty"`
+	PathType  corev1.HostPathType `json:"pathType,omitempty"`
+}

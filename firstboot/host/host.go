@@ -1,0 +1,154 @@
+// Package host is everything outside the process: the machine's files, its
+// commands, systemd, the container runtime, the clock and the log. A step
+// reaches the world through a Host and nothing else, so that a test can put a
+// directory and a stopped clock in its place, and cut the power at any call.
+package host
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Host is one machine. Its functions are fields so that a test may replace
+// one; Local fills them all for the running machine.
+type Host struct {
+	// Root is the root directory; all paths given to a Host are absolute paths
+	// of the machine and are looked up below it.
+	Root *os.Root
+	// Run runs a command to its end and returns its standard output. An error
+	// holds the command line and what it printed.
+	Run func(ctx context.Context, name string, args ...string) ([]byte, error)
+	// Systemd talks to PID 1 over D-Bus.
+	Systemd Systemd
+	Now     func() time.Time
+	Log     *slog.Logger
+	// Effect is called with a name before each change to the machine (a file
+	// written or removed, a unit started, an object created). Tests stop the
+	// world here. Nil on a real machine.
+	Effect func(what string) error
+}
+
+// Systemd is what steps ask of PID 1. Each call returns when the job is done.
+type Systemd struct {
+	Start   func(ctx context.Context, unit string) error
+	Restart func(ctx context.Context, unit string) error
+	Stop    func(ctx context.Context, unit string) error
+	Reload  func(ctx context.Context) error // daemon-reload
+	// Active returns the unit's ActiveState: "active", "inactive", "failed", …
+	Active func(ctx context.Context, unit string) (string, error)
+}
+
+func rel(p string) string {
+	p = strings.TrimPrefix(path.Clean("/"+p), "/")
+	if p == "" {
+		return "."
+	}
+	return p
+}
+
+func (h *Host) effect(what string) error {
+	if h.Effect == nil {
+		return nil
+	}
+	return h.Effect(what)
+}
+
+// ReadFile reads a file of the machine.
+func (h *Host) ReadFile(name string) ([]byte, error) { return h.Root.ReadFile(rel(name)) }
+
+// Exists says whether name is there.
+func (h *Host) Exists(name string) bool {
+	_, err := h.Root.Stat(rel(name))
+	return err == nil
+}
+
+// WriteFile writes a file so that after a power cut either the old or the new
+// content is there, whole: temporary file in the same directory, fsync,
+// rename, fsync of the directory. Missing directories are made with mode
+// 0755. A file that already holds data with that mode is left alone.
+func (h *Host) WriteFile(name string, data []byte, mode fs.FileMode) error {
+	name = rel(name)
+	if old, err := h.Root.ReadFile(name); err == nil && string(old) == string(data) {
+		if st, err := h.Root.Stat(name); err == nil && st.Mode().Perm() == mode.Perm() {
+			return nil
+		}
+	}
+	if err := h.effect("write " + name); err != nil {
+		return err
+	}
+	dir := path.Dir(name)
+	if err := h.Root.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("cannot write %s: %w", name, err)
+	}
+	tmp := path.Join(dir, ".kbuild-"+rand.Text())
+	f, err := h.Root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode.Perm())
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", name, err)
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(mode.Perm()))
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = h.Root.Rename(tmp, name)
+	}
+	if err != nil {
+		h.Root.Remove(tmp)
+		return fmt.Errorf("cannot write %s: %w", name, err)
+	}
+	return h.syncDir(dir)
+}
+
+// Remove removes a file; one that is not there is no error.
+func (h *Host) Remove(name string) error {
+	name = rel(name)
+	if _, err := h.Root.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := h.effect("remove " + name); err != nil {
+		return err
+	}
+	if err := h.Root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot remove %s: %w", name, err)
+	}
+	return h.syncDir(path.Dir(name))
+}
+
+// MkdirAll makes a directory and its missing parents, and sets its mode.
+func (h *Host) MkdirAll(name string, mode fs.FileMode) error {
+	name = rel(name)
+	if st, err := h.Root.Stat(name); err == nil && st.IsDir() && st.Mode().Perm() == mode.Perm() {
+		return nil
+	}
+	if err := h.effect("mkdir " + name); err != nil {
+		return err
+	}
+	if err := h.Root.MkdirAll(name, mode); err != nil {
+		return fmt.Errorf("cannot make directory %s: %w", name, err)
+	}
+	return h.Root.Chmod(name, mode)
+}
+
+func (h *Host) syncDir(dir string) error {
+	d, err := h.Root.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// Path is the path of name as the process sees it, for clients that take a
+// path (sockets, kubeconfigs).
+func (h *Host) Path(name string) string { return filepath.Join(h.Root.Name(), rel(name)) }

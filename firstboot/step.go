@@ -1,0 +1,35 @@
+// Package firstboot makes a machine a Kubernetes node.
+//
+// The work is a list of steps. A step says whether what it stands for is
+// already so, and can make it so; Run goes through the list on every boot, so
+// first boot, a boot after a power cut and the first boot of a new image are
+// the same run. Steps speak to each other through the disk and the cluster,
+// never through memory.
+package firstboot
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Step is one thing that must hold on a node. Names are kubeadm's phase names
+// where kubeadm has the phase.
+type Step struct {
+	Name string
+	// Done says whether it is so already. It changes nothing.
+	Done func(ctx context.Context, r *Run) (bool, error)
+	// Do makes it so. Afterwards Done must hold.
+	Do func(ctx context.Context, r *Run) error
+	// Limit is how long the step may take, waiting included; zero is no limit.
+	Limit time.Duration
+}
+
+// Retry is the error by which Done or Do asks to be called again. Only the
+// runner sleeps.
+type Retry struct {
+	After time.Duration
+	Why   string // what is waited for, for people
+}
+
+func (r Retry) Error() string { return fmt.Sprintf("waiting: %s", r.Why) }

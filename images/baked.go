@@ -1,0 +1,47 @@
+package images
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Where the builder puts what a node reads. All are below the image's
+// read-only root.
+const (
+	BakedFile     = "/usr/share/kbuild/release.json" // Baked, as JSON
+	BakedConfig   = "/usr/share/kbuild/config.yaml"  // kubeadm kinds that user-data is laid over; may be missing
+	BakedManifest = "/usr/share/kbuild/manifests"    // *.yaml, applied at init in the order of their names
+	StoreDir      = "/usr/lib/kbuild/images"         // the image store; see below
+)
+
+// The image store is an OCI image layout (oci-layout, index.json,
+// blobs/sha256/… of manifests and configs) whose layers are not blobs but
+// directories: layers/HEX, named by diff ID without the "sha256:". Each entry
+// of index.json carries the image's full name in the annotation
+// "io.containerd.image.name" (RefAnnotation).
+const (
+	RefAnnotation = "io.containerd.image.name"
+	LayersDir     = "layers"
+)
+
+// Baked is what an image says of itself: release.json.
+type Baked struct {
+	Kbuild    string    `json:"kbuild"`            // version of kbuild that built it
+	Source    string    `json:"source"`            // modules, release or dir
+	Arch      string    `json:"arch"`              // GOARCH of the node
+	BuildTime time.Time `json:"buildTime"`         // SOURCE_DATE_EPOCH of the build; no node's clock may be earlier
+	CNI       string    `json:"cni"`               // flannel or none
+	PodCIDR   string    `json:"podCIDR,omitempty"` // the pod network that the baked CNI manifest names
+	Images    []string  `json:"images"`            // full names in the store, sorted
+	Release   Release   `json:"release"`
+}
+
+// ReadBaked reads the bytes of release.json.
+func ReadBaked(b []byte) (Baked, error) {
+	var v Baked
+	if err := json.Unmarshal(b, &v); err != nil {
+		return v, fmt.Errorf("cannot read %s: %w", BakedFile, err)
+	}
+	return v, nil
+}

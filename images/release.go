@@ -1,0 +1,84 @@
+// Package images knows what a Kubernetes version is made of.
+//
+// What differs between versions (image tags, config API versions, names that
+// came and went) is a table of Release values, and Lookup is the only way to
+// read it. No other package compares version numbers: it asks for a fact.
+// A version that the table does not know is an error, never a guess.
+package images
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Image is one image of a release, before a registry is put in front of it.
+type Image struct {
+	Repo string `json:"repo"` // below the registry, e.g. "coredns/coredns"
+	Tag  string `json:"tag"`  // e.g. "v1.8.4"
+}
+
+// Ref is the image's full name in registry, e.g. "k8s.gcr.io/etcd:3.4.13-0".
+func (i Image) Ref(registry string) string { return registry + "/" + i.Repo + ":" + i.Tag }
+
+// Release holds the facts of one Kubernetes version. It is plain data: the
+// builder bakes it into the image as part of Baked, and the node reads it
+// from there, so both sides hold the same facts.
+type Release struct {
+	Version  string `json:"version"`  // "v1.19.12"
+	Registry string `json:"registry"` // default image repository, as this version's kubeadm prints it
+	// PullRegistry serves the images of Registry today; it differs where
+	// Registry is frozen (k8s.gcr.io).
+	PullRegistry string `json:"pullRegistry"`
+
+	Etcd    Image `json:"etcd"`
+	CoreDNS Image `json:"coredns"`
+	Pause   Image `json:"pause"`
+
+	ConfigAPI        string   `json:"configAPI"`        // newest kubeadm config API it reads: "v1beta2"
+	KubeletConfigMap string   `json:"kubeletConfigMap"` // "kubelet-config-1.19"
+	Labels           []string `json:"labels"`           // of a control-plane node, value ""
+	Taint            string   `json:"taint"`            // NoSchedule taint key of a control-plane node
+	ClusterStatus    bool     `json:"clusterStatus"`    // kubeadm-config holds ClusterStatus
+	SuperAdminConf   bool     `json:"superAdminConf"`   // super-admin.conf exists
+	CRI              string   `json:"cri"`              // newest CRI its kubelet speaks: "v1alpha2" or "v1"
+
+	Facts map[string]bool `json:"facts,omitempty"` // see the Fact constants
+}
+
+// Fact names a yes-or-no difference between versions.
+type Fact string
+
+// Facts. A missing fact is false.
+const (
+	// FactInsecurePort: kube-apiserver takes --insecure-port=0, kube-controller-manager
+	// and kube-scheduler take --port=0 (kubeadm sets them up to 1.22 or so).
+	FactInsecurePort Fact = "insecure-port"
+	// FactServiceAccountIssuer: kube-apiserver takes --service-account-issuer and
+	// --service-account-signing-key-file (kubeadm sets them from 1.20).
+	FactServiceAccountIssuer Fact = "service-account-issuer"
+)
+
+// Has says whether a yes-or-no fact holds for the release.
+func (r Release) Has(f Fact) bool { return r.Facts[string(f)] }
+
+// Minor is the minor number of the release: 19 for v1.19.12.
+func (r Release) Minor() int {
+	_, minor, _, _ := parse(r.Version)
+	return minor
+}
+
+// parse splits "v1.19.12" (the v may be missing).
+func parse(v string) (major, minor, patch int, err error) {
+	p := strings.Split(strings.TrimPrefix(v, "v"), ".")
+	n := make([]int, 3)
+	if len(p) != 3 {
+		return 0, 0, 0, fmt.Errorf("cannot read version %q: want vMAJOR.MINOR.PATCH, as in v1.19.12", v)
+	}
+	for i := range p {
+		if n[i], err = strconv.Atoi(p[i]); err != nil || n[i] < 0 {
+			return 0, 0, 0, fmt.Errorf("cannot read version %q: want vMAJOR.MINOR.PATCH, as in v1.19.12", v)
+		}
+	}
+	return n[0], n[1], n[2], nil
+}
