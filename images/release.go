@@ -43,6 +43,10 @@ type Release struct {
 	SuperAdminConf   bool     `json:"superAdminConf"`   // super-admin.conf exists
 	CRI              string   `json:"cri"`              // newest CRI its kubelet speaks: "v1alpha2" or "v1"
 
+	// Flannel is the full name of the pod network's image that goes with this
+	// version by default, e.g. "ghcr.io/flannel-io/flannel:v0.28.10".
+	Flannel string `json:"flannel"`
+
 	Facts map[string]bool `json:"facts,omitempty"` // see the Fact constants
 }
 

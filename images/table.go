@@ -78,6 +78,7 @@ func Lookup(version string) (Release, error) {
 			CoreDNS:      row.coredns,
 			Pause:        Image{"pause", row.pause},
 			ConfigAPI:    row.api,
+			Flannel:      "ghcr.io/flannel-io/flannel:v0.28.10",
 		}
 		row.rest(&r)
 		return r, nil

@@ -41,8 +41,6 @@ type Output struct {
 	// Images is an OCI image layout with layer blobs; its index names each
 	// image in images.RefAnnotation.
 	Images string
-	// Manifests to bake, by file name: the CNI's.
-	Manifests map[string][]byte
 }
 
 // Source is a place that components come from.
