@@ -35,7 +35,18 @@ type Release struct {
 	CoreDNS Image `json:"coredns"`
 	Pause   Image `json:"pause"`
 
+	// EtcdFor is this kubeadm's own table of etcd tags by the minor of the
+	// cluster's version, from the lowest minor that it deploys: it is asked
+	// where a config names another kubernetesVersion. Above the highest key
+	// the highest key's tag holds.
+	EtcdFor map[int]string `json:"etcdFor"`
+	// KubeDNS is the tag of the three kube-dns images; empty where kubeadm
+	// has no kube-dns any more.
+	KubeDNS string `json:"kubeDNS,omitempty"`
+
 	ConfigAPI        string   `json:"configAPI"`        // newest kubeadm config API it reads: "v1beta2"
+	ConfigAPIs       []string `json:"configAPIs"`       // all of them, oldest first
+	OutputAPI        string   `json:"outputAPI"`        // version of output.kubeadm.k8s.io in its JSON output: "v1alpha1"
 	KubeletConfigMap string   `json:"kubeletConfigMap"` // "kubelet-config-1.19"
 	Labels           []string `json:"labels"`           // of a control-plane node, value ""
 	Taint            string   `json:"taint"`            // NoSchedule taint key of a control-plane node
@@ -55,12 +66,25 @@ type Fact string
 
 // Facts. A missing fact is false.
 const (
-	// FactInsecurePort: kube-apiserver takes --insecure-port=0, kube-controller-manager
-	// and kube-scheduler take --port=0 (kubeadm sets them up to 1.22 or so).
+	// FactInsecurePort: kubeadm sets --insecure-port=0 for kube-apiserver, and
+	// --port=0 for kube-controller-manager and kube-scheduler.
 	FactInsecurePort Fact = "insecure-port"
-	// FactServiceAccountIssuer: kube-apiserver takes --service-account-issuer and
-	// --service-account-signing-key-file (kubeadm sets them from 1.20).
+	// FactServiceAccountIssuer: kubeadm sets --service-account-issuer and
+	// --service-account-signing-key-file for kube-apiserver.
 	FactServiceAccountIssuer Fact = "service-account-issuer"
+	// FactNodeCIDRMask: kubeadm sets --node-cidr-mask-size (or its -ipv4 and
+	// -ipv6 forms) for kube-controller-manager where there is a pod subnet.
+	FactNodeCIDRMask Fact = "node-cidr-mask"
+	// FactEtcdRequests: kubeadm's etcd static pod requests 100m of CPU and
+	// 100Mi of memory.
+	FactEtcdRequests Fact = "etcd-requests"
+	// FactProbePort: the static pods name their probe port "probe-port".
+	FactProbePort Fact = "probe-port"
+	// FactHyperKube: the config field useHyperKubeImage works.
+	FactHyperKube Fact = "hyperkube"
+	// FactDNSFirst: kubeadm lists the DNS image before pause and etcd, not
+	// after them.
+	FactDNSFirst Fact = "dns-first"
 )
 
 // Has says whether a yes-or-no fact holds for the release.

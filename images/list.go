@@ -1,0 +1,191 @@
+package images
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// ListConfig is what of a cluster's configuration decides its images: the
+// fields of ClusterConfiguration that kubeadm looks at. The zero value is the
+// release's default.
+type ListConfig struct {
+	KubernetesVersion string // of the control plane; "" is the release's own. Like kubeadm, another minor may be named
+	ImageRepository   string // in place of Release.Registry
+	HyperKube         bool   // useHyperKubeImage
+
+	EtcdExternal   bool   // etcd.external: no etcd image
+	EtcdRepository string // etcd.local.imageRepository
+	EtcdTag        string // etcd.local.imageTag
+
+	DNSType       string // "", "CoreDNS" or "kube-dns"
+	DNSRepository string // dns.imageRepository
+	DNSTag        string // dns.imageTag
+	DNSDisabled   bool   // dns.disabled
+	ProxyDisabled bool   // proxy.disabled
+}
+
+// The kinds of DNS add-on.
+const (
+	CoreDNS = "CoreDNS"
+	KubeDNS = "kube-dns"
+)
+
+// List names the images of a cluster, exactly as `kubeadm config images list`
+// of the release prints them, in its order. It is an error when this kubeadm
+// would not deploy c.
+func List(r Release, c ListConfig) ([]string, error) {
+	if err := r.check(c); err != nil {
+		return nil, fmt.Errorf("cannot list the images of Kubernetes %s: %w", r.Version, err)
+	}
+	var core, dns, base []string
+	switch {
+	case c.HyperKube:
+		core = []string{r.KubernetesImage("hyperkube", c)}
+	default:
+		for _, name := range []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"} {
+			if name != "kube-proxy" || !c.ProxyDisabled {
+				core = append(core, r.KubernetesImage(name, c))
+			}
+		}
+	}
+	if !c.DNSDisabled {
+		dns = r.DNSImages(c)
+	}
+	base = []string{r.PauseImage(c)}
+	if !c.EtcdExternal {
+		base = append(base, r.EtcdImage(c))
+	}
+	if r.Has(FactDNSFirst) {
+		return slices.Concat(core, dns, base), nil
+	}
+	return slices.Concat(core, base, dns), nil
+}
+
+// KubernetesImage is the full name of a component's image: "kube-apiserver",
+// "kube-controller-manager", "kube-scheduler" or "kube-proxy".
+func (r Release) KubernetesImage(component string, c ListConfig) string {
+	if c.HyperKube {
+		component = "hyperkube"
+	}
+	return Image{component, tag(r.version(c))}.Ref(r.registry(c))
+}
+
+// EtcdImage is the full name of the image of a local etcd.
+func (r Release) EtcdImage(c ListConfig) string {
+	_, minor, _, err := parseLong(r.version(c))
+	if err != nil {
+		minor = r.Minor()
+	}
+	i := Image{r.Etcd.Repo, r.etcdTag(minor)}
+	if c.EtcdTag != "" {
+		i.Tag = c.EtcdTag
+	}
+	if c.EtcdRepository != "" {
+		return i.Ref(c.EtcdRepository)
+	}
+	return i.Ref(r.registry(c))
+}
+
+// PauseImage is the full name of the sandbox image.
+func (r Release) PauseImage(c ListConfig) string { return r.Pause.Ref(r.registry(c)) }
+
+// DNSImages are the full names of the DNS add-on's images: one for CoreDNS,
+// three for kube-dns (the server, its sidecar, and dnsmasq).
+func (r Release) DNSImages(c ListConfig) []string {
+	registry := r.registry(c)
+	if c.DNSRepository != "" {
+		registry = c.DNSRepository
+	}
+	i, names := r.CoreDNS, []string{r.CoreDNS.Repo}
+	if c.DNSType == KubeDNS {
+		i.Tag, names = r.KubeDNS, []string{"k8s-dns-kube-dns", "k8s-dns-sidecar", "k8s-dns-dnsmasq-nanny"}
+	} else if registry != r.Registry {
+		// CoreDNS lies one level deeper in the default registry only.
+		names = []string{i.Repo[strings.LastIndex(i.Repo, "/")+1:]}
+	}
+	if c.DNSTag != "" {
+		i.Tag = c.DNSTag
+	}
+	var refs []string
+	for _, i.Repo = range names {
+		refs = append(refs, i.Ref(registry))
+	}
+	return refs
+}
+
+func (r Release) registry(c ListConfig) string {
+	if c.ImageRepository != "" {
+		return c.ImageRepository
+	}
+	return r.Registry
+}
+
+// version is the control plane's version, with its v.
+func (r Release) version(c ListConfig) string {
+	if c.KubernetesVersion == "" {
+		return r.Version
+	}
+	return "v" + strings.TrimPrefix(c.KubernetesVersion, "v")
+}
+
+// repository is one that a registry can have, with or without a host; the
+// grammar of references is in distribution's reference/regexp.go.
+var repository = regexp.MustCompile(`^(` + hostPart + `(\.` + hostPart + `)*(:[0-9]+)?|\[[0-9a-fA-F:]+\](:[0-9]+)?|` + pathPart + `)(/` + pathPart + `)*$`)
+
+const (
+	hostPart = `[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?`
+	pathPart = `[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*`
+)
+
+var tagFormat = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+
+func (r Release) check(c ListConfig) error {
+	major, minor, patch, err := parseLong(r.version(c))
+	if err != nil {
+		return fmt.Errorf("kubernetesVersion: %w", err)
+	}
+	lowest := slices.Min(slices.Collect(maps.Keys(r.EtcdFor)))
+	if major != 1 || minor < lowest || minor == lowest && patch == 0 && strings.Contains(c.KubernetesVersion, "-") {
+		return fmt.Errorf("kubernetesVersion: kubeadm %s deploys no control plane below v1.%d.0, and not %s", r.Version, lowest, r.version(c))
+	}
+	for _, f := range []struct{ field, value string }{
+		{"imageRepository", c.ImageRepository}, {"etcd.local.imageRepository", c.EtcdRepository}, {"dns.imageRepository", c.DNSRepository},
+	} {
+		if f.value != "" && !repository.MatchString(f.value) {
+			return fmt.Errorf("%s: %q is no image repository: write HOST[:PORT][/PATH] without scheme, in lower case, as in registry.example.com:5000/k8s", f.field, f.value)
+		}
+	}
+	for _, f := range []struct{ field, value string }{{"etcd.local.imageTag", c.EtcdTag}, {"dns.imageTag", c.DNSTag}} {
+		if f.value != "" && !tagFormat.MatchString(f.value) {
+			return fmt.Errorf("%s: %q is no image tag", f.field, f.value)
+		}
+	}
+	switch {
+	case c.HyperKube && !r.Has(FactHyperKube):
+		return fmt.Errorf("useHyperKubeImage: there is no hyperkube image any more: remove the field")
+	case c.DNSType != "" && c.DNSType != CoreDNS && c.DNSType != KubeDNS:
+		return fmt.Errorf("dns.type: %q is neither %s nor %s", c.DNSType, CoreDNS, KubeDNS)
+	case c.DNSType == KubeDNS && r.KubeDNS == "":
+		return fmt.Errorf("dns.type: there is no kube-dns any more: use %s", CoreDNS)
+	}
+	return nil
+}
+
+var versionTag = regexp.MustCompile(`[^-a-zA-Z0-9_.]`)
+
+// tag turns a version into a tag: no tag has a "+".
+func tag(version string) string { return versionTag.ReplaceAllString(version, "_") }
+
+var longVersion = regexp.MustCompile(`^v?(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)([-+][-0-9a-zA-Z.+]*)?$`)
+
+// parseLong is parse for versions that may have a suffix: "v1.19.0-rc.1".
+func parseLong(v string) (major, minor, patch int, err error) {
+	m := longVersion.FindStringSubmatch(v)
+	if m == nil {
+		return 0, 0, 0, fmt.Errorf("%q is no full version: write vMAJOR.MINOR.PATCH, as in v1.19.12 (labels such as stable-1 need the network and are not looked up)", v)
+	}
+	return parse(strings.Join(m[1:4], "."))
+}
