@@ -62,6 +62,11 @@ func (h *Host) effect(what string) error {
 	return h.Effect(what)
 }
 
+// BeforeChange is called by rooms that change what lies outside the machine's
+// files (the cluster, the container runtime) before each change, as the
+// functions here do it themselves.
+func (h *Host) BeforeChange(what string) error { return h.effect(what) }
+
 // ReadFile reads a file of the machine.
 func (h *Host) ReadFile(name string) ([]byte, error) { return h.Root.ReadFile(rel(name)) }
 
