@@ -1,0 +1,114 @@
+package base
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+)
+
+// treeTime is what maintainer scripts take for the present, and the time of
+// every file in the operating system's tree: 2025-01-01. Outputs carry their
+// own build's SOURCE_DATE_EPOCH instead.
+const treeTime = 1735689600
+
+// recipe is what a tree is made of. Its hash is part of the tree's key, so
+// changing any field, or bumping Revision when the code that works on the
+// tree changes, makes a new tree.
+type recipe struct {
+	Name     string
+	Revision int
+	Suite    string
+	Arch     string   // Debian's name; set by forArch
+	Include  []string // packages, beside the essential ones and what they need
+	Exclude  []string // dpkg path patterns that are not unpacked
+	Keep     []string // patterns that are, though Exclude names them
+	Hook     string   // shell that runs with the finished root as $1, before the packages are listed
+	Node     bool     // this is a node's root: make it reproducible and fit for a read-only root
+	Needs    int64    // bytes of disk space that making it takes
+}
+
+// forArch returns r for a GOARCH.
+func (r recipe) forArch(goarch string) (recipe, error) {
+	if goarch != "amd64" {
+		return r, fmt.Errorf("there is no recipe for architecture %q yet; amd64 is the one that works", goarch)
+	}
+	r.Arch = "amd64"
+	return r, nil
+}
+
+func (r recipe) hash() string {
+	b, err := json.Marshal(r)
+	if err != nil {
+		panic(err) // strings and numbers always encode
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+var docs = []string{
+	"/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*",
+	"/usr/share/bug/*", "/usr/share/menu/*", "/usr/share/doc-base/*", "/usr/share/bash-completion/*",
+	"/usr/share/zsh/*", "/usr/share/fish/*", "/usr/share/metainfo/*", "/usr/share/pixmaps/*",
+}
+
+var osRecipe = recipe{
+	Name:     "os",
+	Revision: 1,
+	Suite:    "trixie",
+	Include: []string{
+		"linux-image-cloud-amd64", "kmod", "udev",
+		"systemd", "systemd-sysv", "systemd-resolved", "systemd-timesyncd", "systemd-repart", "systemd-cryptsetup", "cryptsetup-bin",
+		"dbus", "libnss-myhostname", "ca-certificates", "e2fsprogs", "dosfstools", "mount", "util-linux",
+		"containerd", "runc",
+		"iptables", "nftables", "ipset", "conntrack", "iproute2", "ethtool", "socat", // what kubelet, kube-proxy and CNI plugins call
+	},
+	Exclude: append([]string{
+		// Sources of the hardware database, which nothing on a node reads
+		// but for the names of network interfaces.
+		"/usr/lib/udev/hwdb.d/*",
+		// Only shim v2 is used with runc; the others are for containerd of old.
+		"/usr/bin/containerd-shim", "/usr/bin/containerd-shim-runc-v1", "/usr/bin/containerd-stress",
+		"/etc/cron.d/*", "/etc/cron.daily/*", "/etc/init.d/*", "/etc/logrotate.d/*",
+	}, docs...),
+	Keep: []string{"/usr/lib/udev/hwdb.d/20-net-ifname.hwdb"},
+	// What was only needed to install is removed through dpkg, so that the
+	// list of packages is the truth about the image.
+	Hook: `
+chroot "$1" systemctl enable systemd-networkd.service systemd-networkd-wait-online.service systemd-network-generator.service systemd-resolved.service systemd-timesyncd.service containerd.service
+chroot "$1" systemctl disable getty@tty1.service e2scrub_all.timer e2scrub_reap.service dpkg-db-backup.timer remote-fs.target
+chroot "$1" systemctl mask ` + masked + `
+chroot "$1" dpkg --purge --force-all initramfs-tools initramfs-tools-core initramfs-tools-bin klibc-utils libklibc dracut-install cpio openssl linux-base
+chroot "$1" dpkg --purge --force-all debconf init-system-helpers sysvinit-utils perl-base
+`,
+	Node:  true,
+	Needs: 1500 << 20,
+}
+
+// masked are units that make no sense on a read-only root that nobody logs in
+// to: what would write to /etc or /usr, and what asks at the console.
+const masked = `systemd-update-done.service ldconfig.service systemd-hwdb-update.service systemd-journal-catalog-update.service ` +
+	`systemd-sysusers.service systemd-firstboot.service systemd-machine-id-commit.service systemd-hibernate-clear.service ` +
+	`getty-static.service getty@.service serial-getty@.service console-getty.service container-getty@.service autovt@.service ` +
+	`systemd-ask-password-console.path systemd-ask-password-wall.path`
+
+var toolsRecipe = recipe{
+	Name:     "tools",
+	Revision: 1,
+	Suite:    "trixie",
+	Include: []string{
+		"systemd-repart", "systemd-ukify", "systemd-boot-efi", "erofs-utils", "cryptsetup-bin", "dosfstools", "mtools",
+		"e2fsprogs", "fdisk", "qemu-utils", "zstd", "cpio", "binutils", "mount", "util-linux",
+	},
+	Exclude: docs,
+	Needs:   1500 << 20,
+}
+
+var vmRecipe = recipe{
+	Name:     "vm",
+	Revision: 1,
+	Suite:    "trixie",
+	Include:  []string{"qemu-system-x86", "ovmf", "qemu-utils"},
+	Exclude:  docs,
+	Needs:    2500 << 20,
+}
