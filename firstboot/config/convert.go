@@ -1,0 +1,295 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	yaml "go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/kbuild/kbuild/firstboot/config/schema"
+)
+
+// converter turns the YAML of one document into JSON-like values, and notes
+// every field that its kind does not have, or has with another type.
+type converter struct {
+	schema *schema.Schema
+	doc    Document
+	kind   string
+	lines  map[string]pos
+	probs  *Problems
+	visits int // nodes seen, aliases followed included
+	depth  int
+}
+
+// A document may name a node many times with aliases; these bound what it
+// unfolds to.
+const (
+	maxVisits = 200_000
+	maxDepth  = 64
+)
+
+func (c *converter) problem(n *yaml.Node, path, what, remedy string) {
+	field := strings.TrimSpace(c.kind + " " + path)
+	c.probs.add(Problem{Source: c.doc.Source, Line: n.Line, Column: n.Column, Field: field, What: what, Remedy: remedy, Excerpt: excerpt(c.doc.Data, n.Line, n.Column)})
+}
+
+func isNull(n *yaml.Node) bool {
+	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
+}
+
+func join(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}
+
+// object converts a mapping whose fields are known. top is true for the
+// document itself, which has apiVersion and kind besides.
+func (c *converter) object(n *yaml.Node, fields map[string]string, path string, top bool) map[string]any {
+	out := map[string]any{}
+	seen := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, val := n.Content[i], n.Content[i+1]
+		if !c.key(key, path, seen) {
+			continue
+		}
+		name := key.Value
+		if top && (name == "apiVersion" || name == "kind") {
+			continue
+		}
+		typ, ok := fields[name]
+		if !ok {
+			c.problem(key, path, fmt.Sprintf("unknown field %q", printable(name)), didYouMean(name, fields))
+			continue
+		}
+		c.lines[join(path, name)] = pos{key.Line, key.Column}
+		if v, ok := c.value(val, schema.Parse(typ), join(path, name)); ok {
+			out[name] = v
+		}
+	}
+	return out
+}
+
+// key checks a mapping's key; seen holds the lines of those before.
+func (c *converter) key(key *yaml.Node, path string, seen map[string]int) bool {
+	if key.Kind != yaml.ScalarNode || key.ShortTag() == "!!merge" {
+		c.problem(key, path, "this key is no plain name", "write the fields out; merge keys (<<) and structured keys are not read")
+		return false
+	}
+	if line, dup := seen[key.Value]; dup {
+		c.problem(key, path, fmt.Sprintf("field %q is there already, at line %d", printable(key.Value), line), "keep one of the two")
+		return false
+	}
+	seen[key.Value] = key.Line
+	return true
+}
+
+// value converts n to type t. It returns false where there is nothing to use:
+// a null, which means the same as an absent field, or a problem.
+func (c *converter) value(n *yaml.Node, t schema.Type, path string) (any, bool) {
+	c.visits++
+	c.depth++
+	defer func() { c.depth-- }()
+	if c.visits > maxVisits || c.depth > maxDepth {
+		if c.visits != math.MaxInt {
+			c.problem(n, path, "the document is too deep, or its aliases unfold to too much", "write it without aliases")
+			c.visits = math.MaxInt - 1
+		}
+		return nil, false
+	}
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if n == nil || isNull(n) {
+		return nil, false
+	}
+	if p, ok := t.Pointer(); ok {
+		return c.value(n, p, path)
+	}
+	if elem, ok := t.List(); ok {
+		return c.list(n, elem, path)
+	}
+	if elem, ok := t.Map(); ok {
+		return c.mapping(n, elem, path)
+	}
+	if name, ok := t.Struct(); ok {
+		if n.Kind != yaml.MappingNode {
+			c.problem(n, path, "it must be a mapping (fields below it), not "+describe(n), "indent its fields below it")
+			return nil, false
+		}
+		return c.object(n, c.schema.Types[name], path, false), true
+	}
+	return c.scalar(n, t.Name, path)
+}
+
+func (c *converter) list(n *yaml.Node, elem schema.Type, path string) (any, bool) {
+	if n.Kind != yaml.SequenceNode {
+		c.problem(n, path, "it must be a list, not "+describe(n), "put each element on a line of its own, after \"- \"")
+		return nil, false
+	}
+	out := []any{}
+	for i, e := range n.Content {
+		p := fmt.Sprintf("%s[%d]", path, i)
+		c.lines[p] = pos{e.Line, e.Column}
+		if v, ok := c.value(e, elem, p); ok {
+			out = append(out, v)
+		}
+	}
+	return out, true
+}
+
+func (c *converter) mapping(n *yaml.Node, elem schema.Type, path string) (any, bool) {
+	if n.Kind != yaml.MappingNode {
+		c.problem(n, path, "it must be a mapping, not "+describe(n), "write `name: value` lines indented below it")
+		return nil, false
+	}
+	out := map[string]any{}
+	seen := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key := n.Content[i]
+		if !c.key(key, path, seen) {
+			continue
+		}
+		p := join(path, key.Value)
+		c.lines[p] = pos{key.Line, key.Column}
+		if v, ok := c.value(n.Content[i+1], elem, p); ok {
+			out[key.Value] = v
+		}
+	}
+	return out, true
+}
+
+func (c *converter) scalar(n *yaml.Node, typ, path string) (any, bool) {
+	bad := func(want, remedy string) (any, bool) {
+		c.problem(n, path, "it must be "+want+", not "+describe(n), remedy)
+		return nil, false
+	}
+	if n.Kind != yaml.ScalarNode {
+		return bad(article(typ), "write one value")
+	}
+	tag := n.ShortTag()
+	switch typ {
+	case "string":
+		return c.text(n, tag, path)
+	case "bool":
+		var b bool
+		if tag != "!!bool" && !(tag == "!!str" && n.Style == 0) || n.Decode(&b) != nil {
+			return bad("true or false", "write it without quotes")
+		}
+		return b, true
+	case "int", "int32", "int64", "uint32", "uint64", "byte":
+		var i int64
+		if tag != "!!int" || n.Decode(&i) != nil || !fits(i, typ) {
+			return bad("a whole number ("+typ+")", "write it as digits, without quotes")
+		}
+		return i, true
+	case "float32", "float64":
+		var f float64
+		if tag != "!!int" && tag != "!!float" || n.Decode(&f) != nil || math.IsNaN(f) || math.IsInf(f, 0) {
+			return bad("a number", "write it as digits, without quotes")
+		}
+		return f, true
+	case "duration":
+		if _, err := time.ParseDuration(n.Value); err != nil || tag != "!!str" {
+			return bad("a duration", "write a number with its unit, as in 30s, 4m0s or 24h")
+		}
+		return n.Value, true
+	case "nanoseconds":
+		var i int64
+		if tag == "!!int" && n.Decode(&i) == nil {
+			return i, true
+		}
+		if _, err := time.ParseDuration(n.Value); err != nil {
+			return bad("a duration", "write a number with its unit, as in 5s")
+		}
+		return n.Value, true
+	case "time":
+		if _, err := time.Parse(time.RFC3339, n.Value); err != nil {
+			return bad("a time", "write it as in 2030-01-31T12:00:00Z")
+		}
+		return n.Value, true
+	case "quantity":
+		if _, err := resource.ParseQuantity(n.Value); err != nil {
+			return bad("a quantity", "write a number with its unit, as in 512Mi or 2")
+		}
+		return n.Value, true
+	}
+	return bad("of type "+typ, "leave it out: this kbuild cannot read it")
+}
+
+// text converts a scalar for a text field. As in kubeadm, numbers and
+// booleans are taken as text there (`v: 4` among extraArgs), as long as
+// everyone reads the same text in them.
+func (c *converter) text(n *yaml.Node, tag, path string) (any, bool) {
+	plain := n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle|yaml.TaggedStyle) == 0
+	ok := true
+	switch tag {
+	case "!!int":
+		var i int64
+		ok = n.Decode(&i) == nil && strconv.FormatInt(i, 10) == n.Value
+	case "!!float":
+		var f float64
+		ok = n.Decode(&f) == nil && strconv.FormatFloat(f, 'g', -1, 64) == n.Value
+	case "!!bool":
+		ok = n.Value == "true" || n.Value == "false"
+	case "!!timestamp":
+	case "!!str":
+		ok = !plain || !slices.Contains([]string{"y", "n", "yes", "no", "on", "off"}, strings.ToLower(n.Value))
+	default:
+		ok = false
+	}
+	if !ok {
+		c.problem(n, path, "it is text, but YAML reads something else in it", "put it in quotes")
+		return nil, false
+	}
+	return n.Value, true
+}
+
+func fits(i int64, typ string) bool {
+	switch typ {
+	case "int32":
+		return i >= math.MinInt32 && i <= math.MaxInt32
+	case "uint32":
+		return i >= 0 && i <= math.MaxUint32
+	case "uint64":
+		return i >= 0
+	case "byte":
+		return i >= 0 && i <= math.MaxUint8
+	}
+	return true
+}
+
+// describe says what a node is, without its value: that may be a secret.
+func describe(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a mapping"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	switch n.ShortTag() {
+	case "!!int":
+		return "this number"
+	case "!!float":
+		return "this fraction"
+	case "!!bool":
+		return "true or false"
+	}
+	return "this text"
+}
+
+func article(typ string) string {
+	switch typ {
+	case "string":
+		return "text"
+	case "bool":
+		return "true or false"
+	}
+	return "a " + typ
+}

@@ -1,0 +1,177 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+	"strings"
+
+	yaml "go.yaml.in/yaml/v3"
+
+	"github.com/kbuild/kbuild/firstboot/config/schema"
+)
+
+// Document is configuration text and where it was found.
+type Document struct {
+	Source string // for people: "credential kbuild.userdata"
+	Data   []byte
+	Baked  bool // it is part of the image, beneath the node's own user-data
+}
+
+// MaxSize is the size of a Document that is still read, in bytes.
+const MaxSize = 1 << 20
+
+// object is one YAML document: an object of a known kind, checked against the
+// kind's fields.
+type object struct {
+	doc   Document
+	kind  string
+	api   string
+	value map[string]any // JSON-like: map[string]any, []any, string, bool, int64, float64
+	lines map[string]pos // where each field and list element is
+}
+
+type pos struct{ line, column int }
+
+// Kinds that are not Kubernetes' own.
+const (
+	nodeMetadataAPI  = "kbuild.dev/v1alpha1"
+	nodeMetadataKind = "NodeMetadata"
+)
+
+// read splits d into its objects and checks each against its kind.
+func read(s *schema.Schema, d Document, probs *Problems) []object {
+	if len(d.Data) > MaxSize {
+		probs.add(Problem{Source: d.Source, What: fmt.Sprintf("%d bytes is more than the %d that are read", len(d.Data), MaxSize), Remedy: "make it smaller; manifests belong into the image (kbuild image --manifest)"})
+		return nil
+	}
+	if bytes.IndexByte(d.Data, 0) >= 0 {
+		probs.add(Problem{Source: d.Source, What: "it is binary, not YAML", Remedy: "give it as plain text: not compressed, and base64 only where the platform's own encoding asks for it"})
+		return nil
+	}
+	var objs []object
+	seen := map[string]int{}
+	dec := yaml.NewDecoder(bytes.NewReader(d.Data))
+	for {
+		var n yaml.Node
+		err := decode(dec, &n)
+		if errors.Is(err, io.EOF) {
+			return objs
+		}
+		if err != nil {
+			line, what := syntaxError(err)
+			probs.add(Problem{Source: d.Source, Line: line, What: "it is not valid YAML: " + what, Remedy: "check indentation (spaces, no tabs), colons and quotes around there", Excerpt: excerpt(d.Data, line, 0)})
+			return objs
+		}
+		if n.Kind != yaml.DocumentNode || len(n.Content) != 1 || isNull(n.Content[0]) {
+			continue // an empty document, as between two "---"
+		}
+		o, ok := readObject(s, d, n.Content[0], probs)
+		if !ok {
+			continue
+		}
+		line := n.Content[0].Line
+		if first, dup := seen[o.kind]; dup {
+			probs.add(Problem{Source: d.Source, Line: line, Field: o.kind, What: fmt.Sprintf("this kind is there already, at line %d", first), Remedy: "keep one document of each kind", Excerpt: excerpt(d.Data, line, 0)})
+			continue
+		}
+		seen[o.kind] = line
+		objs = append(objs, o)
+	}
+}
+
+// decode reads the next document. The YAML library has panicked on garbage
+// before; what it reads here comes from outside.
+func decode(dec *yaml.Decoder, n *yaml.Node) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%v", r)
+		}
+	}()
+	return dec.Decode(n)
+}
+
+var yamlLine = regexp.MustCompile(`^yaml: (?:[a-z ]*)?line (\d+):\s*(?:column \d+:\s*)?`)
+
+func syntaxError(err error) (line int, what string) {
+	s := err.Error()
+	if m := yamlLine.FindStringSubmatch(s); m != nil {
+		line, _ = strconv.Atoi(m[1]) // digits
+		return line, secretText.ReplaceAllString(s[len(m[0]):], redacted)
+	}
+	return 0, secretText.ReplaceAllString(strings.TrimPrefix(s, "yaml: "), redacted)
+}
+
+// readObject checks one document of d.
+func readObject(s *schema.Schema, d Document, n *yaml.Node, probs *Problems) (object, bool) {
+	at := func(m *yaml.Node, field, what, remedy string) {
+		probs.add(Problem{Source: d.Source, Line: m.Line, Column: m.Column, Field: field, What: what, Remedy: remedy, Excerpt: excerpt(d.Data, m.Line, m.Column)})
+	}
+	if n.Kind != yaml.MappingNode {
+		at(n, "", "a document must be a mapping with apiVersion and kind", "begin it with `apiVersion: kbuild.dev/v1alpha1` and `kind: NodeMetadata`, or with kubeadm's kinds")
+		return object{}, false
+	}
+	o := object{doc: d, lines: map[string]pos{}}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		switch n.Content[i].Value {
+		case "apiVersion":
+			o.api = n.Content[i+1].Value
+		case "kind":
+			o.kind = n.Content[i+1].Value
+		}
+	}
+	if o.api == "" || o.kind == "" {
+		at(n, "", "apiVersion or kind is missing", "begin each document with both, e.g. `apiVersion: "+nodeMetadataAPI+"` and `kind: "+nodeMetadataKind+"`")
+		return object{}, false
+	}
+	c := converter{schema: s, doc: d, kind: o.kind, lines: o.lines, probs: probs}
+	before := len(*probs)
+	if o.api == nodeMetadataAPI && o.kind == nodeMetadataKind {
+		o.value = c.object(n, nodeMetadataFields(s), "", true)
+		return o, len(*probs) == before
+	}
+	typ, ok := s.Kinds[o.api+"/"+o.kind]
+	if !ok {
+		what, remedy := wrongKind(s, o.api, o.kind)
+		at(n, "", what, remedy)
+		return object{}, false
+	}
+	o.value = c.object(n, s.Types[typ], "", true)
+	return o, len(*probs) == before
+}
+
+// wrongKind says what is wrong with a kind that the schema does not have.
+func wrongKind(s *schema.Schema, api, kind string) (what, remedy string) {
+	var apis, kinds []string
+	for k := range s.Kinds {
+		i := strings.LastIndexByte(k, '/')
+		if k[i+1:] == kind {
+			apis = append(apis, k[:i])
+		}
+		if k[:i] == api {
+			kinds = append(kinds, k[i+1:])
+		}
+	}
+	if kind == nodeMetadataKind {
+		apis = append(apis, nodeMetadataAPI)
+	}
+	if api == nodeMetadataAPI {
+		kinds = append(kinds, nodeMetadataKind)
+	}
+	what = fmt.Sprintf("Kubernetes %s has no kind %q in %q", s.Version, kind, api)
+	switch {
+	case len(apis) > 0:
+		remedy = "write `apiVersion: " + apis[0] + "`"
+		if strings.HasPrefix(api, "kubeadm.k8s.io/") {
+			remedy += " (`kubeadm config migrate` of that version converts a file)"
+		}
+	case len(kinds) > 0:
+		remedy = "kinds of that version are " + list(kinds)
+	default:
+		remedy = "a node reads kubeadm's InitConfiguration and ClusterConfiguration, KubeletConfiguration, KubeProxyConfiguration and " + nodeMetadataKind
+	}
+	return what, remedy
+}

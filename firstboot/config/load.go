@@ -1,0 +1,291 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/kbuild/kbuild/firstboot/config/schema"
+	"github.com/kbuild/kbuild/images"
+)
+
+// ErrNoRole is the error of configuration that does not say what the node
+// shall be: there is none at all, or only part of it is baked into the image.
+var ErrNoRole = errors.New("no configuration says what this node shall be: give it user-data with `role: init` in a NodeMetadata, or with kubeadm's InitConfiguration")
+
+// apiV1beta2 is the kubeadm config API that this package reads and writes.
+const apiV1beta2 = "v1beta2"
+
+// Load reads a node's configuration: it parses docs, lays the later over the
+// earlier, fills in what is missing from the image and the machine, and
+// validates the whole. The warnings are for the log. The error is ErrNoRole,
+// ErrNoAddress or Problems.
+func Load(baked images.Baked, m Machine, docs ...Document) (*Node, []string, error) {
+	n, err := Parse(baked, docs...)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := Default(n, baked, m); err != nil {
+		return nil, nil, withExcerpts(err, docs)
+	}
+	warnings, err := Validate(n, baked)
+	if err != nil {
+		return nil, warnings, withExcerpts(err, docs)
+	}
+	return n, warnings, nil
+}
+
+// Parse reads docs, each strictly, and lays the later over the earlier: fields
+// are merged, lists are replaced. Nothing is defaulted.
+func Parse(baked images.Baked, docs ...Document) (*Node, error) {
+	if baked.Release.ConfigAPI != apiV1beta2 {
+		return nil, fmt.Errorf("cannot configure a node of Kubernetes %s: its kubeadm config API %s is not supported yet, only %s is", baked.Release.Version, baked.Release.ConfigAPI, apiV1beta2)
+	}
+	s, err := schema.Load(baked.Release.Minor())
+	if err != nil {
+		return nil, err
+	}
+	l := &layers{kinds: map[string]map[string]any{}, sources: map[string]string{}}
+	for _, d := range docs {
+		l.lay(read(s, d, &l.probs))
+	}
+	if err := l.probs.err(); err != nil {
+		return nil, err
+	}
+	return l.node()
+}
+
+// layers is the configuration so far.
+type layers struct {
+	kinds   map[string]map[string]any // by prefix: init, cluster, kubelet, kubeProxy
+	sources map[string]string         // path → source, line
+	role    Role
+	probs   Problems
+}
+
+// prefixes are the first parts of the paths in Node.Sources.
+func prefixes() map[string]string {
+	return map[string]string{
+		"InitConfiguration":      "init",
+		"ClusterConfiguration":   "cluster",
+		"KubeletConfiguration":   "kubelet",
+		"KubeProxyConfiguration": "kubeProxy",
+	}
+}
+
+// lay lays the objects of one document over what is there.
+func (l *layers) lay(objs []object) {
+	own := map[string]map[string]any{}
+	where := map[string]string{}
+	for _, o := range objs {
+		switch o.kind {
+		case nodeMetadataKind:
+			continue // below, when the others are known
+		case "JoinConfiguration":
+			l.refuse(o, "", "joining a cluster is not supported yet", "this image can be a first control plane: give it an InitConfiguration, or a NodeMetadata with `role: init`")
+			continue
+		case "ClusterStatus":
+			l.refuse(o, "", "ClusterStatus is what kubeadm writes about a cluster, not configuration", "remove this document")
+			continue
+		case "InitConfiguration":
+			l.role = RoleInit
+		case "ClusterConfiguration":
+			if !o.doc.Baked && l.role == "" {
+				l.role = RoleInit
+			}
+		}
+		prefix := prefixes()[o.kind]
+		own[prefix] = o.value
+		for p, at := range o.lines {
+			where[prefix+"."+p] = fmt.Sprintf("%s, line %d", o.doc.Source, at.line)
+		}
+	}
+	for _, o := range objs {
+		if o.kind == nodeMetadataKind {
+			l.metadata(o, own, where)
+		}
+	}
+	for prefix, v := range own {
+		if l.kinds[prefix] == nil {
+			l.kinds[prefix] = map[string]any{}
+		}
+		l.merge(l.kinds[prefix], v, prefix)
+	}
+	for p, s := range where {
+		l.sources[p] = s
+	}
+}
+
+// metadata adds what a NodeMetadata says to the kinds of the same document.
+func (l *layers) metadata(o object, own map[string]map[string]any, where map[string]string) {
+	if v, ok := o.value["role"]; ok {
+		role := Role(v.(string))
+		switch {
+		case role == RoleInit:
+			l.role = role
+		case role == RoleControlPlane || role == RoleWorker:
+			l.refuse(o, "role", fmt.Sprintf("joining a cluster (role %q) is not supported yet", role), "this image can be a first control plane: write `role: init`")
+			return
+		default:
+			l.refuse(o, "role", fmt.Sprintf("%q is no role", printable(string(role))), "write init, control-plane or worker")
+			return
+		}
+	}
+	if _, ok := o.value["caCertHashes"]; ok {
+		l.refuse(o, "caCertHashes", "a first control plane makes the CA, there is nothing to pin yet", "remove it; it is for nodes that join")
+	}
+	for _, s := range settings(o) {
+		prefix, path, _ := strings.Cut(s.to, ".")
+		if own[prefix] == nil {
+			own[prefix] = map[string]any{}
+		}
+		if !put(own[prefix], path, s.value) {
+			kind := ""
+			for k, p := range prefixes() {
+				if p == prefix {
+					kind = k
+				}
+			}
+			l.refuse(o, s.from, fmt.Sprintf("%s %s says this too", kind, path), "say it in one of the two places")
+			continue
+		}
+		at := fmt.Sprintf("%s, line %d", o.doc.Source, o.lines[s.from].line)
+		where[s.to] = at
+		for p, q := range o.lines { // elements of a list, entries of a map
+			if rest, ok := strings.CutPrefix(p, s.from); ok && rest != "" && s.from != "labels" && (rest[0] == '[' || rest[0] == '.') {
+				where[s.to+rest] = fmt.Sprintf("%s, line %d", o.doc.Source, q.line)
+			}
+		}
+	}
+}
+
+func (l *layers) refuse(o object, field, what, remedy string) {
+	at := o.lines[field]
+	l.probs.add(Problem{Source: o.doc.Source, Line: at.line, Column: at.column, Field: strings.TrimSpace(o.kind + " " + field), What: what, Remedy: remedy, Excerpt: excerpt(o.doc.Data, at.line, at.column)})
+}
+
+// put sets the value at path ("a.b" or "list[0].x") of m, and returns false if
+// something is there already. Maps are merged key by key. A flag's name may
+// hold no dot, so that a path is unambiguous.
+func put(m map[string]any, path string, v any) bool {
+	name, rest, more := strings.Cut(path, ".")
+	if bare, ok := strings.CutSuffix(name, "[0]"); ok {
+		if l, ok := m[bare].([]any); ok && len(l) > 0 {
+			first, ok := l[0].(map[string]any)
+			return ok && put(first, rest, v)
+		}
+		first := map[string]any{}
+		m[bare] = []any{first}
+		return put(first, rest, v)
+	}
+	if more {
+		sub, ok := m[name].(map[string]any)
+		if !ok {
+			sub = map[string]any{}
+			m[name] = sub
+		}
+		return put(sub, rest, v)
+	}
+	have, taken := m[name]
+	if !taken {
+		m[name] = v
+		return true
+	}
+	a, aok := have.(map[string]any)
+	b, bok := v.(map[string]any)
+	if !aok || !bok {
+		return false
+	}
+	for k := range b {
+		if _, dup := a[k]; dup {
+			return false
+		}
+	}
+	for k, x := range b {
+		a[k] = x
+	}
+	return true
+}
+
+// merge lays over on base. What a replaced value said of its sources is
+// forgotten.
+func (l *layers) merge(base, over map[string]any, path string) {
+	for k, v := range over {
+		p := path + "." + k
+		vm, vok := v.(map[string]any)
+		bm, bok := base[k].(map[string]any)
+		if vok && bok {
+			l.merge(bm, vm, p)
+			continue
+		}
+		for s := range l.sources {
+			if s == p || strings.HasPrefix(s, p+".") || strings.HasPrefix(s, p+"[") {
+				delete(l.sources, s)
+			}
+		}
+		base[k] = v
+	}
+}
+
+// node makes a Node of the layers.
+func (l *layers) node() (*Node, error) {
+	if l.role == "" {
+		return nil, ErrNoRole
+	}
+	n := &Node{Role: l.role, Kubelet: l.kinds["kubelet"], KubeProxy: l.kinds["kubeProxy"], Sources: l.sources}
+	if n.Kubelet == nil {
+		n.Kubelet = map[string]any{}
+	}
+	if n.KubeProxy == nil {
+		n.KubeProxy = map[string]any{}
+	}
+	n.Kubelet["apiVersion"], n.Kubelet["kind"] = "kubelet.config.k8s.io/v1beta1", "KubeletConfiguration"
+	n.KubeProxy["apiVersion"], n.KubeProxy["kind"] = "kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration"
+	if err := into(l.kinds["init"], &n.Init); err != nil {
+		return nil, fmt.Errorf("cannot read InitConfiguration: %w", err)
+	}
+	if err := into(l.kinds["cluster"], &n.Cluster); err != nil {
+		return nil, fmt.Errorf("cannot read ClusterConfiguration: %w", err)
+	}
+	return n, nil
+}
+
+// into fills a struct with checked values.
+func into(m map[string]any, v any) error {
+	if m == nil {
+		return nil
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	return d.Decode(v)
+}
+
+// withExcerpts adds to problems the lines of docs that they speak of.
+func withExcerpts(err error, docs []Document) error {
+	var probs Problems
+	if !errors.As(err, &probs) {
+		return err
+	}
+	for i := range probs {
+		p := &probs[i]
+		src, num, ok := strings.Cut(p.Source, ", line ")
+		line, nerr := strconv.Atoi(num)
+		if !ok || nerr != nil || p.Line > 0 {
+			continue
+		}
+		p.Source, p.Line = src, line
+		for _, d := range docs {
+			if d.Source == src {
+				p.Excerpt = excerpt(d.Data, line, 0)
+			}
+		}
+	}
+	return probs
+}
