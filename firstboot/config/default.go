@@ -29,6 +29,7 @@ const (
 	defaultEtcdDir       = "/var/lib/etcd"
 	defaultTimeout       = 4 * time.Minute
 	defaultTokenTTL      = 24 * time.Hour
+	authorizationMode    = "authorization-mode"
 	defaultTokenGroup    = "system:bootstrappers:kubeadm:default-node-token"
 	// CRISocket is where the image's containerd listens.
 	CRISocket = "/run/containerd/containerd.sock"
@@ -105,6 +106,15 @@ func defaultCluster(n *Node, baked images.Baked) error {
 	if c.APIServer.TimeoutForControlPlane == nil {
 		c.APIServer.TimeoutForControlPlane = &metav1.Duration{Duration: defaultTimeout}
 		n.Sources["cluster.apiServer.timeoutForControlPlane"] = sourceDefault
+	}
+	// kubeadm sets this while it writes the API server's manifest, and so it
+	// stands in the ConfigMap as well.
+	if c.APIServer.ExtraArgs[authorizationMode] == "" {
+		if c.APIServer.ExtraArgs == nil {
+			c.APIServer.ExtraArgs = map[string]string{}
+		}
+		c.APIServer.ExtraArgs[authorizationMode] = "Node,RBAC"
+		n.Sources["cluster.apiServer.extraArgs."+authorizationMode] = sourceDefault
 	}
 	for i, san := range c.APIServer.CertSANs {
 		c.APIServer.CertSANs[i] = strings.ToLower(san)

@@ -248,6 +248,12 @@ func (v *validator) cluster() {
 		v.flags("cluster."+name+".extraArgs", comp.ExtraArgs)
 		v.volumes("cluster."+name+".extraVolumes", comp.ExtraVolumes)
 	}
+	modes := []string{"Node", "RBAC", "Webhook", "ABAC", "AlwaysAllow", "AlwaysDeny"}
+	for _, mode := range strings.Split(c.APIServer.ExtraArgs[authorizationMode], ",") {
+		if !slices.Contains(modes, mode) {
+			v.bad("cluster.apiServer.extraArgs."+authorizationMode, fmt.Sprintf("there is no authorization mode %q", printable(mode)), "modes are "+list(modes)+", separated by commas")
+		}
+	}
 	slices.SortStableFunc(v.probs, func(a, b Problem) int { return strings.Compare(a.Field, b.Field) })
 }
 

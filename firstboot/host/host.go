@@ -31,6 +31,8 @@ type Host struct {
 	Systemd Systemd
 	Now     func() time.Time
 	Log     *slog.Logger
+	// Probe asks about the machine; LocalProbe asks the running one.
+	Probe Probe
 	// Effect is called with a name before each change to the machine (a file
 	// written or removed, a unit started, an object created). Tests stop the
 	// world here. Nil on a real machine.
