@@ -189,3 +189,12 @@ func parseLong(v string) (major, minor, patch int, err error) {
 	}
 	return parse(strings.Join(m[1:4], "."))
 }
+
+// PullName is the name under which ref, a full image name, is served today:
+// what the frozen k8s.gcr.io held is at registry.k8s.io. Other names stay.
+func PullName(ref string) string {
+	if rest, ok := strings.CutPrefix(ref, oldRegistry+"/"); ok {
+		return newRegistry + "/" + rest
+	}
+	return ref
+}
