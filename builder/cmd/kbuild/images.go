@@ -21,7 +21,7 @@ func imagesCommand() *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(imagesListCommand())
+	cmd.AddCommand(imagesListCommand(), imagesPullCommand())
 	return cmd
 }
 

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/kbuild/kbuild/images/pull"
+)
+
+func imagesPullCommand() *cobra.Command {
+	var f imageFlags
+	var o pull.Options
+	var mirrors, include []string
+	var lock, format string
+	cmd := &cobra.Command{
+		Use:   "pull --version VERSION --out DIR",
+		Short: "Pull the images that a cluster of this version needs into an OCI layout",
+		Long: `Pull the images that 'kbuild images list' names, with all their layers, into an
+OCI image layout. Each image is named in the layout's index by the annotation
+io.containerd.image.name; images that the layout already holds stay.
+
+Every blob is verified by its digest. A pull that was interrupted goes on where
+it stopped. What may pass (429, 5xx, broken connections, wrong content) is
+tried again. Credentials are those of 'docker login' ($DOCKER_CONFIG).
+
+Images of k8s.gcr.io, which is frozen, are pulled from registry.k8s.io and keep
+their names. A --mirror stands in for the registry or path that it is given
+for; several for the same one are asked in their order, and the registry itself
+only if it is listed as its own mirror.`,
+		Example: `  kbuild images pull --version v1.19.12 --out images
+  kbuild images pull --version v1.37.2 --out images --platform linux/arm64 --lock images.lock
+  kbuild images pull --version v1.37.2 --out images \
+      --mirror registry.k8s.io=mirror.example.com:5000/k8s \
+      --include-image ghcr.io/flannel-io/flannel:v0.28.10`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.Dir == "" {
+				return usage(errors.New("--out is missing: name the directory to pull into"))
+			}
+			if o.Parallel < 1 {
+				return usage(fmt.Errorf("--parallel is %d: use 1 or more", o.Parallel))
+			}
+			if err := pull.CheckPlatform(o.Platform); err != nil {
+				return usage(err)
+			}
+			if format != "text" && format != "json" {
+				return usage(fmt.Errorf("--output is %q: use text or json", format))
+			}
+			_, list, err := f.read(cmd)
+			if err != nil {
+				return err
+			}
+			for _, i := range append(list, include...) {
+				full, err := pull.FullName(i)
+				if err != nil {
+					return usage(err)
+				}
+				o.Images = append(o.Images, full)
+			}
+			for _, m := range mirrors {
+				parsed, err := pull.ParseMirror(m)
+				if err != nil {
+					return usage(err)
+				}
+				o.Mirrors = append(o.Mirrors, parsed)
+			}
+			if o.Lock, err = readLock(lock); err != nil {
+				return usage(err)
+			}
+			report, stop := reporter(cmd.ErrOrStderr())
+			o.Report = report
+			pulled, err := pull.Pull(cmd.Context(), o)
+			stop()
+			if err != nil {
+				return err
+			}
+			if lock != "" && o.Lock == nil {
+				if err := writeNew(lock, pull.NewLock(pulled).Bytes()); err != nil {
+					return fmt.Errorf("cannot write the lock file: %w", err)
+				}
+			}
+			return printPulled(cmd.OutOrStdout(), format, o.Dir, pulled)
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().StringVar(&o.Dir, "out", "", "`directory` of the OCI layout, made if it is not there (required)")
+	cmd.Flags().StringVar(&o.Platform, "platform", "linux/amd64", "OS/ARCH[/VARIANT] of the images")
+	cmd.Flags().IntVar(&o.Parallel, "parallel", 4, "transfers at a time")
+	cmd.Flags().StringArrayVar(&mirrors, "mirror", nil, "pull from TO what is named FROM, as `FROM=TO`; may be repeated")
+	cmd.Flags().StringArrayVar(&include, "include-image", nil, "pull this image, too; may be repeated")
+	cmd.Flags().StringVar(&lock, "lock", "", "take each image by the digest in this `file`, which is written if it is not there")
+	cmd.Flags().StringVarP(&format, "output", "o", "text", "output format: text or json")
+	return cmd
+}
+
+// readLock reads a lock file; nil where there is none.
+func readLock(path string) (pull.Lock, error) {
+	if path == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the lock file: %w", err)
+	}
+	return pull.ParseLock(path, b)
+}
+
+// writeNew writes a file that appears whole or not at all.
+func writeNew(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // no more there after the rename
+	defer f.Close()
+	if _, err := f.Write(b); err != nil {
+		return err
+	}
+	if err := errors.Join(f.Chmod(0o644), f.Sync()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// printPulled writes what was pulled: names with digests, or the whole of it.
+func printPulled(w io.Writer, format, dir string, pulled []pull.Image) error {
+	if format == "json" {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(struct {
+			Layout string       `json:"layout"`
+			Images []pull.Image `json:"images"`
+		}{dir, pulled})
+	}
+	for _, i := range pulled {
+		if _, err := fmt.Fprintln(w, i.Name, i.Digest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reporter shows progress as fits w. stop ends it.
+func reporter(w io.Writer) (report func(pull.Event), stop func()) {
+	f, ok := w.(*os.File)
+	if ok {
+		_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+		ok = err == nil && os.Getenv("TERM") != "dumb"
+	}
+	if !ok {
+		return pull.Lines(w), func() {}
+	}
+	return pull.Live(w, func() int {
+		ws, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+		if err != nil {
+			return 0
+		}
+		return int(ws.Col)
+	})
+}
