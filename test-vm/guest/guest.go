@@ -1,0 +1,51 @@
+// Package guest is the talk between the harness outside a test machine and the
+// checker inside it: one line of JSON is a request, one line of JSON is its
+// answer, over a unix socket (container lane) or a virtio-serial port (VM
+// lane).
+//
+// A request carries an ID that its answer repeats, so that an answer that
+// comes after the harness stopped waiting, or from before a reboot, is never
+// taken for another's. Empty lines mean nothing; both sides send one first to
+// end whatever half line a cut connection left behind.
+package guest
+
+import "encoding/json"
+
+// Names by which the two lanes reach the checker.
+const (
+	Port     = "kbuild.checker"         // virtio-serial port, below /dev/virtio-ports
+	Drive    = "kbuildchecker"          // serial number of the virtio drive that is the checker's ELF file
+	Dir      = "/run/kbuild-test"       // in the guest; bound from outside in the container lane
+	Socket   = Dir + "/checker.sock"    // container lane
+	Program  = Dir + "/checker"         // container lane: bound; VM lane: copied from the drive
+	Unit     = "kbuild-checker.service" // runs `checker serve`
+	PrepUnit = "kbuild-lane.service"    // container lane: runs `checker prepare` before containerd
+)
+
+// Request asks the checker for one thing.
+type Request struct {
+	ID   string          `json:"id"`
+	Cmd  string          `json:"cmd"` // see the Cmd constants
+	Args json.RawMessage `json:"args,omitempty"`
+}
+
+// Answer is what came of a Request: Error, or Result.
+type Answer struct {
+	ID     string          `json:"id"`
+	Error  string          `json:"error,omitempty"`
+	Result json.RawMessage `json:"result,omitempty"`
+}
+
+// What can be asked. Each looks once and answers at once; waiting is the
+// harness's business.
+const (
+	CmdPing       = "ping"       // → Ping
+	CmdReady      = "ready"      // → Ready
+	CmdPod        = "pod"        // PodArgs → Pod
+	CmdDisk       = "disk"       // → Disk
+	CmdTree       = "tree"       // → Tree
+	CmdImages     = "images"     // → Images
+	CmdExec       = "exec"       // ExecArgs → Exec
+	CmdKubeconfig = "kubeconfig" // → Kubeconfig
+	CmdTimes      = "times"      // → Times
+)

@@ -1,0 +1,64 @@
+package testvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// Image is an output directory of `kbuild image`.
+type Image struct {
+	Dir  string
+	Disk string // disk.raw; empty when it is not there
+	Root string // root.erofs, or the directory root; empty when neither is there
+}
+
+// OpenImage looks what dir holds.
+func OpenImage(dir string) (Image, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return Image{}, err
+	}
+	i := Image{Dir: abs}
+	first := func(names ...string) string {
+		for _, n := range names {
+			if _, err := os.Stat(filepath.Join(abs, n)); err == nil {
+				return filepath.Join(abs, n)
+			}
+		}
+		return ""
+	}
+	i.Disk = first("disk.raw")
+	i.Root = first("root.erofs", "root")
+	if i.Disk == "" && i.Root == "" {
+		return i, fmt.Errorf("cannot find an image in %s: want disk.raw and root.erofs (or a directory root), as `kbuild image --out %s` writes them: %w", dir, dir, fs.ErrNotExist)
+	}
+	return i, nil
+}
+
+// BuildChecker compiles the checker, static, to out. KBUILD_CHECKER names one
+// that is already there and is copied instead.
+func BuildChecker(ctx context.Context, out string) error {
+	if p := os.Getenv("KBUILD_CHECKER"); p != "" {
+		b, err := os.ReadFile(p)
+		if err != nil {
+			return fmt.Errorf("cannot read KBUILD_CHECKER: %w", err)
+		}
+		return os.WriteFile(out, b, 0o755)
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "github.com/kbuild/kbuild/test-vm/checker")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			return fmt.Errorf("cannot compile the checker: %w\n%s", err, strings.TrimSpace(string(msg)))
+		}
+		return fmt.Errorf("cannot compile the checker: %w: is go installed, and is this a clone of kbuild? KBUILD_CHECKER can name a compiled one", err)
+	}
+	return nil
+}

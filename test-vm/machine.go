@@ -1,0 +1,150 @@
+// Package testvm boots built images and asks what became of them.
+//
+// It is a black box over what `kbuild image` wrote: it knows no other part of
+// kbuild than the facts that an image says of itself. A Machine is one booted
+// image. There are two kinds with one interface: a virtual machine under QEMU,
+// which sees everything (firmware, verity, partitions), and a systemd-nspawn
+// container of the same root, which runs at native speed. Questions go to the
+// checker, a program inside the machine (packages guest and checker).
+//
+// What always holds: a machine has no default route; everything it consists of
+// lies in one scratch directory and one network namespace named after it;
+// every process is ended by its id; and what a killed test left behind is
+// ended and removed by the next one.
+package testvm
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/kbuild/kbuild/test-vm/guest"
+)
+
+// Lane is a kind of machine.
+type Lane string
+
+// The lanes.
+const (
+	Container Lane = "container"
+	VM        Lane = "vm"
+)
+
+// Machine is one booted image. Its methods are not safe for use by several
+// goroutines at once.
+type Machine interface {
+	// Start boots the machine. It returns when its processes run, long before
+	// it is ready.
+	Start(ctx context.Context) error
+	// Reboot asks the system inside to reboot in order, and returns when it has
+	// gone down and boots again.
+	Reboot(ctx context.Context) error
+	// PowerCut ends the machine at once. Start boots it again from what was on
+	// its disk.
+	PowerCut() error
+	// Stop asks the system inside to power off, and cuts the power when that
+	// takes too long.
+	Stop(ctx context.Context) error
+	// Ask asks the checker in the machine; see package guest.
+	Ask(ctx context.Context, cmd string, args, out any) error
+	// Running says whether the machine's process lives; if not, how it ended.
+	Running() (bool, error)
+	// Places is where to look after a failure.
+	Places() Places
+	// Close cuts the power and removes everything the machine consists of,
+	// unless Options.Keep is set: then it lives on.
+	Close() error
+}
+
+// Places tells where a machine's traces are, as paths of the host.
+type Places struct {
+	Dir     string // all of them
+	Console string // what the machine printed on its console, over all boots
+	Disk    string // VM: the qcow2 overlay. Container: the directory or image that is /var
+	Journal string // how to read the journal
+	PID     int
+}
+
+// Options says what to boot and how.
+type Options struct {
+	Image    Image  // what to boot
+	Name     string // of the machine, and the host name in it; empty makes one up
+	UserData string // the credential kbuild.userdata
+	// Credentials are further system credentials by name.
+	Credentials map[string]string
+	// NoCloud, when not nil, is what a NoCloud volume labelled cidata holds, by
+	// file name. VM lane only.
+	NoCloud map[string]string
+	// Keep leaves the machine when it is closed.
+	Keep bool
+	// Dir is the scratch directory; empty makes a new one that Close removes. A
+	// directory that holds a machine's disk already boots from it again.
+	Dir string
+	// APIPort, when not zero, is the port of the host's loopback that leads to
+	// the API server. VM lane only.
+	APIPort  int
+	MemoryMB int // VM lane; zero is 4096
+	CPUs     int // VM lane; zero is 2
+	DiskGB   int // VM lane; zero is 12
+	// Log gets progress, one line a call.
+	Log func(format string, args ...any)
+}
+
+// New prepares a machine of the lane; Start boots it.
+func New(ctx context.Context, lane Lane, o Options) (Machine, error) {
+	if o.Log == nil {
+		o.Log = func(string, ...any) {}
+	}
+	switch lane {
+	case Container:
+		return newContainer(ctx, o)
+	case VM:
+		return newQEMU(ctx, o)
+	}
+	return nil, fmt.Errorf("cannot make a machine of lane %q: want %s or %s", lane, Container, VM)
+}
+
+// Wait asks look every two seconds until it says that nothing is missing. What
+// is missing goes to log whenever it changes, and once a minute. An error of
+// look counts as missing, for a machine that boots cannot answer; Wait fails
+// when the machine ends or ctx does.
+func Wait(ctx context.Context, m Machine, log func(string, ...any), what string, look func(context.Context) (missing string, err error)) error {
+	start, said, last := time.Now(), time.Time{}, "\x00"
+	for {
+		ask, cancel := context.WithTimeout(ctx, 60*time.Second)
+		missing, err := look(ask)
+		cancel()
+		if err != nil {
+			missing = err.Error()
+		}
+		if err == nil && missing == "" {
+			log("%s: %s after %s", m.Places().Dir, what, time.Since(start).Round(100*time.Millisecond))
+			return nil
+		}
+		if missing != last || time.Since(said) > time.Minute {
+			log("%s: waiting for %s, %s: %s", m.Places().Dir, what, time.Since(start).Round(time.Second), missing)
+			said, last = time.Now(), missing
+		}
+		if ok, err := m.Running(); !ok {
+			return fmt.Errorf("cannot wait for %s: the machine ended: %v", what, err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("gave up waiting for %s after %s: %w: %s", what, time.Since(start).Round(time.Second), context.Cause(ctx), missing)
+		case <-time.After(2 * time.Second):
+		}
+	}
+}
+
+// WaitReady waits until the API is healthy, the node Ready, and CoreDNS and
+// kube-proxy run, all seen since the machine's present boot.
+func WaitReady(ctx context.Context, m Machine, log func(string, ...any)) error {
+	return Wait(ctx, m, log, "Ready", func(ctx context.Context) (string, error) {
+		var r guest.Ready
+		err := m.Ask(ctx, guest.CmdReady, nil, &r)
+		if err == nil && r.Waiting != "" && r.Firstboot != "" {
+			return r.Waiting + " (kbuild-firstboot: " + r.Firstboot + ")", nil
+		}
+		return r.Waiting, err
+	})
+}
