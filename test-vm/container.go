@@ -131,7 +131,7 @@ func (c *container) command() []string {
 		"unshare", "--mount", "--propagation", "private", "--",
 		"sh", "-c", nspawnScript, "nspawn.sh",
 		"--directory=" + c.s.path("root"), "--machine=" + c.s.rec.Name, "--uuid=" + c.uuid(),
-		"--boot", "--read-only", "--register=no", "--keep-unit", "--console=pipe",
+		"--boot", "--read-only", "--register=no", "--keep-unit", "--console=read-only",
 		"--network-bridge=kbt0", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
 		"--capability=all", "--system-call-filter=bpf keyctl add_key request_key perf_event_open @mount",
 		"--bind=" + c.s.path("var") + ":/var",

@@ -74,13 +74,16 @@ func blockName(at string) (string, error) {
 	return filepath.Base(to), err
 }
 
-// diskBytes is the size of the disk that partition name is on.
+// diskBytes is the size of the disk that device name is, or is a partition of.
 func diskBytes(name string) (int64, error) {
-	real, err := filepath.EvalSymlinks("/sys/class/block/" + name)
+	dir, err := filepath.EvalSymlinks("/sys/class/block/" + name)
 	if err != nil {
 		return 0, err
 	}
-	return sectors(filepath.Join(filepath.Dir(real), "size"))
+	if _, err := os.Stat(filepath.Join(dir, "partition")); err == nil {
+		dir = filepath.Dir(dir)
+	}
+	return sectors(filepath.Join(dir, "size"))
 }
 
 // sectors reads a size in the kernel's units of 512 bytes.

@@ -1,0 +1,287 @@
+package testvm
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/kbuild/kbuild/test-vm/guest"
+)
+
+// virtual is the VM lane: QEMU boots the image's disk through UEFI firmware.
+type virtual struct {
+	o      Options
+	s      *scratch
+	tree   vmTree
+	ended  chan struct{} // closed when QEMU has ended; nil when another process started it
+	state  *os.ProcessState
+	qmp    *qmp
+	client guest.Client
+}
+
+func newQEMU(ctx context.Context, o Options) (Machine, error) {
+	if o.Image.Disk == "" {
+		return nil, fmt.Errorf("cannot boot a VM: no disk.raw in %s", o.Image.Dir)
+	}
+	tree, err := findVMTree(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, err := newScratch(o)
+	if err != nil {
+		return nil, err
+	}
+	v := &virtual{o: o, s: s, tree: tree}
+	v.client.Path = s.path("share", "checker.sock")
+	if err := v.prepare(ctx); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return v, nil
+}
+
+// prepare makes what outlives one boot: the overlay, the firmware's variables,
+// credentials, the checker's drive.
+func (v *virtual) prepare(ctx context.Context) error {
+	for _, d := range []string{"share", "cred"} {
+		if err := os.MkdirAll(v.s.path(d), 0o700); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(v.s.path("disk.qcow2")); errors.Is(err, os.ErrNotExist) {
+		size := cmpOr(v.o.DiskGB, 12)
+		cmd := v.tree.command(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", v.o.Image.Disk, v.s.path("disk.qcow2.new"), strconv.Itoa(size)+"G")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("cannot make the VM's disk: %w: %s", err, strings.TrimSpace(string(out)))
+		}
+		vars, err := os.ReadFile(filepath.Join(v.tree.dir, ovmfVars))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(v.s.path("vars.fd"), vars, 0o600); err != nil {
+			return err
+		}
+		if err := os.Rename(v.s.path("disk.qcow2.new"), v.s.path("disk.qcow2")); err != nil {
+			return err
+		}
+	}
+	if err := BuildChecker(ctx, v.s.path("checker.img")); err != nil {
+		return err
+	}
+	if err := padToSector(v.s.path("checker.img")); err != nil {
+		return err
+	}
+	creds := laneUnits(VM)
+	if v.o.UserData != "" {
+		creds["kbuild.userdata"] = v.o.UserData
+	}
+	for k, val := range v.o.Credentials {
+		creds[k] = val
+	}
+	for name, val := range creds {
+		// The whole SMBIOS string; a file keeps it off QEMU's command line.
+		s := "io.systemd.credential.binary:" + name + "=" + base64.StdEncoding.EncodeToString([]byte(val))
+		if err := os.WriteFile(v.s.path("cred", name), []byte(s), 0o600); err != nil {
+			return err
+		}
+	}
+	if v.o.NoCloud != nil {
+		return writeISO(v.s.path("cidata.iso"), "cidata", v.o.NoCloud)
+	}
+	return nil
+}
+
+func cmpOr(v, def int) int {
+	if v != 0 {
+		return v
+	}
+	return def
+}
+
+func padToSector(name string) error {
+	st, err := os.Stat(name)
+	if err != nil {
+		return err
+	}
+	return os.Truncate(name, (st.Size()+511)/512*512)
+}
+
+func (v *virtual) args(ctx context.Context) []string {
+	a := append(v.tree.firmwareArgs(), v.tree.accel(ctx, v.o.Log)...)
+	a = append(a, "-name", v.s.rec.Name, "-uuid", uuidOf(v.s.dir), "-machine", "q35", "-nodefaults", "-display", "none",
+		"-smp", strconv.Itoa(cmpOr(v.o.CPUs, 2)), "-m", strconv.Itoa(cmpOr(v.o.MemoryMB, 4096)),
+		"-drive", "if=pflash,format=raw,readonly=on,file="+filepath.Join(v.tree.dir, ovmfCode),
+		"-drive", "if=pflash,format=raw,file="+v.s.path("vars.fd"),
+		"-device", "virtio-rng-pci",
+		// cache=writeback keeps the guest's flushes: a power cut must lose nothing that was synced.
+		"-drive", "if=none,id=disk,format=qcow2,cache=writeback,discard=unmap,file="+v.s.path("disk.qcow2"),
+		"-device", "virtio-blk-pci,drive=disk,bootindex=1",
+		"-drive", "if=none,id=checker,format=raw,readonly=on,file="+v.s.path("checker.img"),
+		"-device", "virtio-blk-pci,drive=checker,serial="+guest.Drive,
+		"-chardev", "file,id=console,append=on,path="+v.s.path("console.log"), "-serial", "chardev:console",
+		"-device", "virtio-serial-pci",
+		"-chardev", "socket,id=checker,server=on,wait=off,path="+v.client.Path,
+		"-device", "virtserialport,chardev=checker,name="+guest.Port,
+		"-qmp", "unix:"+v.s.path("qmp.sock")+",server=on,wait=off",
+	)
+	net := "user,id=net,restrict=on"
+	if v.o.APIPort != 0 {
+		net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:6443", v.o.APIPort)
+	}
+	a = append(a, "-netdev", net, "-device", "virtio-net-pci,netdev=net,romfile=")
+	if v.o.NoCloud != nil {
+		a = append(a, "-drive", "if=none,id=cidata,format=raw,readonly=on,file="+v.s.path("cidata.iso"), "-device", "virtio-blk-pci,drive=cidata")
+	}
+	creds, _ := filepath.Glob(v.s.path("cred", "*"))
+	for _, f := range creds {
+		a = append(a, "-smbios", "type=11,path="+f)
+	}
+	return a
+}
+
+func (v *virtual) Start(ctx context.Context) error {
+	if ok, _ := v.Running(); ok {
+		return errors.New("cannot start a machine that runs")
+	}
+	for _, sock := range []string{v.client.Path, v.s.path("qmp.sock")} {
+		os.Remove(sock)
+	}
+	log, err := os.OpenFile(v.s.path("qemu.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := v.tree.command(context.Background(), qemuProgram, v.args(ctx)...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a kept machine outlives the terminal
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("cannot start QEMU: %w", err)
+	}
+	v.watch(cmd)
+	v.s.rec.Machine = procOf(cmd.Process.Pid)
+	if err := v.s.save(); err != nil {
+		return errors.Join(err, v.PowerCut())
+	}
+	for {
+		if v.qmp, err = dialQMP(ctx, v.s.path("qmp.sock")); err == nil {
+			return nil
+		}
+		select {
+		case <-v.ended:
+			out, _ := os.ReadFile(v.s.path("qemu.log"))
+			return fmt.Errorf("cannot start QEMU: %s: %s", v.state, lastLines(string(out), 5))
+		case <-ctx.Done():
+			return errors.Join(err, context.Cause(ctx), v.PowerCut())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (v *virtual) watch(cmd *exec.Cmd) {
+	ended := make(chan struct{})
+	v.ended = ended
+	go func() {
+		cmd.Wait()
+		v.state = cmd.ProcessState
+		close(ended)
+	}()
+}
+
+func (v *virtual) Reboot(ctx context.Context) error {
+	if err := v.Ask(ctx, guest.CmdExec, guest.ExecArgs{Argv: []string{"systemctl", "reboot", "--no-block"}}, nil); err != nil {
+		return err
+	}
+	if err := v.qmp.wait(ctx, "RESET"); err != nil {
+		return fmt.Errorf("the machine does not go down for the reboot: %w", err)
+	}
+	v.client.Close()
+	return nil
+}
+
+func (v *virtual) PowerCut() error {
+	v.client.Close()
+	v.qmp.close()
+	if err := v.s.rec.Machine.kill(); err != nil {
+		return err
+	}
+	if v.ended != nil {
+		<-v.ended
+	}
+	return nil
+}
+
+func (v *virtual) Stop(ctx context.Context) error {
+	if ok, _ := v.Running(); !ok {
+		return nil
+	}
+	err := v.Ask(ctx, guest.CmdExec, guest.ExecArgs{Argv: []string{"systemctl", "poweroff", "--no-block"}}, nil)
+	if err != nil && v.qmp != nil {
+		_, err = v.qmp.do(ctx, "system_powerdown", nil)
+	}
+	for range 1200 {
+		if ok, _ := v.Running(); !ok {
+			return v.PowerCut()
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return errors.Join(err, context.Cause(ctx), v.PowerCut())
+		}
+	}
+	return errors.Join(err, errors.New("the machine does not power off within 120 s"), v.PowerCut())
+}
+
+func (v *virtual) Ask(ctx context.Context, cmd string, args, out any) error {
+	return v.client.Ask(ctx, cmd, args, out)
+}
+
+func (v *virtual) Running() (bool, error) {
+	if v.s.rec.Machine.alive() {
+		return true, nil
+	}
+	return false, fmt.Errorf("QEMU is not running; see %s and %s", v.s.path("qemu.log"), v.s.path("console.log"))
+}
+
+func (v *virtual) Places() Places {
+	return Places{Dir: v.s.dir, Console: v.s.path("console.log"), Disk: v.s.path("disk.qcow2"), PID: v.s.rec.Machine.PID,
+		Journal: "on the disk's var partition, /var/log/journal"}
+}
+
+func (v *virtual) Close() error {
+	if v.o.Keep {
+		v.client.Close()
+		v.qmp.close()
+		return nil
+	}
+	return errors.Join(v.PowerCut(), v.s.close())
+}
+
+func lastLines(s string, n int) string {
+	l := strings.Split(strings.TrimSpace(s), "\n")
+	return strings.Join(l[max(0, len(l)-n):], "\n")
+}
+
+// ConsoleTail returns the last lines of the machine's console.
+func ConsoleTail(m Machine, lines int) string {
+	f, err := os.Open(m.Places().Console)
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err == nil && st.Size() > 1<<20 {
+		f.Seek(-1<<20, io.SeekEnd)
+	}
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return err.Error()
+	}
+	return lastLines(string(b), lines)
+}
