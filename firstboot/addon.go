@@ -1,0 +1,235 @@
+package firstboot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/images"
+	"github.com/kbuild/kbuild/templates"
+)
+
+// flannelCNIConf is read by the container runtime. The node itself writes it:
+// it is Ready without waiting for flannel's pod to do that.
+const flannelCNIConf = "/etc/cni/net.d/10-flannel.conflist"
+
+// dnsReplicas is kubeadm's number of CoreDNS pods.
+const dnsReplicas = 2
+
+// stepAddon installs what every cluster needs (the pod network that is baked,
+// kube-proxy, CoreDNS) and the manifests that are baked.
+func stepAddon() Step {
+	return Step{
+		Name: "addon",
+		Done: func(ctx context.Context, r *Run) (bool, error) {
+			if r.Baked.CNI == "flannel" && !hasCNIConf(r) {
+				return false, nil
+			}
+			return partsApplied(ctx, r, allAddonParts)
+		},
+		Do: func(ctx context.Context, r *Run) error {
+			if r.Baked.CNI == "flannel" {
+				if err := r.Host.WriteFile(flannelCNIConf, []byte(templates.FlannelCNIConf()), 0o644); err != nil {
+					return err
+				}
+			}
+			c, cfg, err := asAdmin(r)
+			if err != nil {
+				return err
+			}
+			addons, err := addonParts(r, c)
+			if err != nil {
+				return err
+			}
+			manifests, err := manifestParts(r, cfg)
+			if err != nil {
+				return err
+			}
+			return soon(errors.Join(applyMissing(ctx, c, addons), applyInOrder(ctx, c, manifests)))
+		},
+	}
+}
+
+func hasCNIConf(r *Run) bool {
+	b, err := r.Host.ReadFile(flannelCNIConf)
+	return err == nil && string(b) == templates.FlannelCNIConf()
+}
+
+func allAddonParts(r *Run, c kubernetes.Interface) ([]part, error) {
+	addons, err := addonParts(r, c)
+	if err != nil {
+		return nil, err
+	}
+	manifests, err := manifestParts(r, &rest.Config{})
+	return append(addons, manifests...), err
+}
+
+// addonParts are the add-ons of this image and configuration.
+func addonParts(r *Run, c kubernetes.Interface) ([]part, error) {
+	params, err := addonParams(r)
+	if err != nil {
+		return nil, err
+	}
+	var parts []part
+	add := func(a templates.Addon, change func(ctx context.Context, objs []runtime.Object) ([]runtime.Object, error)) error {
+		text, err := a.Render(params)
+		if err != nil {
+			return err
+		}
+		objs, err := cluster.Typed(string(a)+".yaml", text)
+		if err != nil {
+			return err
+		}
+		parts = append(parts, part{"addon." + string(a), string(text), func(ctx context.Context) error {
+			objs, err := change(ctx, objs)
+			if err != nil {
+				return err
+			}
+			return ensureAddon(ctx, c, objs)
+		}})
+		return nil
+	}
+	asIs := func(_ context.Context, objs []runtime.Object) ([]runtime.Object, error) { return objs, nil }
+	if r.Baked.CNI == "flannel" {
+		err = errors.Join(err, add(templates.Flannel, asIs))
+	}
+	if !skips(r.Node, "addon/kube-proxy") {
+		err = errors.Join(err, add(templates.KubeProxy, func(_ context.Context, objs []runtime.Object) ([]runtime.Object, error) {
+			for _, o := range objs {
+				if cm, ok := o.(*corev1.ConfigMap); ok {
+					signGenerated(cm, !userSupplied(r.Node, "kubeProxy"))
+				}
+			}
+			return objs, nil
+		}))
+	}
+	if !skips(r.Node, "addon/coredns") {
+		err = errors.Join(err, add(templates.CoreDNS, func(ctx context.Context, objs []runtime.Object) ([]runtime.Object, error) {
+			return respectDNS(ctx, c, objs)
+		}))
+	}
+	return parts, err
+}
+
+// ensureAddon ensures an add-on's objects: its namespace, what its pods need,
+// and then the pods' owner.
+func ensureAddon(ctx context.Context, c kubernetes.Interface, objs []runtime.Object) error {
+	var first, middle, last []runtime.Object
+	for _, o := range objs {
+		switch o.(type) {
+		case *corev1.Namespace:
+			first = append(first, o)
+		case *appsv1.Deployment, *appsv1.DaemonSet:
+			last = append(last, o)
+		default:
+			middle = append(middle, o)
+		}
+	}
+	for _, group := range [][]runtime.Object{first, middle, last} {
+		if err := cluster.EnsureAll(ctx, c, group...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// respectDNS leaves to the administrators what is theirs, when CoreDNS is
+// installed a second time: a Corefile of their own and the number of pods.
+func respectDNS(ctx context.Context, c kubernetes.Interface, objs []runtime.Object) ([]runtime.Object, error) {
+	var kept []runtime.Object
+	for _, o := range objs {
+		switch o := o.(type) {
+		case *corev1.ConfigMap:
+			_, err := c.CoreV1().ConfigMaps(o.Namespace).Get(ctx, o.Name, metav1.GetOptions{})
+			if err == nil {
+				continue
+			}
+			if !apierrors.IsNotFound(err) {
+				return nil, fmt.Errorf("cannot read ConfigMap %s: %w", o.Name, err)
+			}
+		case *appsv1.Deployment:
+			have, err := c.AppsV1().Deployments(o.Namespace).Get(ctx, o.Name, metav1.GetOptions{})
+			if err == nil {
+				o.Spec.Replicas = have.Spec.Replicas
+			} else if !apierrors.IsNotFound(err) {
+				return nil, fmt.Errorf("cannot read Deployment %s: %w", o.Name, err)
+			}
+		}
+		kept = append(kept, o)
+	}
+	return kept, nil
+}
+
+func addonParams(r *Run) (templates.AddonParams, error) {
+	n, rel := r.Node, r.Baked.Release
+	if n.Cluster.DNS.Type == images.KubeDNS {
+		return templates.AddonParams{}, fmt.Errorf("cannot install DNS: dns.type %s is not supported, only %s is; leave the field out", images.KubeDNS, images.CoreDNS)
+	}
+	subnet, _, _ := strings.Cut(n.Cluster.Networking.ServiceSubnet, ",")
+	dns, err := config.Nth(subnet, 10)
+	if err != nil {
+		return templates.AddonParams{}, fmt.Errorf("cannot find the address of the cluster's DNS: %w", err)
+	}
+	proxy, err := config.MarshalKubeProxy(n, rel)
+	if err != nil {
+		return templates.AddonParams{}, err
+	}
+	server, err := apiServerURL(n)
+	if err != nil {
+		return templates.AddonParams{}, err
+	}
+	list := images.ListConfig{
+		KubernetesVersion: n.Cluster.KubernetesVersion,
+		ImageRepository:   n.Cluster.ImageRepository,
+		HyperKube:         n.Cluster.UseHyperKubeImage,
+		DNSRepository:     n.Cluster.DNS.ImageRepository,
+		DNSTag:            n.Cluster.DNS.ImageTag,
+	}
+	p := templates.AddonParams{
+		DNSImage:     rel.DNSImages(list)[0],
+		DNSAddress:   dns.String(),
+		DNSDomain:    n.Cluster.Networking.DNSDomain,
+		DNSReplicas:  dnsReplicas,
+		ProxyImage:   rel.KubernetesImage("kube-proxy", list),
+		ProxyConfig:  string(proxy),
+		APIServer:    server,
+		FlannelImage: rel.Flannel,
+		PodSubnet:    n.Cluster.Networking.PodSubnet,
+	}
+	for _, l := range rel.Labels { // taints of control-plane nodes have had the labels' names
+		if strings.HasPrefix(l, "node-role.kubernetes.io/") {
+			p.ControlPlaneTaints = append(p.ControlPlaneTaints, l)
+		}
+	}
+	return p, nil
+}
+
+// apiServerURL is the URL that all nodes reach the API server by: the
+// control-plane endpoint, with this API server's port where it names none, or
+// else this API server.
+func apiServerURL(n *config.Node) (string, error) {
+	self := n.Init.LocalAPIEndpoint
+	host, port := self.AdvertiseAddress, strconv.Itoa(int(self.BindPort))
+	if e := n.Cluster.ControlPlaneEndpoint; e != "" {
+		host = strings.Trim(e, "[]")
+		if h, p, err := net.SplitHostPort(e); err == nil {
+			host, port = h, p
+		} else if strings.Contains(e, ":") && net.ParseIP(host) == nil {
+			return "", fmt.Errorf("cannot read controlPlaneEndpoint %q: want HOST or HOST:PORT", e)
+		}
+	}
+	return "https://" + net.JoinHostPort(host, port), nil
+}

@@ -1,0 +1,78 @@
+package firstboot
+
+import (
+	"context"
+	"fmt"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+)
+
+// stepBootstrapToken lets nodes join: the tokens of the configuration, the
+// rules by which a token's holder finds the cluster, posts a certificate
+// request and has it approved, and cluster-info, which anybody may read.
+//
+// The tokens are made once in the cluster's life: they expire, and a reboot
+// must not bring them back.
+func stepBootstrapToken() Step {
+	return Step{
+		Name: "bootstrap-token",
+		Done: func(ctx context.Context, r *Run) (bool, error) { return partsApplied(ctx, r, bootstrapTokenParts) },
+		Do:   func(ctx context.Context, r *Run) error { return applyParts(ctx, r, bootstrapTokenParts) },
+	}
+}
+
+func bootstrapTokenParts(r *Run, c kubernetes.Interface) ([]part, error) {
+	admin, err := r.Host.ReadFile(adminKubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	info, err := cluster.Info(admin)
+	if err != nil {
+		return nil, err
+	}
+	objs := append(joinRules(), info)
+	objs = append(objs, readable("kubeadm:bootstrap-signer-clusterinfo", metav1.NamespacePublic, "configmaps", info.Name,
+		rbacv1.Subject{Kind: rbacv1.UserKind, Name: anonymousUser})...)
+	parts := []part{objectsPart(c, "bootstrap-token.join", objs, nil)}
+	for _, t := range r.Node.Init.BootstrapTokens {
+		id, err := cluster.TokenID(t.Token)
+		if err != nil {
+			return nil, err
+		}
+		// Neither the secret nor the moment of expiry may decide whether the
+		// token is made again.
+		parts = append(parts, part{"bootstrap-token.id-" + id, id, func(ctx context.Context) error {
+			s, err := cluster.TokenSecret(t, r.Host.Now())
+			if err != nil {
+				return err
+			}
+			_, err = c.CoreV1().Secrets(s.Namespace).Create(ctx, s, metav1.CreateOptions{FieldManager: cluster.Manager})
+			if err != nil && !apierrors.IsAlreadyExists(err) { // made before a crash: its time runs
+				return fmt.Errorf("cannot create bootstrap token %s: %w", id, err)
+			}
+			return nil
+		}})
+	}
+	return parts, nil
+}
+
+// joinRules are the cluster-wide rights of joining and of joined nodes.
+func joinRules() []runtime.Object {
+	joining := group(bootstrapGroup)
+	return []runtime.Object{
+		bindClusterRole("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", joining),
+		bindClusterRole("kubeadm:node-autoapprove-bootstrap", "system:certificates.k8s.io:certificatesigningrequests:nodeclient", joining),
+		bindClusterRole("kubeadm:node-autoapprove-certificate-rotation", "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", group(nodesGroup)),
+		&rbacv1.ClusterRole{
+			ObjectMeta: metav1.ObjectMeta{Name: "kubeadm:get-nodes"},
+			Rules:      []rbacv1.PolicyRule{{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"nodes"}}},
+		},
+		bindClusterRole("kubeadm:get-nodes", "kubeadm:get-nodes", joining),
+	}
+}

@@ -1,0 +1,79 @@
+package firstboot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/images"
+)
+
+// manifestParts are the manifests that are baked into the image, in the order
+// of their names, a part for each.
+func manifestParts(r *Run, cfg *rest.Config) ([]part, error) {
+	dir := strings.TrimPrefix(images.BakedManifest, "/")
+	entries, err := fs.ReadDir(r.Host.Root.FS(), dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("cannot read the baked manifests: %w", err)
+	}
+	var parts []part
+	for _, e := range entries {
+		if path.Ext(e.Name()) != ".yaml" {
+			continue
+		}
+		file := path.Join(images.BakedManifest, e.Name())
+		text, err := r.Host.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read a baked manifest: %w", err)
+		}
+		parts = append(parts, part{"addon.manifest." + recordKey(e.Name()), string(text), func(ctx context.Context) error {
+			objs, err := cluster.ParseManifest(file, text)
+			if err != nil {
+				return err
+			}
+			return cluster.Apply(ctx, cfg, objs)
+		}})
+	}
+	return parts, nil
+}
+
+// recordKey turns a file's name into what the key of a ConfigMap may hold.
+func recordKey(name string) string {
+	return strings.Map(func(c rune) rune {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '.':
+			return c
+		}
+		return '_'
+	}, name)
+}
+
+// applyInOrder applies and records the parts that are missing one after
+// another. One that cannot be applied yet does not hold up the others: they may
+// bring what it waits for, such as the definition of its kind.
+func applyInOrder(ctx context.Context, c kubernetes.Interface, parts []part) error {
+	todo, err := missing(ctx, c, parts)
+	if err != nil {
+		return err
+	}
+	var waiting error
+	for _, p := range todo {
+		err := p.record(ctx, c)
+		if err != nil && !cluster.Temporary(err) {
+			return err
+		}
+		if waiting == nil {
+			waiting = err
+		}
+	}
+	return waiting
+}

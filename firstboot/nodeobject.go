@@ -1,0 +1,83 @@
+package firstboot
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+)
+
+// thisNode returns the Node object that this machine's kubelet registered, and
+// asks to be called again until it is there.
+func thisNode(ctx context.Context, r *Run) (kubernetes.Interface, *corev1.Node, error) {
+	c, _, err := asAdmin(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	name := r.Node.Init.NodeRegistration.Name
+	n, err := c.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil, Retry{After: 200 * time.Millisecond, Why: fmt.Sprintf("the kubelet has not registered node %s yet", name)}
+	} else if err != nil {
+		return nil, nil, soon(fmt.Errorf("cannot read node %s: %w", name, err))
+	}
+	if n.Labels[corev1.LabelHostname] == "" {
+		return nil, nil, Retry{After: 200 * time.Millisecond, Why: fmt.Sprintf("the kubelet has not labelled node %s yet", name)}
+	}
+	return c, n, nil
+}
+
+// nodeDone says whether change would leave this machine's Node as it is.
+func nodeDone(ctx context.Context, r *Run, change func(*corev1.Node)) (bool, error) {
+	_, n, err := thisNode(ctx, r)
+	if err != nil {
+		return false, err
+	}
+	after := n.DeepCopy()
+	change(after)
+	return equality.Semantic.DeepEqual(n, after), nil
+}
+
+// nodeDo makes the change to this machine's Node.
+func nodeDo(ctx context.Context, r *Run, change func(*corev1.Node)) error {
+	c, n, err := thisNode(ctx, r)
+	if err != nil {
+		return err
+	}
+	after := n.DeepCopy()
+	change(after)
+	patch, err := nodePatch(n, after)
+	if err != nil {
+		return err
+	}
+	_, err = c.CoreV1().Nodes().Patch(ctx, n.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: cluster.Manager})
+	if err != nil {
+		return soon(fmt.Errorf("cannot change node %s: %w", n.Name, err))
+	}
+	return nil
+}
+
+// nodePatch is a merge patch of labels, annotations and taints. A change of
+// taints replaces the whole list, and so names the version that it was made
+// from: somebody else's taint of the same moment is a conflict, not lost.
+func nodePatch(before, after *corev1.Node) ([]byte, error) {
+	meta := map[string]any{
+		"labels":      after.Labels,
+		"annotations": after.Annotations,
+	}
+	patch := map[string]any{"metadata": meta}
+	if !equality.Semantic.DeepEqual(before.Spec.Taints, after.Spec.Taints) {
+		meta["resourceVersion"] = before.ResourceVersion
+		patch["spec"] = map[string]any{"taints": after.Spec.Taints}
+	}
+	return json.Marshal(patch)
+}

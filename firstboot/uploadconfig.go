@@ -1,0 +1,151 @@
+package firstboot
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/config"
+)
+
+// Names that kubeadm gives to its configuration in the cluster.
+const (
+	kubeadmConfig       = "kubeadm-config"
+	nodesKubeadmConfig  = "kubeadm:nodes-kubeadm-config"
+	configHash          = "kubeadm.kubernetes.io/component-config.hash"
+	criSocketAnnotation = "kubeadm.alpha.kubernetes.io/cri-socket"
+)
+
+// stepUploadConfig keeps the cluster's configuration in the cluster, where
+// joining nodes and kubeadm look for it: kubeadm-config, the kubelets'
+// configuration, and on this node's Node object its CRI socket.
+func stepUploadConfig() Step {
+	return Step{
+		Name: "upload-config",
+		Done: func(ctx context.Context, r *Run) (bool, error) {
+			if ok, err := partsApplied(ctx, r, uploadConfigParts); !ok || err != nil {
+				return false, err
+			}
+			return nodeDone(ctx, r, criSocketOf(r))
+		},
+		Do: func(ctx context.Context, r *Run) error {
+			if err := applyParts(ctx, r, uploadConfigParts); err != nil {
+				return err
+			}
+			return nodeDo(ctx, r, criSocketOf(r))
+		},
+	}
+}
+
+// criSocketOf notes the node's CRI socket on it.
+func criSocketOf(r *Run) func(*corev1.Node) {
+	return func(n *corev1.Node) {
+		metav1.SetMetaDataAnnotation(&n.ObjectMeta, criSocketAnnotation, r.Node.Init.NodeRegistration.CRISocket)
+	}
+}
+
+func uploadConfigParts(r *Run, c kubernetes.Interface) ([]part, error) {
+	var parts []part
+	if !skips(r.Node, "upload-config/kubeadm") {
+		p, err := kubeadmConfigPart(r, c)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, p)
+	}
+	if !skips(r.Node, "upload-config/kubelet") {
+		p, err := kubeletConfigPart(r, c)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, p)
+	}
+	return parts, nil
+}
+
+// kubeadmConfigPart is the cluster's configuration, and in versions that keep
+// one the list of API servers, to which this node adds itself.
+func kubeadmConfigPart(r *Run, c kubernetes.Interface) (part, error) {
+	conf, err := config.MarshalCluster(r.Node, r.Baked.Release)
+	if err != nil {
+		return part{}, fmt.Errorf("cannot write the ClusterConfiguration: %w", err)
+	}
+	cm := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: kubeadmConfig, Namespace: metav1.NamespaceSystem},
+		Data:       map[string]string{"ClusterConfiguration": string(conf)},
+	}
+	rules := readable(nodesKubeadmConfig, metav1.NamespaceSystem, "configmaps", kubeadmConfig, group(bootstrapGroup), group(nodesGroup))
+	name, self := r.Node.Init.NodeRegistration.Name, r.Node.Init.LocalAPIEndpoint
+	wants := []any{cm, rules, r.Baked.Release.ClusterStatus, name, self}
+	return part{"upload-config.kubeadm", wants, func(ctx context.Context) error {
+		if r.Baked.Release.ClusterStatus {
+			endpoints, err := apiEndpoints(ctx, c)
+			if err != nil {
+				return err
+			}
+			endpoints[name] = self
+			status, err := config.MarshalClusterStatus(endpoints, r.Baked.Release)
+			if err != nil {
+				return fmt.Errorf("cannot write the ClusterStatus: %w", err)
+			}
+			cm.Data["ClusterStatus"] = string(status)
+		}
+		return cluster.EnsureAll(ctx, c, append(rules, cm)...)
+	}}, nil
+}
+
+// apiEndpoints reads the API servers that kubeadm-config lists so far.
+func apiEndpoints(ctx context.Context, c kubernetes.Interface) (map[string]config.APIEndpoint, error) {
+	endpoints := map[string]config.APIEndpoint{}
+	cm, err := c.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, kubeadmConfig, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return endpoints, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("cannot read ConfigMap %s: %w", kubeadmConfig, err)
+	}
+	listed, err := config.UnmarshalClusterStatus([]byte(cm.Data["ClusterStatus"]))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read ConfigMap %s: %w; correct it with kubectl -n kube-system edit configmap %s", kubeadmConfig, err, kubeadmConfig)
+	}
+	for name, e := range listed {
+		endpoints[name] = e
+	}
+	return endpoints, nil
+}
+
+// kubeletConfigPart is the configuration that joining kubelets start from.
+func kubeletConfigPart(r *Run, c kubernetes.Interface) (part, error) {
+	name := r.Baked.Release.KubeletConfigMap
+	conf, err := config.MarshalKubelet(r.Node, r.Baked.Release)
+	if err != nil {
+		return part{}, fmt.Errorf("cannot write the KubeletConfiguration: %w", err)
+	}
+	cm := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: metav1.NamespaceSystem},
+		Data:       map[string]string{"kubelet": string(conf)},
+	}
+	signGenerated(cm, !userSupplied(r.Node, "kubelet"))
+	objs := readable("kubeadm:"+name, metav1.NamespaceSystem, "configmaps", name, group(nodesGroup), group(bootstrapGroup))
+	return objectsPart(c, "upload-config.kubelet", append(objs, cm), nil), nil
+}
+
+// signGenerated puts kubeadm's checksum on configuration that nobody supplied:
+// what still carries a right one may be replaced by an upgrade.
+func signGenerated(cm *corev1.ConfigMap, generated bool) {
+	if !generated {
+		return
+	}
+	h := sha256.New()
+	for _, k := range slices.Sorted(maps.Keys(cm.Data)) {
+		h.Write([]byte(cm.Data[k]))
+	}
+	metav1.SetMetaDataAnnotation(&cm.ObjectMeta, configHash, fmt.Sprintf("sha256:%x", h.Sum(nil)))
+}
