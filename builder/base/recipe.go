@@ -77,6 +77,7 @@ var osRecipe = recipe{
 	Hook: `
 chroot "$1" systemctl enable systemd-networkd.service systemd-networkd-wait-online.service systemd-network-generator.service systemd-resolved.service systemd-timesyncd.service containerd.service
 chroot "$1" systemctl disable getty@tty1.service e2scrub_all.timer e2scrub_reap.service dpkg-db-backup.timer remote-fs.target
+chroot "$1" systemctl set-default multi-user.target
 chroot "$1" systemctl mask ` + masked + `
 chroot "$1" dpkg --purge --force-all initramfs-tools initramfs-tools-core initramfs-tools-bin klibc-utils libklibc dracut-install cpio openssl linux-base
 chroot "$1" dpkg --purge --force-all debconf init-system-helpers sysvinit-utils perl-base

@@ -1,0 +1,247 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kbuild/kbuild/builder/base"
+	"github.com/kbuild/kbuild/templates"
+)
+
+// Input is what a disk is made of.
+type Input struct {
+	Layout
+	Root      string                           // the finished root directory; only read
+	Tools     base.Tree                        // of base.Tools
+	Epoch     time.Time                        // SOURCE_DATE_EPOCH: the time of every file in the outputs
+	Cmdline   []string                         // kernel parameters after those of Cmdline
+	Formats   []string                         // of the whole disk: "raw", "qcow2"
+	Out       string                           // directory for the outputs; must exist
+	Name      string                           // outputs are called NAME.raw, NAME.qcow2, NAME.root.erofs, NAME.root.verity, NAME.efi
+	Overwrite bool                             // replace outputs that exist; otherwise they are an error
+	Log       func(format string, args ...any) // what is happening, in lines for people; may be nil
+}
+
+// Output is what Build has made. Paths are empty for formats that were not
+// asked for.
+type Output struct {
+	Raw, QCOW2        string // the disk
+	Root, Verity, UKI string // a slot's update files
+	RootHash          string // in hex
+	Kernel            string // version
+	Cmdline           string // in the UKI
+	DiskGUID          string
+	Partitions        []Partition // as planned, with the UUIDs of slot A
+}
+
+// Cmdline returns the kernel parameters of an image, without the root hash,
+// which is put before them.
+func Cmdline(extra []string) []string {
+	return append([]string{
+		"root=/dev/mapper/root", "rootfstype=erofs", "ro",
+		// A bad block of the root stops the machine and starts it again, so
+		// that boot counting comes to the other slot.
+		"systemd.verity_root_options=panic-on-corruption", "panic=10",
+		// Only what is configured is mounted; nobody is there to answer fsck.
+		"systemd.gpt_auto=no", "fsck.repair=yes", "systemd.firstboot=no",
+		"loglevel=4", "systemd.show_status=auto", "console=tty0", "console=ttyS0,115200",
+	}, extra...)
+}
+
+// Build makes the outputs. It needs root, also of a user namespace. When ctx
+// ends, or on an error, nothing is left in Out.
+func Build(ctx context.Context, in Input) (Output, error) {
+	out, err := build(ctx, in)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return Output{}, fmt.Errorf("cannot make the disk: %w", err)
+	}
+	return out, nil
+}
+
+func build(ctx context.Context, in Input) (Output, error) {
+	if in.Log == nil {
+		in.Log = func(string, ...any) {}
+	}
+	files, err := check(in)
+	if err != nil {
+		return Output{}, err
+	}
+	kernel, err := findKernel(in.Root)
+	if err != nil {
+		return Output{}, err
+	}
+	work, err := os.MkdirTemp(in.Out, ".disk-")
+	if err != nil {
+		return Output{}, err
+	}
+	defer os.RemoveAll(work)
+	b := builder{Input: in, work: work, kernel: kernel}
+
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"root file system", b.makeRoot},
+		{"verity hashes", b.makeVerity},
+		{"initrd", b.makeInitrd},
+		{"unified kernel image", b.makeUKI},
+		{"EFI system partition", b.makeESP},
+		{"partitions", b.makeDisk},
+		{"disk formats", b.convert},
+	} {
+		begin := time.Now()
+		if err := step.do(ctx); err != nil {
+			return Output{}, fmt.Errorf("%s: %w", step.name, err)
+		}
+		in.Log("made the %s in %.1fs", step.name, time.Since(begin).Seconds())
+	}
+	if err := b.publish(files); err != nil {
+		return Output{}, err
+	}
+	plan, err := SetRootHash(Plan(in.Layout), b.rootHash)
+	if err != nil {
+		return Output{}, err
+	}
+	return Output{
+		Raw: files["disk.raw"], QCOW2: files["disk.qcow2"],
+		Root: files["root.erofs"], Verity: files["root.verity"], UKI: files["uki.efi"],
+		RootHash: b.rootHash, Kernel: kernel, Cmdline: b.cmdline, DiskGUID: in.DiskGUID(), Partitions: plan,
+	}, nil
+}
+
+// builder is one run of Build.
+type builder struct {
+	Input
+	work     string // temporary directory in Out
+	kernel   string // version
+	rootHash string // set by makeVerity
+	cmdline  string // set by makeUKI
+}
+
+// check finds what is wrong with the input before any work, and returns where
+// each file of the work directory goes.
+func check(in Input) (map[string]string, error) {
+	if err := CheckVersion(in.Version); err != nil {
+		return nil, err
+	}
+	if in.Name == "" || strings.ContainsAny(in.Name, "/\x00") {
+		return nil, fmt.Errorf("output name %q is empty or has a slash", in.Name)
+	}
+	if in.Epoch.Year() < 1980 || in.Epoch.Year() > 2100 {
+		return nil, fmt.Errorf("SOURCE_DATE_EPOCH %d is %s, but a FAT file system needs a time between 1980 and 2100", in.Epoch.Unix(), in.Epoch.UTC().Format(time.DateOnly))
+	}
+	for _, w := range in.Cmdline {
+		if strings.HasPrefix(w, "roothash=") || strings.ContainsAny(w, "\n\x00") {
+			return nil, fmt.Errorf("kernel parameter %q is not possible", w)
+		}
+	}
+	path := func(suffix string) string { return filepath.Join(in.Out, in.Name+suffix) }
+	files := map[string]string{"root.erofs": path(".root.erofs"), "root.verity": path(".root.verity"), "uki.efi": path(".efi")}
+	for _, f := range in.Formats {
+		if f != "raw" && f != "qcow2" {
+			return nil, fmt.Errorf("unknown disk format %q; raw and qcow2 are known", f)
+		}
+		files["disk."+f] = path("." + f)
+	}
+	for _, file := range files {
+		if _, err := os.Lstat(file); err == nil && !in.Overwrite {
+			return nil, fmt.Errorf("%s exists already: remove it, or choose another output directory", file)
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return files, nil
+}
+
+// findKernel returns the version of the one kernel in the root.
+func findKernel(root string) (string, error) {
+	found, err := filepath.Glob(filepath.Join(root, "usr/lib/modules/*/vmlinuz"))
+	if err != nil {
+		return "", err
+	}
+	if len(found) != 1 {
+		return "", fmt.Errorf("%s must hold one usr/lib/modules/VERSION/vmlinuz, but holds %d", root, len(found))
+	}
+	return filepath.Base(filepath.Dir(found[0])), nil
+}
+
+func (b *builder) makeInitrd(ctx context.Context) error {
+	a, err := makeInitrd(ctx, b.Input.Root, b.kernel, templates.Initrd(), b.work)
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(b.file("initrd.cpio"))
+	if err != nil {
+		return err
+	}
+	err = a.writeCPIO(f, b.Epoch.Unix())
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	// Single-threaded, because zstd's output depends on whether it splits.
+	return b.run(ctx, "zstd", "--quiet", "--rm", "--single-thread", "-15", "/tmp/work/initrd.cpio", "-o", "/tmp/work/initrd.zst")
+}
+
+func (b *builder) file(name string) string { return filepath.Join(b.work, name) }
+
+// run runs a program of the tools tree, which sees the root at /tmp/root and
+// the work directory at /tmp/work.
+func (b *builder) run(ctx context.Context, name string, args ...string) error {
+	_, err := b.output(ctx, name, args...)
+	return err
+}
+
+func (b *builder) output(ctx context.Context, name string, args ...string) (string, error) {
+	cmd := b.Tools.Command(ctx, []base.Bind{{Name: "root", Dir: b.Input.Root}, {Name: "work", Dir: b.work, Writable: true}},
+		[]string{fmt.Sprintf("SOURCE_DATE_EPOCH=%d", b.Epoch.Unix()), "MTOOLS_SKIP_CHECK=1"}, name, args...)
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		lines := strings.Split(strings.TrimSpace(stdout.String()+stderr.String()), "\n")
+		hint := ""
+		if strings.Contains(stdout.String()+stderr.String(), "No space left on device") {
+			hint = " (make room in " + b.Out + ")"
+		}
+		return "", fmt.Errorf("%s: %w%s:\n  %s", name, err, hint, strings.Join(lines[max(0, len(lines)-8):], "\n  "))
+	}
+	return stdout.String(), nil
+}
+
+// publish syncs the finished files and gives them their names.
+func (b *builder) publish(files map[string]string) error {
+	var names []string
+	for name := range files {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		f, err := os.Open(b.file(name))
+		if err != nil {
+			return err
+		}
+		err = errors.Join(f.Sync(), f.Close(), os.Chmod(b.file(name), 0o644))
+		if err != nil {
+			return err
+		}
+	}
+	for _, name := range names {
+		if err := os.Rename(b.file(name), files[name]); err != nil {
+			return err
+		}
+	}
+	d, err := os.Open(b.Out)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,30 @@
+// Package templates holds everything that ends up in a node's image as text:
+// files laid over the base OS and its initrd as they are, and templates that
+// are rendered for a version and a node.
+package templates
+
+import (
+	"embed"
+	"io/fs"
+)
+
+//go:embed all:root
+var root embed.FS
+
+//go:embed all:initrd
+var initrd embed.FS
+
+// Root returns the files that are laid over the base OS's tree: its paths
+// mirror the node's /. An empty file in etc/systemd/system masks a unit.
+func Root() fs.FS { return sub(root, "root") }
+
+// Initrd returns the files that are laid over the initrd.
+func Initrd() fs.FS { return sub(initrd, "initrd") }
+
+func sub(f embed.FS, dir string) fs.FS {
+	s, err := fs.Sub(f, dir)
+	if err != nil {
+		panic(err) // the name is a constant above
+	}
+	return s
+}
