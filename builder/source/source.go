@@ -30,6 +30,8 @@ type Component struct {
 	Source  string `json:"source"`           // "module k8s.io/kubernetes", "https://dl.k8s.io/…", "registry registry.k8s.io/…", "file …"
 	Digest  string `json:"digest,omitempty"` // module sum "h1:…", or "sha256:…"; empty where only fetching can tell
 	Image   string `json:"image,omitempty"`  // name of the container image that it ends up in
+	// Toolchain compiled it, e.g. "go1.26.8"; empty where it came compiled.
+	Toolchain string `json:"toolchain,omitempty"`
 }
 
 // Output is what fetching made. Paths are in the cache: read them, never

@@ -1,0 +1,136 @@
+package source
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// toolchain names the Go toolchain that compiles everything: the one that
+// kbuild itself was compiled with. The go command fetches it where the
+// installed one is another.
+func toolchain() string {
+	v, _, _ := strings.Cut(runtime.Version(), " ")
+	if regexp.MustCompile(`^go1(\.\d+)+(rc\d+)?$`).MatchString(v) {
+		return v
+	}
+	return "local"
+}
+
+// goEnv is the environment of a go command: the user's, without the settings
+// that would change what is compiled.
+func goEnv(arch string, set ...string) []string {
+	fixed := append([]string{
+		"GOTOOLCHAIN=" + toolchain(), "GOFLAGS=-mod=readonly", "GOWORK=off", "GO111MODULE=on",
+		"GOOS=linux", "GOARCH=" + arch, "CGO_ENABLED=0", "GOEXPERIMENT=", "GOFIPS140=off",
+		"GOAMD64=v1", "GOARM64=v8.0", "GODEBUG=",
+	}, set...)
+	var env []string
+	for _, e := range os.Environ() {
+		name, _, _ := strings.Cut(e, "=")
+		own := false
+		for _, f := range fixed {
+			own = own || strings.HasPrefix(f, name+"=")
+		}
+		if !own {
+			env = append(env, e)
+		}
+	}
+	return append(env, fixed...)
+}
+
+// commandError is a command that failed, with the last lines that it wrote.
+type commandError struct {
+	Dir    string
+	Args   []string
+	Output string
+	Err    error
+}
+
+func (e *commandError) Error() string {
+	return fmt.Sprintf("cannot run %q in %s: %v\n%s", strings.Join(e.Args, " "), e.Dir, e.Err, lastLines(e.Output, 25))
+}
+
+func (e *commandError) Unwrap() error { return e.Err }
+
+// runCommand runs a command and returns its standard output. When ctx ends, the
+// command and everything that it started are killed.
+func runCommand(ctx context.Context, dir string, env []string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	var stdout, all bytes.Buffer
+	cmd.Dir, cmd.Env = dir, append(env, "PWD="+dir)
+	cmd.Stdout, cmd.Stderr = &stdout, &all
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("cannot finish %q: %w", strings.Join(args, " "), context.Cause(ctx))
+	}
+	if errors.Is(err, exec.ErrNotFound) {
+		return nil, fmt.Errorf("cannot compile: %w: install Go (%s or newer) or use another --source", err, runtime.Version())
+	}
+	if err != nil {
+		return nil, &commandError{Dir: dir, Args: args, Output: all.String() + stdout.String(), Err: err}
+	}
+	return stdout.Bytes(), nil
+}
+
+// module is what the go command says of a downloaded module.
+type module struct {
+	Path, Version, Dir, Sum, GoModSum, Error string
+	GoMod                                    string // its go.mod, in the module cache
+}
+
+// download brings a module into Go's module cache, checked against the
+// checksum database, and against sum unless that is empty.
+func download(ctx context.Context, path, version, sum string) (module, error) {
+	// Outside of any module, so that no go.mod has a say.
+	dir, err := os.MkdirTemp("", "kbuild-download-")
+	if err != nil {
+		return module{}, err
+	}
+	defer os.RemoveAll(dir)
+	out, err := runCommand(ctx, dir, goEnv(runtime.GOARCH), "go", "mod", "download", "-json", path+"@"+version)
+	if err != nil {
+		return module{}, fmt.Errorf("cannot download module %s@%s: %w", path, version, err)
+	}
+	var m module
+	if err := json.Unmarshal(out, &m); err != nil {
+		return m, fmt.Errorf("cannot read what go mod download says of %s@%s: %w", path, version, err)
+	}
+	if m.Error != "" {
+		return m, fmt.Errorf("cannot download module %s@%s: %s", path, version, m.Error)
+	}
+	if sum != "" && m.Sum != sum {
+		return m, fmt.Errorf("module %s@%s has sum %s, the lock says %s: empty the module cache (go clean -modcache); if it stays, do not trust the module proxy", path, version, m.Sum, sum)
+	}
+	return m, nil
+}
+
+func lastLines(s string, n int) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	if len(lines) > n {
+		lines = append([]string{"…"}, lines[len(lines)-n:]...)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// moduleCache is the directory of Go's module cache.
+func moduleCache(ctx context.Context) (string, error) {
+	out, err := runCommand(ctx, os.TempDir(), goEnv(runtime.GOARCH), "go", "env", "GOMODCACHE")
+	if err != nil {
+		return "", err
+	}
+	return filepath.Clean(strings.TrimSpace(string(out))), nil
+}

@@ -1,0 +1,258 @@
+package source
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/kbuild/kbuild/images"
+)
+
+// image is a container image to be assembled.
+type image struct {
+	ref    string
+	layers []layer
+	config v1.Config
+}
+
+// assemble writes images and those that more names from other layouts into
+// one OCI layout in the store, and returns its directory. Layer blobs are not
+// compressed: the builder unpacks them at once.
+func (s store) assemble(ctx context.Context, imgs []image, more []source, arch string, epoch time.Time, log Progress) (string, error) {
+	archives := map[string][]string{} // of each image's layers
+	keys := []any{arch, epoch.Unix()}
+	for _, img := range imgs {
+		for _, l := range img.layers {
+			path, err := s.layerFile(ctx, l, epoch, log)
+			if err != nil {
+				return "", err
+			}
+			archives[img.ref] = append(archives[img.ref], path)
+		}
+		var ids []string
+		for _, p := range archives[img.ref] {
+			ids = append(ids, filepath.Base(filepath.Dir(p)))
+		}
+		keys = append(keys, img.ref, ids, img.config)
+	}
+	for _, m := range more {
+		keys = append(keys, m.desc)
+	}
+	return s.entry(ctx, "images", key(keys...), log, func(ctx context.Context, dir string) error {
+		if err := os.MkdirAll(filepath.Join(dir, "blobs/sha256"), 0o755); err != nil {
+			return err
+		}
+		index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}
+		for _, img := range imgs {
+			d, err := putImage(dir, img, archives[img.ref], arch, epoch)
+			if err != nil {
+				return fmt.Errorf("cannot assemble the image %s: %w", img.ref, err)
+			}
+			index.Manifests = append(index.Manifests, d)
+		}
+		for _, m := range more {
+			if err := copyImage(ctx, dir, m.dir, m.desc); err != nil {
+				return fmt.Errorf("cannot copy the image %s: %w", m.desc.Annotations[images.RefAnnotation], err)
+			}
+			index.Manifests = append(index.Manifests, m.desc)
+		}
+		return writeIndex(dir, index)
+	})
+}
+
+// putImage adds one image to the layout dir.
+func putImage(dir string, img image, archives []string, arch string, epoch time.Time) (v1.Descriptor, error) {
+	config := v1.ConfigFile{
+		Created: v1.Time{Time: epoch.UTC().Truncate(time.Second)}, OS: "linux", Architecture: arch,
+		RootFS: v1.RootFS{Type: "layers"}, Config: img.config,
+	}
+	manifest := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1}
+	for i, path := range archives {
+		d, err := linkBlob(dir, path)
+		if err != nil {
+			return v1.Descriptor{}, err
+		}
+		manifest.Layers = append(manifest.Layers, d)
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, d.Digest)
+		config.History = append(config.History, v1.History{Created: config.Created, CreatedBy: "kbuild: " + img.layers[i].name})
+	}
+	var err error
+	if manifest.Config, err = putJSON(dir, config, types.OCIConfigJSON); err != nil {
+		return v1.Descriptor{}, err
+	}
+	d, err := putJSON(dir, manifest, types.OCIManifestSchema1)
+	d.Platform = &v1.Platform{OS: "linux", Architecture: arch}
+	d.Annotations = map[string]string{images.RefAnnotation: img.ref}
+	return d, err
+}
+
+func putJSON(dir string, v any, media types.MediaType) (v1.Descriptor, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	hash, size, err := v1.SHA256(bytes.NewReader(b))
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	return v1.Descriptor{MediaType: media, Size: size, Digest: hash}, writeFile(blobPath(dir, hash), b, 0o644)
+}
+
+// linkBlob makes a file a blob of the layout: a hard link where that can be,
+// else a copy.
+func linkBlob(dir, path string) (v1.Descriptor, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	defer f.Close()
+	hash, size, err := v1.SHA256(f)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	d := v1.Descriptor{MediaType: types.OCIUncompressedLayer, Size: size, Digest: hash}
+	blob := blobPath(dir, hash)
+	if err := os.Link(path, blob); err == nil || errors.Is(err, fs.ErrExist) {
+		return d, nil
+	}
+	return d, copyFile(path, blob, 0o644)
+}
+
+// source is an image in another layout: its directory and its entry there.
+type source struct {
+	dir  string
+	desc v1.Descriptor
+}
+
+// findImages finds images by their names in the layout dir.
+func findImages(dir string, refs []string) (found []source, missing []string, err error) {
+	b, err := os.ReadFile(filepath.Join(dir, "index.json"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot read the image layout %s: %w", dir, err)
+	}
+	var index v1.IndexManifest
+	if err := json.Unmarshal(b, &index); err != nil {
+		return nil, nil, fmt.Errorf("cannot read the image layout %s: %w", dir, err)
+	}
+	for _, ref := range refs {
+		i := slices.IndexFunc(index.Manifests, func(d v1.Descriptor) bool { return refOf(d) == ref })
+		if i < 0 {
+			missing = append(missing, ref)
+			continue
+		}
+		d := index.Manifests[i]
+		d.Annotations = map[string]string{images.RefAnnotation: ref}
+		found = append(found, source{dir, d})
+	}
+	return found, missing, nil
+}
+
+// refOf is the full name in an index entry, by containerd's annotation, or by
+// OCI's where that is a full name.
+func refOf(d v1.Descriptor) string {
+	if ref := d.Annotations[images.RefAnnotation]; ref != "" {
+		return ref
+	}
+	return d.Annotations["org.opencontainers.image.ref.name"]
+}
+
+// copyImage copies an image, or an index of images, with all its blobs.
+func copyImage(ctx context.Context, to, from string, d v1.Descriptor) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	src, blob := blobPath(from, d.Digest), blobPath(to, d.Digest)
+	if _, err := os.Stat(blob); err != nil {
+		if err := copyVerified(src, blob, d); err != nil {
+			return err
+		}
+	}
+	var next struct {
+		Manifests []v1.Descriptor `json:"manifests"`
+		Config    *v1.Descriptor  `json:"config"`
+		Layers    []v1.Descriptor `json:"layers"`
+	}
+	if !d.MediaType.IsIndex() && !d.MediaType.IsImage() {
+		return nil
+	}
+	b, err := os.ReadFile(blob)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, &next); err != nil {
+		return fmt.Errorf("cannot read the manifest %s: %w", d.Digest, err)
+	}
+	if next.Config != nil {
+		next.Layers = append(next.Layers, *next.Config)
+	}
+	for _, d := range append(next.Manifests, next.Layers...) {
+		if err := copyImage(ctx, to, from, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyVerified copies a blob whose content must have d's digest.
+func copyVerified(from, to string, d v1.Descriptor) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	hash, size, err := v1.SHA256(f)
+	if err != nil {
+		return err
+	}
+	if hash != d.Digest || d.Size != 0 && size != d.Size {
+		return fmt.Errorf("blob %s is damaged: it has digest %s and %d bytes instead of %d", from, hash, size, d.Size)
+	}
+	return copyFile(from, to, 0o644)
+}
+
+func writeIndex(dir string, index v1.IndexManifest) error {
+	slices.SortFunc(index.Manifests, func(a, b v1.Descriptor) int { return strings.Compare(refOf(a), refOf(b)) })
+	b, err := json.MarshalIndent(index, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(dir, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644); err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(dir, "index.json"), b, 0o644)
+}
+
+func blobPath(dir string, h v1.Hash) string {
+	return filepath.Join(dir, "blobs", h.Algorithm, h.Hex)
+}
+
+// copyFile copies a whole file or nothing.
+func copyFile(from, to string, mode fs.FileMode) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.CreateTemp(filepath.Dir(to), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(out.Name())
+	_, err = io.Copy(out, in)
+	if err := errors.Join(err, out.Chmod(mode), out.Close()); err != nil {
+		return fmt.Errorf("cannot copy %s: %w", from, err)
+	}
+	return os.Rename(out.Name(), to)
+}

@@ -1,0 +1,145 @@
+package source
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kbuild/kbuild/images"
+)
+
+// Modules compiles every component from its Go module.
+type Modules struct {
+	config Config
+	store  store
+}
+
+func newModules(c Config) (*Modules, error) {
+	return &Modules{config: c, store: c.store()}, nil
+}
+
+// builds are the build modules of everything that w wants, Kubernetes first.
+func builds(w Want, epoch time.Time) ([]build, error) {
+	kube, err := kubeBuild(w.Release, epoch)
+	if err != nil {
+		return nil, err
+	}
+	etcd, err := etcdBuild(w.Release.Etcd)
+	if err != nil {
+		return nil, err
+	}
+	dns, err := corednsBuild(w.Release.CoreDNS)
+	if err != nil {
+		return nil, err
+	}
+	pause, err := pauseBuild(w.Release.Pause)
+	if err != nil {
+		return nil, err
+	}
+	all := []build{kube, etcd, dns, pause, pluginsBuild()}
+	switch w.CNI {
+	case "none":
+	case "flannel":
+		flannel, err := flannelBuild(w.Release.Flannel)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, flannel, flannelPluginBuild())
+	default:
+		return nil, fmt.Errorf("cannot build the pod network %q: want flannel or none", w.CNI)
+	}
+	return all, nil
+}
+
+// Resolve names every component with the module sums of the locks.
+func (m *Modules) Resolve(_ context.Context, w Want) ([]Component, error) {
+	all, err := builds(w, m.config.Epoch)
+	if err != nil {
+		return nil, err
+	}
+	by := map[string]build{}
+	for _, b := range all {
+		by[b.kind()] = b
+	}
+	part := func(name, kind, image string) Component {
+		b := by[kind]
+		c := Component{Name: name, Version: b.Version, Source: "module " + b.Module, Digest: b.sum(), Image: image, Toolchain: toolchain()}
+		if b.Module == "" {
+			c.Version, c.Source, c.Digest = strings.TrimPrefix(b.Name, kind+"-"), "kbuild", fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(b.Files["main.go"])))
+		}
+		return c
+	}
+	r, list := w.Release, images.ListConfig{ImageRepository: w.Registry}
+	cs := []Component{part("kubelet", "kubernetes", ""), part("kubectl", "kubernetes", "")}
+	for _, name := range []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"} {
+		cs = append(cs, part(name, "kubernetes", r.KubernetesImage(name, list)))
+	}
+	cs = append(cs, part("etcd", "etcd", r.EtcdImage(list)), part("etcdctl", "etcd", r.EtcdImage(list)))
+	for _, ref := range r.DNSImages(list) {
+		cs = append(cs, part("coredns", "coredns", ref))
+	}
+	cs = append(cs, part("pause", "pause", r.PauseImage(list)))
+	for _, name := range slices.Sorted(maps.Keys(by["cni"].Programs)) {
+		cs = append(cs, part("cni/"+name, "cni", ""))
+	}
+	if w.CNI == "flannel" {
+		cs = append(cs, part("cni/flannel", "cniflannel", ""), part("flanneld", "flannel", r.Flannel))
+	}
+	return append(cs, pulled(w.Images)...), nil
+}
+
+// Fetch compiles what is not in the cache, and assembles the images.
+func (m *Modules) Fetch(ctx context.Context, w Want, log Progress) (Output, error) {
+	all, err := builds(w, m.config.Epoch)
+	if err != nil {
+		return Output{}, err
+	}
+	bin := map[string]string{}
+	for _, b := range all {
+		if bin[b.kind()], err = (compiler{m.store, w.Arch}).compile(ctx, b, log); err != nil {
+			return Output{}, err
+		}
+	}
+	out := Output{Binaries: map[string]string{}}
+	for _, name := range []string{"kubelet", "kubectl"} {
+		out.Binaries[name] = filepath.Join(bin["kubernetes"], "kube")
+	}
+	for _, b := range all {
+		if strings.HasPrefix(b.kind(), "cni") {
+			for name := range b.Programs {
+				out.Binaries["cni/"+name] = filepath.Join(bin[b.kind()], name)
+			}
+		}
+	}
+	imgs, err := m.recipes(ctx, w, bin)
+	if err != nil {
+		return Output{}, err
+	}
+	more, err := m.config.pull(ctx, m.store, w.Images, w.Arch, log)
+	if err != nil {
+		return Output{}, err
+	}
+	out.Images, err = m.store.assemble(ctx, imgs, more, w.Arch, m.config.Epoch, log)
+	return out, err
+}
+
+// Kubeadm compiles upstream's kubeadm of a version for this machine: the
+// judge of what kbuild makes. It returns the program's path in the cache.
+func (m *Modules) Kubeadm(ctx context.Context, version string, log Progress) (string, error) {
+	r, err := images.Lookup(version)
+	if err != nil {
+		return "", err
+	}
+	b, err := kubeBuild(r, m.config.Epoch)
+	if err != nil {
+		return "", err
+	}
+	b.Programs = map[string]string{"kubeadm": "./kubeadm"}
+	dir, err := compiler{m.store, hostArch}.compile(ctx, b, log)
+	return filepath.Join(dir, "kubeadm"), err
+}

@@ -1,0 +1,63 @@
+package source
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Config is what every source needs of its surroundings.
+type Config struct {
+	// Cache is kbuild's cache directory; empty means CacheDir().
+	Cache string
+	// OSTree returns the directory of a Debian tree which holds iptables,
+	// conntrack, ipset, kmod, ip and CA certificates: images that need such
+	// tools get copies of them. It is called only when they are needed.
+	OSTree func(ctx context.Context) (string, error)
+	// Epoch is the time of everything that is made (SOURCE_DATE_EPOCH).
+	Epoch time.Time
+	// Pull adds the images refs for arch to the OCI image layout dir, each
+	// named in images.RefAnnotation, and resumes what an earlier call began.
+	// It may be nil where no image has to come from a registry.
+	Pull func(ctx context.Context, refs []string, arch, dir string) error
+	// BaseURL replaces https://dl.k8s.io/release (source release).
+	BaseURL string
+	// PluginsURL replaces https://github.com/containernetworking/plugins/releases/download.
+	PluginsURL string
+}
+
+// Open returns the source that name picks: "modules", "release" or
+// "dir:PATH".
+func Open(name string, c Config) (Source, error) {
+	if c.Cache == "" {
+		dir, err := CacheDir()
+		if err != nil {
+			return nil, err
+		}
+		c.Cache = dir
+	}
+	switch {
+	case name == "modules":
+		return newModules(c)
+	}
+	if path, ok := strings.CutPrefix(name, "dir:"); ok && path != "" {
+		return nil, fmt.Errorf("cannot open source %q", name)
+	}
+	return nil, fmt.Errorf("cannot open source %q: want modules, release or dir:PATH", name)
+}
+
+// CacheDir is where kbuild keeps what it has made: $KBUILD_CACHE, or kbuild
+// in the user's cache directory.
+func CacheDir() (string, error) {
+	if dir := os.Getenv("KBUILD_CACHE"); dir != "" {
+		return filepath.Abs(dir)
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("cannot find a cache directory: %w: set KBUILD_CACHE or HOME", err)
+	}
+	return filepath.Join(dir, "kbuild"), nil
+}

@@ -1,0 +1,122 @@
+package source
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/kbuild/kbuild/images"
+)
+
+// What is compiled beside Kubernetes. Image tags come from images.Release;
+// which module a tag stands for is said here, and a tag that is not listed is
+// an error, never a guess.
+
+// etcdBuild is the build module of etcd and etcdctl.
+func etcdBuild(i images.Image) (build, error) {
+	switch i.Tag {
+	case "3.4.13-0":
+		// The commit that the tag v3.4.13 names. Its go.mod says
+		// go.etcd.io/etcd without /v3, so the tag itself is no valid version.
+		const commit = "ae9734ed278b"
+		return build{
+			Name: "etcd-3.4.13", Module: "go.etcd.io/etcd", Version: "v0.5.0-alpha.5.0.20200824191128-" + commit,
+			Programs: map[string]string{"etcd": "go.etcd.io/etcd", "etcdctl": "go.etcd.io/etcd/etcdctl"},
+			Set:      map[string]string{"go.etcd.io/etcd/version.GitSHA": commit[:9]},
+			Replace:  reflectFixes(),
+		}, nil
+	case "3.7.0-0":
+		return build{
+			Name: "etcd-3.7.0", Module: "go.etcd.io/etcd/server/v3", Version: "v3.7.0",
+			Require:  []string{"go.etcd.io/etcd/etcdctl/v3 v3.7.0"},
+			Programs: map[string]string{"etcd": "go.etcd.io/etcd/server/v3", "etcdctl": "go.etcd.io/etcd/etcdctl/v3"},
+		}, nil
+	}
+	return build{}, unknownTag("etcd", i)
+}
+
+// corednsBuild is the build module of CoreDNS.
+func corednsBuild(i images.Image) (build, error) {
+	b := build{Module: "github.com/coredns/coredns", Programs: map[string]string{"coredns": "github.com/coredns/coredns"}}
+	switch i.Tag {
+	case "1.7.0":
+		b.Replace = reflectFixes()
+	case "v1.14.6":
+	default:
+		return build{}, unknownTag("CoreDNS", i)
+	}
+	version := strings.TrimPrefix(i.Tag, "v")
+	b.Name, b.Version = "coredns-"+version, "v"+version
+	return b, nil
+}
+
+// flannelBuild is the build module of flanneld, of the image named ref.
+func flannelBuild(ref string) (build, error) {
+	const known = "ghcr.io/flannel-io/flannel:v0.28.10"
+	if ref != known {
+		return build{}, fmt.Errorf("cannot compile flannel for the image %s: only %s is known", ref, known)
+	}
+	// The backend for Tencent's cloud wants a module that is not served, and
+	// the udp backend wants cgo: both are left out. Backends vxlan, host-gw,
+	// wireguard, ipip, ipsec, alloc and extension remain.
+	const sdk = "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/"
+	return build{
+		Name: "flannel-0.28.10", Module: "github.com/flannel-io/flannel", Version: "v0.28.10",
+		Programs: map[string]string{"flanneld": "github.com/flannel-io/flannel"},
+		Set:      map[string]string{"github.com/flannel-io/flannel/pkg/version.Version": "v0.28.10"},
+		Replace:  []string{sdk + "vpc => ./vpc"},
+		Files:    map[string]string{"vpc/go.mod": "module " + sdk + "vpc\n"},
+		Overlay: map[string]string{
+			"pkg/backend/tencentvpc/tencentvpc.go": "// Package tencentvpc is left out.\npackage tencentvpc\n",
+			"pkg/backend/udp/cproxy_amd64.go":      "",
+			"pkg/backend/udp/proxy_amd64.c":        "",
+			"pkg/backend/udp/proxy_amd64.h":        "",
+			"pkg/backend/udp/udp_amd64.go":         "",
+			"pkg/backend/udp/udp_network_amd64.go": "",
+			"pkg/backend/udp/udp.go":               "// Package udp is left out.\npackage udp\n",
+			"pkg/backend/udp/udp_network.go":       "",
+		},
+	}, nil
+}
+
+// pluginsBuild is the build module of the CNI plugins that every node gets.
+func pluginsBuild() build {
+	const module = "github.com/containernetworking/plugins"
+	b := build{
+		Name: "cni-1.9.1", Module: module, Version: "v1.9.1", Programs: map[string]string{},
+		Set: map[string]string{module + "/pkg/utils/buildversion.BuildVersion": "v1.9.1"},
+	}
+	for _, p := range []string{"main/bridge", "main/loopback", "main/ptp", "ipam/host-local", "ipam/static",
+		"meta/bandwidth", "meta/firewall", "meta/portmap", "meta/tuning"} {
+		b.Programs[p[strings.Index(p, "/")+1:]] = module + "/plugins/" + p
+	}
+	return b
+}
+
+// flannelPluginBuild is the build module of the CNI plugin "flannel". Its
+// present home, github.com/flannel-io/cni-plugin, is not served as a module
+// everywhere; until v0.9.1 it was one of containernetworking's plugins. It
+// reads /run/flannel/subnet.env and hands over to bridge and host-local, and
+// takes configurations of CNI 0.3.1 and 0.4.0.
+func flannelPluginBuild() build {
+	const module = "github.com/containernetworking/plugins"
+	return build{
+		Name: "cniflannel-0.9.1", Module: module, Version: "v0.9.1",
+		Programs: map[string]string{"flannel": module + "/plugins/meta/flannel"},
+		Set:      map[string]string{module + "/pkg/utils/buildversion.BuildVersion": "v0.9.1"},
+	}
+}
+
+// pauseBuild is kbuild's own pause, under the version of the image's tag.
+func pauseBuild(i images.Image) (build, error) {
+	text, err := mains.ReadFile("pause/main.go")
+	return build{
+		Name:     "pause-" + i.Tag,
+		Programs: map[string]string{"pause": "."},
+		Files:    map[string]string{"main.go": string(text)},
+		Set:      map[string]string{"main.version": i.Tag},
+	}, err
+}
+
+func unknownTag(what string, i images.Image) error {
+	return fmt.Errorf("cannot compile %s for the image %s:%s: no module is known for that tag: use --source release or dir:PATH", what, i.Repo, i.Tag)
+}

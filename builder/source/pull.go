@@ -1,0 +1,68 @@
+package source
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// pulled are the components that images from registries are.
+func pulled(refs []string) []Component {
+	var cs []Component
+	for _, ref := range slices.Compact(slices.Sorted(slices.Values(refs))) {
+		c := Component{Name: ref, Source: "registry " + host(ref), Image: ref}
+		if name, digest, ok := strings.Cut(ref, "@"); ok {
+			c.Digest, ref = digest, name
+		}
+		if i := strings.LastIndex(ref, ":"); i > strings.LastIndex(ref, "/") {
+			c.Version = ref[i+1:]
+		}
+		cs = append(cs, c)
+	}
+	return cs
+}
+
+// host is the registry of an image's name: its first part, if that looks like
+// a host, else Docker's.
+func host(ref string) string {
+	first, _, ok := strings.Cut(ref, "/")
+	if ok && (strings.ContainsAny(first, ".:") || first == "localhost") {
+		return first
+	}
+	return "docker.io"
+}
+
+func (c Config) store() store { return store{filepath.Join(c.Cache, "source")} }
+
+// pull brings images from their registries into a layout that is kept, so
+// that a pull that was stopped goes on.
+func (c Config) pull(ctx context.Context, s store, refs []string, arch string, log Progress) ([]source, error) {
+	if len(refs) == 0 {
+		return nil, nil
+	}
+	if c.Pull == nil {
+		return nil, fmt.Errorf("cannot pull %s: this build has no access to registries", strings.Join(refs, ", "))
+	}
+	refs = slices.Compact(slices.Sorted(slices.Values(refs)))
+	dir := filepath.Join(s.dir, "pulled", key(refs, arch))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("cannot use the cache: %w", err)
+	}
+	unlock, err := lock(ctx, dir+".lock")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	log("pulling %d images …", len(refs))
+	if err := c.Pull(ctx, refs, arch, dir); err != nil {
+		return nil, fmt.Errorf("cannot pull images: %w", err)
+	}
+	found, missing, err := findImages(dir, refs)
+	if err == nil && len(missing) > 0 {
+		err = fmt.Errorf("cannot pull images: %s is missing after the pull", strings.Join(missing, ", "))
+	}
+	return found, err
+}
