@@ -119,24 +119,41 @@ func (t vmTree) tryKVM(ctx context.Context, kvm []string) error {
 	args = append(args, "-machine", "q35", "-m", "256", "-nodefaults", "-display", "none", "-no-reboot", "-net", "none",
 		"-drive", "if=pflash,format=raw,readonly=on,file="+filepath.Join(t.dir, ovmfCode),
 		"-serial", "file:"+filepath.Join(dir, "serial"))
+	said, err := os.Create(filepath.Join(dir, "qemu.log"))
+	if err != nil {
+		return err
+	}
+	defer said.Close()
 	cmd := t.command(ctx, qemuProgram, args...)
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Stdout, cmd.Stderr = said, said
 	if err := cmd.Start(); err != nil {
 		return err
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	for {
+		out, _ := os.ReadFile(said.Name())
 		select {
 		case err := <-ended:
-			return fmt.Errorf("QEMU ended: %w: %s", errors.Join(err, ctx.Err()), strings.TrimSpace(out.String()))
+			return fmt.Errorf("QEMU ended: %w: %s", errors.Join(err, ctx.Err()), firstLine(out))
 		case <-time.After(100 * time.Millisecond):
 		}
-		if b, _ := os.ReadFile(filepath.Join(dir, "serial")); strings.Contains(string(b), "BdsDxe") {
-			cancel()
-			<-ended
-			return nil
+		serial, _ := os.ReadFile(filepath.Join(dir, "serial"))
+		works := strings.Contains(string(serial), "BdsDxe")
+		// QEMU only halts the guest on an error of KVM's.
+		if !works && !strings.Contains(string(out), "internal error") {
+			continue
 		}
+		cancel()
+		<-ended
+		if !works {
+			return errors.New(firstLine(out))
+		}
+		return nil
 	}
+}
+
+func firstLine(b []byte) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
+	return line
 }
