@@ -130,16 +130,20 @@ func (m *Modules) Fetch(ctx context.Context, w Want, log Progress) (Output, erro
 
 // Kubeadm compiles upstream's kubeadm of a version for this machine: the
 // judge of what kbuild makes. It returns the program's path in the cache.
-func (m *Modules) Kubeadm(ctx context.Context, version string, log Progress) (string, error) {
+func Kubeadm(ctx context.Context, c Config, version string, log Progress) (string, error) {
+	c, err := c.withCache()
+	if err != nil {
+		return "", err
+	}
 	r, err := images.Lookup(version)
 	if err != nil {
 		return "", err
 	}
-	b, err := kubeBuild(r, m.config.Epoch)
+	b, err := kubeBuild(r, time.Unix(0, 0)) // nothing of it goes into an image
 	if err != nil {
 		return "", err
 	}
 	b.Programs = map[string]string{"kubeadm": "./kubeadm"}
-	dir, err := compiler{m.store, hostArch}.compile(ctx, b, log)
+	dir, err := compiler{c.store(), hostArch}.compile(ctx, b, log)
 	return filepath.Join(dir, "kubeadm"), err
 }

@@ -32,12 +32,9 @@ type Config struct {
 // Open returns the source that name picks: "modules", "release" or
 // "dir:PATH".
 func Open(name string, c Config) (Source, error) {
-	if c.Cache == "" {
-		dir, err := CacheDir()
-		if err != nil {
-			return nil, err
-		}
-		c.Cache = dir
+	c, err := c.withCache()
+	if err != nil {
+		return nil, err
 	}
 	switch {
 	case name == "modules":
@@ -47,6 +44,15 @@ func Open(name string, c Config) (Source, error) {
 		return nil, fmt.Errorf("cannot open source %q", name)
 	}
 	return nil, fmt.Errorf("cannot open source %q: want modules, release or dir:PATH", name)
+}
+
+func (c Config) withCache() (Config, error) {
+	if c.Cache != "" {
+		return c, nil
+	}
+	var err error
+	c.Cache, err = CacheDir()
+	return c, err
 }
 
 // CacheDir is where kbuild keeps what it has made: $KBUILD_CACHE, or kbuild
