@@ -8,8 +8,8 @@ package images
 
 import (
 	"fmt"
+	"regexp"
 	"strconv"
-	"strings"
 )
 
 // Image is one image of a release, before a registry is put in front of it.
@@ -96,17 +96,17 @@ func (r Release) Minor() int {
 	return minor
 }
 
+var shortVersion = regexp.MustCompile(`^v?(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})$`)
+
 // parse splits "v1.19.12" (the v may be missing).
 func parse(v string) (major, minor, patch int, err error) {
-	p := strings.Split(strings.TrimPrefix(v, "v"), ".")
-	n := make([]int, 3)
-	if len(p) != 3 {
+	m := shortVersion.FindStringSubmatch(v)
+	if m == nil {
 		return 0, 0, 0, fmt.Errorf("cannot read version %q: want vMAJOR.MINOR.PATCH, as in v1.19.12", v)
 	}
-	for i := range p {
-		if n[i], err = strconv.Atoi(p[i]); err != nil || n[i] < 0 {
-			return 0, 0, 0, fmt.Errorf("cannot read version %q: want vMAJOR.MINOR.PATCH, as in v1.19.12", v)
-		}
+	n := make([]int, 3)
+	for i := range n {
+		n[i], _ = strconv.Atoi(m[i+1]) // four digits at most
 	}
 	return n[0], n[1], n[2], nil
 }
