@@ -2,6 +2,7 @@ package testvm
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +17,9 @@ type Image struct {
 	Dir  string
 	Disk string // disk.raw; empty when it is not there
 	Root string // root.erofs, or the directory root; empty when neither is there
+	// Version is the Kubernetes version that manifest.json names; empty where
+	// there is no manifest.json.
+	Version string
 }
 
 // OpenImage looks what dir holds.
@@ -36,8 +40,20 @@ func OpenImage(dir string) (Image, error) {
 	i.Disk = first("disk.raw")
 	i.Root = first("root.erofs", "root")
 	if i.Disk == "" && i.Root == "" {
-		return i, fmt.Errorf("cannot find an image in %s: want disk.raw and root.erofs (or a directory root), as `kbuild image --out %s` writes them: %w", dir, dir, fs.ErrNotExist)
+		return Image{}, fmt.Errorf("cannot find an image in %s: want disk.raw and root.erofs (or a directory root), as `kbuild image --out %s` writes them: %w", dir, dir, fs.ErrNotExist)
 	}
+	b, err := os.ReadFile(filepath.Join(abs, "manifest.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return i, nil
+	}
+	var m struct{ Version string }
+	if err == nil {
+		err = json.Unmarshal(b, &m)
+	}
+	if err != nil {
+		return i, fmt.Errorf("cannot read %s: %w", filepath.Join(dir, "manifest.json"), err)
+	}
+	i.Version = m.Version
 	return i, nil
 }
 

@@ -66,12 +66,15 @@ func (v *virtual) prepare(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(v.s.path("vars.fd"), vars, 0o600); err != nil {
+		err = errors.Join(os.WriteFile(v.s.path("vars.fd"), vars, 0o600), v.s.recordBacking(v.o.Image.Disk))
+		if err != nil {
 			return err
 		}
 		if err := os.Rename(v.s.path("disk.qcow2.new"), v.s.path("disk.qcow2")); err != nil {
 			return err
 		}
+	} else if err := v.s.checkBacking(v.o.Image.Disk); err != nil {
+		return err
 	}
 	if err := BuildChecker(ctx, v.s.path("checker.img")); err != nil {
 		return err
@@ -80,6 +83,7 @@ func (v *virtual) prepare(ctx context.Context) error {
 		return err
 	}
 	creds := laneUnits(VM)
+	creds["system.hostname"] = v.s.rec.Name
 	if v.o.UserData != "" {
 		creds["kbuild.userdata"] = v.o.UserData
 	}
@@ -132,7 +136,7 @@ func (v *virtual) args(ctx context.Context) []string {
 		"-device", "virtserialport,chardev=checker,name="+guest.Port,
 		"-qmp", "unix:"+v.s.path("qmp.sock")+",server=on,wait=off",
 	)
-	net := "user,id=net,restrict=on"
+	net := "user,id=net,restrict=on,ipv6=off" // without router or name server
 	if v.o.APIPort != 0 {
 		net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:6443", v.o.APIPort)
 	}
@@ -222,7 +226,12 @@ func (v *virtual) Stop(ctx context.Context) error {
 	if ok, _ := v.Running(); !ok {
 		return nil
 	}
-	err := v.Ask(ctx, guest.CmdExec, guest.ExecArgs{Argv: []string{"systemctl", "poweroff", "--no-block"}}, nil)
+	ask, cancel := context.WithTimeout(ctx, 20*time.Second)
+	err := v.Ask(ask, guest.CmdExec, guest.ExecArgs{Argv: []string{"systemctl", "poweroff", "--no-block"}}, nil)
+	cancel()
+	if err != nil && v.qmp == nil { // attached to another process's machine
+		v.qmp, err = dialQMP(ctx, v.s.path("qmp.sock"))
+	}
 	if err != nil && v.qmp != nil {
 		_, err = v.qmp.do(ctx, "system_powerdown", nil)
 	}

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -96,28 +98,27 @@ func sectors(file string) (int64, error) {
 	return n * 512, err
 }
 
+// partitions asks udev, by way of lsblk: the kernel itself does not know the
+// labels of partitions that were added while it ran.
 func partitions() ([]guest.Part, error) {
-	files, err := filepath.Glob("/sys/class/block/*/partition")
+	out, err := exec.Command("lsblk", "--bytes", "--json", "--list", "--output=PATH,TYPE,SIZE,PARTLABEL").Output()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot run lsblk: %w", err)
+	}
+	var l struct {
+		Blockdevices []struct {
+			Path, Type, Partlabel string
+			Size                  int64
+		}
+	}
+	if err := json.Unmarshal(out, &l); err != nil {
+		return nil, fmt.Errorf("cannot read what lsblk prints: %w", err)
 	}
 	var parts []guest.Part
-	for _, f := range files {
-		dir := filepath.Dir(f)
-		p := guest.Part{Device: "/dev/" + filepath.Base(dir)}
-		if p.Bytes, err = sectors(filepath.Join(dir, "size")); err != nil {
-			return nil, err
+	for _, b := range l.Blockdevices {
+		if b.Type == "part" {
+			parts = append(parts, guest.Part{Device: b.Path, Label: b.Partlabel, Bytes: b.Size})
 		}
-		b, err := os.ReadFile(filepath.Join(dir, "uevent"))
-		if err != nil {
-			return nil, err
-		}
-		for line := range strings.Lines(string(b)) {
-			if s, ok := strings.CutPrefix(line, "PARTNAME="); ok {
-				p.Label = strings.TrimSpace(s)
-			}
-		}
-		parts = append(parts, p)
 	}
 	return parts, nil
 }

@@ -87,7 +87,10 @@ func (c *Client) ask(ctx context.Context, cmd string, args, out any) error {
 	for {
 		line, err := c.buf.ReadBytes('\n')
 		if err != nil {
-			return errors.Join(ctx.Err(), err)
+			if ctx.Err() != nil {
+				return fmt.Errorf("no answer: %w", ctx.Err())
+			}
+			return err
 		}
 		var ans Answer
 		if json.Unmarshal(line, &ans) != nil || ans.ID != req.ID {
