@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -171,7 +170,7 @@ func (c *converter) scalar(n *yaml.Node, typ, path string) (any, bool) {
 		return nil, false
 	}
 	if n.Kind != yaml.ScalarNode {
-		return bad(article(typ), "write one value")
+		return bad(article(typ), "write one value there")
 	}
 	tag := n.ShortTag()
 	switch typ {
@@ -223,29 +222,13 @@ func (c *converter) scalar(n *yaml.Node, typ, path string) (any, bool) {
 	return bad("of type "+typ, "leave it out: this kbuild cannot read it")
 }
 
-// text converts a scalar for a text field. As in kubeadm, numbers and
-// booleans are taken as text there (`v: 4` among extraArgs), as long as
-// everyone reads the same text in them.
+// text converts a scalar for a text field. Like kubeadm it takes no number or
+// boolean for text (`v: 4` among extraArgs), and no word that YAML 1.1, which
+// kubeadm reads, takes for a boolean.
 func (c *converter) text(n *yaml.Node, tag, path string) (any, bool) {
-	plain := n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle|yaml.TaggedStyle) == 0
-	ok := true
-	switch tag {
-	case "!!int":
-		var i int64
-		ok = n.Decode(&i) == nil && strconv.FormatInt(i, 10) == n.Value
-	case "!!float":
-		var f float64
-		ok = n.Decode(&f) == nil && strconv.FormatFloat(f, 'g', -1, 64) == n.Value
-	case "!!bool":
-		ok = n.Value == "true" || n.Value == "false"
-	case "!!timestamp":
-	case "!!str":
-		ok = !plain || !slices.Contains([]string{"y", "n", "yes", "no", "on", "off"}, strings.ToLower(n.Value))
-	default:
-		ok = false
-	}
-	if !ok {
-		c.problem(n, path, "it is text, but YAML reads something else in it", "put it in quotes")
+	word := []string{"y", "n", "yes", "no", "on", "off"}
+	if tag != "!!str" && tag != "!!timestamp" || n.Style == 0 && slices.Contains(word, strings.ToLower(n.Value)) {
+		c.problem(n, path, "it must be text, not "+describe(n), "put it in quotes")
 		return nil, false
 	}
 	return n.Value, true
@@ -280,8 +263,10 @@ func describe(n *yaml.Node) string {
 		return "this fraction"
 	case "!!bool":
 		return "true or false"
+	case "!!str":
+		return "this text"
 	}
-	return "this text"
+	return "this"
 }
 
 func article(typ string) string {
