@@ -30,7 +30,10 @@ type Host struct {
 	// Systemd talks to PID 1 over D-Bus.
 	Systemd Systemd
 	Now     func() time.Time
-	Log     *slog.Logger
+	// Hostname is the kernel's host name; SetHostname changes it until reboot.
+	Hostname    func() (string, error)
+	SetHostname func(name string) error
+	Log         *slog.Logger
 	// Probe asks about the machine; LocalProbe asks the running one.
 	Probe Probe
 	// Effect is called with a name before each change to the machine (a file

@@ -1,0 +1,178 @@
+package firstboot
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/metadata"
+)
+
+const (
+	// nodeFile is the frozen configuration of the node, a config.Node.
+	nodeFile = "/var/lib/kbuild/node.json"
+	// hostsFile is what /etc/hosts links to.
+	hostsFile = "/run/kbuild/hosts"
+	// metadataRetry is how often user-data is looked for again.
+	metadataRetry = 5 * time.Second
+	// userDataSource is the key in Node.Sources under which the frozen
+	// user-data's name and digest stand.
+	userDataSource = "userdata"
+)
+
+// stepMetadata finds the node's configuration, makes it whole and valid, and
+// freezes it on the disk. From then on the frozen one counts: a token must not
+// be made anew at each boot, nor a node change its name because a DHCP server
+// does. Without user-data, or with a bad one, the node waits.
+func stepMetadata() Step {
+	return Step{Name: "metadata", Done: metadataDone, Do: freezeMetadata}
+}
+
+// metadataDone loads the frozen configuration.
+func metadataDone(ctx context.Context, r *Run) (bool, error) {
+	b, err := r.Host.ReadFile(nodeFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot read the frozen configuration: %w", err)
+	}
+	n := &config.Node{}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(n); err != nil {
+		return false, fmt.Errorf("cannot read the frozen configuration %s: %w; it was not written by this kbuild: wipe the var partition to set the node up anew", nodeFile, err)
+	}
+	if v := n.Cluster.KubernetesVersion; v != r.Baked.Release.Version {
+		return false, fmt.Errorf("cannot use the frozen configuration %s: it is of Kubernetes %s, this image is %s; changing the version of a node is not supported yet: boot an image of %s", nodeFile, v, r.Baked.Release.Version, v)
+	}
+	if _, err := config.Validate(n, r.Baked); err != nil {
+		return false, fmt.Errorf("cannot use the frozen configuration %s: %w", nodeFile, err)
+	}
+	if r.Node == nil {
+		noteChange(ctx, r, n)
+	}
+	r.Node = n
+	return true, nil
+}
+
+// noteChange says in the log when the machine is given other user-data than
+// the node was made of.
+func noteChange(ctx context.Context, r *Run, n *config.Node) {
+	found, err := metadata.Find(ctx, r.Host)
+	if err != nil || found.Source == "" {
+		return // it has done its work; it may be gone
+	}
+	if now := userDataDigest(found); now != n.Sources[userDataSource] {
+		r.Host.Log.Warn("user-data has changed since this node was set up; the change is not applied. Reset the node to apply it",
+			slog.String("source", found.Source), slog.String("frozen", n.Sources[userDataSource]), slog.String("now", now))
+	}
+}
+
+// userDataDigest names user-data without telling what is in it.
+func userDataDigest(f metadata.Found) string {
+	if f.Source == "" {
+		return "none"
+	}
+	return fmt.Sprintf("%s, sha256:%x", f.Source, sha256.Sum256(f.UserData()))
+}
+
+func freezeMetadata(ctx context.Context, r *Run) error {
+	wait := func(err error) error { return Retry{After: metadataRetry, Why: err.Error()} }
+	found, err := metadata.Find(ctx, r.Host)
+	if err != nil {
+		return wait(err)
+	}
+	m, err := machineFacts(ctx, r.Host)
+	if err != nil {
+		return err
+	}
+	if found.Hostname != "" {
+		m.Hostname = found.Hostname
+	}
+	n, warnings, err := config.Load(r.Baked, m, found.Documents...)
+	switch {
+	case errors.Is(err, config.ErrNoRole) && found.Source == "":
+		return wait(errors.New("user-data: " + noUserData))
+	case errors.Is(err, config.ErrNoAddress):
+		return Retry{After: time.Second, Why: err.Error()}
+	case err != nil:
+		return wait(err)
+	}
+	for _, w := range warnings {
+		r.Host.Log.Warn("configuration: " + w)
+	}
+	n.Sources[userDataSource] = userDataDigest(found)
+	b, err := json.MarshalIndent(n, "", " ")
+	if err != nil {
+		return fmt.Errorf("cannot freeze the configuration: %w", err)
+	}
+	if err := r.Host.MkdirAll("/var/lib/kbuild", 0o755); err != nil {
+		return err
+	}
+	if err := r.Host.WriteFile(nodeFile, append(b, '\n'), 0o600); err != nil {
+		return err
+	}
+	r.Host.Log.Info("node configured", slog.Any("node", *n), slog.String("source", n.Sources[userDataSource]))
+	return nil
+}
+
+const noUserData = "there is none yet. Give this machine the systemd credential " + metadata.Credential +
+	" (SMBIOS type 11 io.systemd.credential.binary:" + metadata.Credential + "=BASE64, or fw_cfg opt/io.systemd.credentials/" + metadata.Credential +
+	"), or a volume labelled cidata with a file user-data; the least of it is `apiVersion: kbuild.dev/v1alpha1`, `kind: NodeMetadata`, `role: init`"
+
+// stepHostname gives the machine the node's name, and makes that name resolve
+// without a DNS server: a static pod would wait ten seconds for it otherwise.
+// Both live in memory, so it has work on every boot.
+func stepHostname() Step {
+	return Step{Name: "hostname", Done: hostnameDone, Do: setHostname}
+}
+
+func hostnameDone(_ context.Context, r *Run) (bool, error) {
+	name, err := r.Host.Hostname()
+	if err != nil {
+		return false, fmt.Errorf("cannot ask for the host name: %w", err)
+	}
+	hosts, err := r.Host.ReadFile(hostsFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("cannot read %s: %w", hostsFile, err)
+	}
+	return name == r.Node.Init.NodeRegistration.Name && string(hosts) == hostsText(r.Node), nil
+}
+
+func setHostname(_ context.Context, r *Run) error {
+	if err := r.Host.WriteFile(hostsFile, []byte(hostsText(r.Node)), 0o644); err != nil {
+		return err
+	}
+	want := r.Node.Init.NodeRegistration.Name
+	if name, err := r.Host.Hostname(); err == nil && name == want {
+		return nil
+	}
+	if err := r.Host.BeforeChange("set host name"); err != nil {
+		return err
+	}
+	if err := r.Host.SetHostname(want); err != nil {
+		return fmt.Errorf("cannot set the host name to %q: %w", want, err)
+	}
+	return nil
+}
+
+func hostsText(n *config.Node) string {
+	name := n.Init.NodeRegistration.Name
+	names := name
+	if short, _, ok := strings.Cut(name, "."); ok {
+		names += " " + short
+	}
+	return "# Written by kbuild-firstboot on every boot.\n" +
+		"127.0.0.1 localhost\n" +
+		"::1 localhost ip6-localhost ip6-loopback\n" +
+		n.Init.LocalAPIEndpoint.AdvertiseAddress + " " + names + "\n"
+}
