@@ -17,13 +17,14 @@ import (
 // the tree is looked at from outside. What they point to is made at boot by
 // tmpfiles.d, or by who writes it.
 var nodeLinks = map[string]string{
-	"etc/kubernetes":  "../var/lib/kbuild/kubernetes",
-	"etc/cni":         "../var/lib/kbuild/cni",
-	"opt/cni":         "../var/lib/kbuild/opt-cni",
-	"etc/hosts":       "../run/kbuild/hosts",
-	"etc/hostname":    "../var/lib/kbuild/hostname", // PID 1 reads it: /var is mounted in the initrd
-	"etc/resolv.conf": "../run/systemd/resolve/stub-resolv.conf",
-	"etc/mtab":        "../proc/self/mounts",
+	"etc/kubernetes":    "../var/lib/kbuild/kubernetes",
+	"etc/cni":           "../var/lib/kbuild/cni",
+	"opt/cni":           "../var/lib/kbuild/opt-cni",
+	"etc/hosts":         "../run/kbuild/hosts",
+	"etc/hostname":      "../var/lib/kbuild/hostname", // PID 1 reads it: /var is mounted in the initrd
+	"etc/resolv.conf":   "../run/systemd/resolve/stub-resolv.conf",
+	"etc/mtab":          "../proc/self/mounts",
+	"etc/vconsole.conf": "default/keyboard", // tmpfiles.d would try to make it
 }
 
 // Directories that must exist because nobody can make them later.
@@ -43,7 +44,7 @@ var nodeGarbage = []string{
 	"etc/e2scrub.conf", "etc/network", "etc/dhcp", "etc/resolv.conf", "etc/hosts", "etc/hostname", "etc/machine-id", "etc/mtab",
 	"etc/systemd/system/*.wants/e2scrub*", "etc/systemd/system/*.wants/dpkg-db-backup*",
 	"usr/bin/dpkg*", "usr/sbin/dpkg*", "usr/bin/update-alternatives", "usr/lib/dpkg", "usr/share/dpkg",
-	"usr/share/perl*", "usr/lib/*-linux-gnu/perl*", "usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale",
+	"usr/share/perl*", "usr/lib/*-linux-gnu/perl*", "usr/share/man", "usr/share/info", "usr/share/locale",
 	"usr/share/lintian", "usr/share/bug", "usr/share/menu", "usr/share/doc-base", "usr/share/bash-completion", "usr/share/zsh", "usr/share/fish",
 	"usr/share/metainfo", "usr/share/pixmaps", "usr/share/debconf", "usr/share/initramfs-tools", "usr/share/base-files",
 	"usr/lib/modules/*/build", "usr/lib/modules/*/source", "usr/lib/systemd/system/dpkg-db-backup.*", "usr/lib/systemd/system/e2scrub*",

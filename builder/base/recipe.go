@@ -54,7 +54,7 @@ var docs = []string{
 
 var osRecipe = recipe{
 	Name:     "os",
-	Revision: 1,
+	Revision: 2,
 	Suite:    "trixie",
 	Include: []string{
 		"linux-image-cloud-amd64", "kmod", "udev",
@@ -71,7 +71,10 @@ var osRecipe = recipe{
 		"/usr/bin/containerd-shim", "/usr/bin/containerd-shim-runc-v1", "/usr/bin/containerd-stress",
 		"/etc/cron.d/*", "/etc/cron.daily/*", "/etc/init.d/*", "/etc/logrotate.d/*",
 	}, docs...),
-	Keep: []string{"/usr/lib/udev/hwdb.d/20-net-ifname.hwdb"},
+	Keep: []string{
+		"/usr/lib/udev/hwdb.d/20-net-ifname.hwdb",
+		"/usr/share/doc/*/copyright", // what is given away must say whose it is
+	},
 	// What was only needed to install is removed through dpkg, so that the
 	// list of packages is the truth about the image.
 	Hook: `

@@ -85,6 +85,7 @@ func makeInitrd(ctx context.Context, root, kernel string, overlay fs.FS, work st
 	}
 	links := map[string]string{"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64",
 		"init": "usr/lib/systemd/systemd", "usr/lib/systemd/system/default.target": "initrd.target",
+		"var/run":            "../run",
 		"etc/initrd-release": "../usr/lib/os-release", "etc/os-release": "../usr/lib/os-release"}
 	for target, units := range initrdWants {
 		for _, unit := range units {
