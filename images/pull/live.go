@@ -50,7 +50,7 @@ func (v *view) report(e Event) {
 	}
 	switch e.Kind {
 	case Retrying:
-		v.note[e.Image] = fmt.Sprintf("%v; trying again", e.Err)
+		v.note[e.Image] = oneLine(e.Err) + "; trying again"
 	case Bytes:
 		for name, blobs := range v.state.images {
 			for _, b := range blobs {

@@ -3,6 +3,7 @@ package pull
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -72,6 +73,8 @@ func (s *state) total() (have, all int64) {
 	return have, all
 }
 
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
 // Lines is a reporter for logs: a line for each image that is whole, for each
 // request that is made again, and for the total every ten seconds.
 func Lines(w io.Writer) func(Event) {
@@ -85,7 +88,7 @@ func Lines(w io.Writer) func(Event) {
 			_, n := s.image(e.Image)
 			fmt.Fprintf(w, "pulled %s (%s); %s\n", e.Image, size(n), total)
 		case e.Kind == Retrying:
-			fmt.Fprintf(w, "%s: %v; trying again in %v\n", e.Image, e.Err, e.Wait.Round(time.Millisecond))
+			fmt.Fprintf(w, "%s: %s; trying again in %v\n", e.Image, oneLine(e.Err), e.Wait.Round(time.Millisecond))
 		case e.Kind == Bytes && time.Since(said) >= 10*time.Second:
 			fmt.Fprintf(w, "pulling: %s\n", total)
 		default:
