@@ -58,7 +58,7 @@ func (a Addon) Render(p AddonParams) ([]byte, error) {
 		}
 		view.FlannelConf = conf
 	}
-	t, err := template.New(string(a) + ".yaml").Funcs(template.FuncMap{"json": jsonText}).ParseFS(addons, "addons/"+string(a)+".yaml")
+	t, err := template.New(string(a)+".yaml").Funcs(template.FuncMap{"json": jsonText}).ParseFS(addons, "addons/"+string(a)+".yaml")
 	if err != nil {
 		return nil, fmt.Errorf("cannot render add-on %s: %w", a, err)
 	}
@@ -76,11 +76,12 @@ func jsonText(s string) (string, error) {
 }
 
 // FlannelCNIConf is the CNI configuration (conflist) of a node whose pods
-// flannel connects: /etc/cni/net.d/10-flannel.conflist.
+// flannel connects: /etc/cni/net.d/10-flannel.conflist. The version is one that
+// flannel's plugin of every age takes.
 func FlannelCNIConf() string {
 	return `{
   "name": "cbr0",
-  "cniVersion": "1.0.0",
+  "cniVersion": "0.3.1",
   "plugins": [
     {
       "type": "flannel",
