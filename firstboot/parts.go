@@ -85,7 +85,7 @@ func applyMissing(ctx context.Context, c kubernetes.Interface, parts []part) err
 	if err != nil {
 		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	var g errgroup.Group // one that fails lets the others end: they are needed too
 	for _, p := range todo {
 		g.Go(func() error { return p.record(ctx, c) })
 	}

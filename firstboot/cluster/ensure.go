@@ -21,7 +21,7 @@ const parallel = 8
 
 // EnsureAll ensures all objects, side by side and in no order.
 func EnsureAll(ctx context.Context, c kubernetes.Interface, objs ...runtime.Object) error {
-	g, ctx := errgroup.WithContext(ctx)
+	var g errgroup.Group // one that fails lets the others end: they are needed too
 	g.SetLimit(parallel)
 	for _, o := range objs {
 		g.Go(func() error { return Ensure(ctx, c, o) })
