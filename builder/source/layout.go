@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/kbuild/kbuild/images"
+	"github.com/kbuild/kbuild/images/pull"
 )
 
 // image is a container image to be assembled.
@@ -30,7 +31,7 @@ type image struct {
 // assemble writes images and those that more names from other layouts into
 // one OCI layout in the store, and returns its directory. Layer blobs are not
 // compressed: the builder unpacks them at once.
-func (s store) assemble(ctx context.Context, imgs []image, more []source, arch string, epoch time.Time, log Progress) (string, error) {
+func (s store) assemble(ctx context.Context, imgs []image, more []located, arch string, epoch time.Time, log Progress) (string, error) {
 	archives := map[string][]string{} // of each image's layers
 	keys := []any{arch, epoch.Unix()}
 	for _, img := range imgs {
@@ -47,8 +48,13 @@ func (s store) assemble(ctx context.Context, imgs []image, more []source, arch s
 		}
 		keys = append(keys, img.ref, ids, img.config)
 	}
-	for _, m := range more {
-		keys = append(keys, m.desc)
+	for i, m := range more {
+		d, err := choose(m.dir, m.desc, arch)
+		if err != nil {
+			return "", fmt.Errorf("cannot use the image %s: %w", refOf(m.desc), err)
+		}
+		more[i].desc = d
+		keys = append(keys, d)
 	}
 	return s.entry(ctx, "images", key(keys...), log, func(ctx context.Context, dir string) error {
 		if err := os.MkdirAll(filepath.Join(dir, "blobs/sha256"), 0o755); err != nil {
@@ -130,42 +136,83 @@ func linkBlob(dir, path string) (v1.Descriptor, error) {
 	return d, copyFile(path, blob, 0o644)
 }
 
-// source is an image in another layout: its directory and its entry there.
-type source struct {
+// located is an image in another layout: its directory and its entry there.
+type located struct {
 	dir  string
 	desc v1.Descriptor
 }
 
-// findImages finds images by their names in the layout dir.
-func findImages(dir string, refs []string) (found []source, missing []string, err error) {
-	b, err := os.ReadFile(filepath.Join(dir, "index.json"))
-	if err != nil {
-		return nil, nil, fmt.Errorf("cannot read the image layout %s: %w", dir, err)
-	}
+// layoutImages finds the images of the layout dir by their full names. It
+// fails with fs.ErrNotExist if there is no layout.
+func layoutImages(dir string) (map[string]located, error) {
 	var index v1.IndexManifest
-	if err := json.Unmarshal(b, &index); err != nil {
-		return nil, nil, fmt.Errorf("cannot read the image layout %s: %w", dir, err)
+	if err := readJSON(dir, "index.json", &index); err != nil {
+		return nil, fmt.Errorf("cannot read the image layout %s: %w", dir, err)
 	}
-	for _, ref := range refs {
-		i := slices.IndexFunc(index.Manifests, func(d v1.Descriptor) bool { return refOf(d) == ref })
-		if i < 0 {
-			missing = append(missing, ref)
-			continue
+	found := map[string]located{}
+	for _, d := range index.Manifests {
+		if ref := refOf(d); ref != "" {
+			d.Annotations = map[string]string{images.RefAnnotation: ref}
+			found[ref] = located{dir, d}
 		}
-		d := index.Manifests[i]
-		d.Annotations = map[string]string{images.RefAnnotation: ref}
-		found = append(found, source{dir, d})
 	}
-	return found, missing, nil
+	return found, nil
 }
 
-// refOf is the full name in an index entry, by containerd's annotation, or by
-// OCI's where that is a full name.
+// refOf is the full name in an index entry: containerd's annotation, or OCI's
+// where that is more than a tag. It is empty where there is none.
 func refOf(d v1.Descriptor) string {
-	if ref := d.Annotations[images.RefAnnotation]; ref != "" {
-		return ref
+	ref := d.Annotations[images.RefAnnotation]
+	if ref == "" {
+		ref = d.Annotations["org.opencontainers.image.ref.name"]
+		if !strings.ContainsAny(ref, "/:") {
+			return ""
+		}
 	}
-	return d.Annotations["org.opencontainers.image.ref.name"]
+	full, err := pull.FullName(ref)
+	if err != nil {
+		return ""
+	}
+	return full
+}
+
+// choose is the image for arch that d stands for: d itself, or one that its
+// index names. The index entry that it returns keeps d's annotations.
+func choose(dir string, d v1.Descriptor, arch string) (v1.Descriptor, error) {
+	var m struct {
+		Manifests []v1.Descriptor
+		Config    v1.Descriptor
+	}
+	read := func(d v1.Descriptor, v any) error {
+		b, err := os.ReadFile(blobPath(dir, d.Digest))
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(b, v); err != nil {
+			return fmt.Errorf("cannot read blob %s: %w", d.Digest, err)
+		}
+		return nil
+	}
+	if err := read(d, &m); err != nil {
+		return d, err
+	}
+	if d.MediaType.IsIndex() {
+		for _, c := range m.Manifests {
+			if p := c.Platform; p != nil && p.OS == "linux" && p.Architecture == arch {
+				c.Annotations = d.Annotations
+				return c, nil
+			}
+		}
+		return d, fmt.Errorf("it holds nothing for linux/%s", arch)
+	}
+	var config v1.ConfigFile
+	if err := read(m.Config, &config); err != nil {
+		return d, err
+	}
+	if config.OS != "linux" || config.Architecture != arch {
+		return d, fmt.Errorf("it is for %s/%s instead of linux/%s", config.OS, config.Architecture, arch)
+	}
+	return d, nil
 }
 
 // copyImage copies an image, or an index of images, with all its blobs.

@@ -13,14 +13,10 @@ import (
 	"github.com/kbuild/kbuild/images"
 )
 
-// Modules compiles every component from its Go module.
-type Modules struct {
+// modules compiles every component from its Go module.
+type modules struct {
 	config Config
 	store  store
-}
-
-func newModules(c Config) (*Modules, error) {
-	return &Modules{config: c, store: c.store()}, nil
 }
 
 // builds are the build modules of everything that w wants, Kubernetes first.
@@ -57,7 +53,7 @@ func builds(w Want, epoch time.Time) ([]build, error) {
 }
 
 // Resolve names every component with the module sums of the locks.
-func (m *Modules) Resolve(_ context.Context, w Want) ([]Component, error) {
+func (m *modules) Resolve(_ context.Context, w Want) ([]Component, error) {
 	all, err := builds(w, m.config.Epoch)
 	if err != nil {
 		return nil, err
@@ -90,11 +86,12 @@ func (m *Modules) Resolve(_ context.Context, w Want) ([]Component, error) {
 	if w.CNI == "flannel" {
 		cs = append(cs, part("cni/flannel", "cniflannel", ""), part("flanneld", "flannel", r.Flannel))
 	}
-	return append(cs, pulled(w.Images)...), nil
+	more, err := fullNames(w.Images)
+	return append(cs, pulled(more)...), err
 }
 
 // Fetch compiles what is not in the cache, and assembles the images.
-func (m *Modules) Fetch(ctx context.Context, w Want, log Progress) (Output, error) {
+func (m *modules) Fetch(ctx context.Context, w Want, log Progress) (Output, error) {
 	all, err := builds(w, m.config.Epoch)
 	if err != nil {
 		return Output{}, err

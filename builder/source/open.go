@@ -36,12 +36,14 @@ func Open(name string, c Config) (Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case name == "modules":
-		return newModules(c)
+	switch name {
+	case "modules":
+		return &modules{config: c, store: c.store()}, nil
+	case "release":
+		return newOfficials(c), nil
 	}
 	if path, ok := strings.CutPrefix(name, "dir:"); ok && path != "" {
-		return nil, fmt.Errorf("cannot open source %q", name)
+		return newByHand(path, c)
 	}
 	return nil, fmt.Errorf("cannot open source %q: want modules, release or dir:PATH", name)
 }

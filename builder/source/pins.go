@@ -82,12 +82,18 @@ func flannelBuild(ref string) (build, error) {
 func pluginsBuild() build {
 	const module = "github.com/containernetworking/plugins"
 	b := build{
-		Name: "cni-1.9.1", Module: module, Version: "v1.9.1", Programs: map[string]string{},
-		Set: map[string]string{module + "/pkg/utils/buildversion.BuildVersion": "v1.9.1"},
+		Name: "cni-" + pluginsVersion[1:], Module: module, Version: pluginsVersion, Programs: map[string]string{},
+		Set: map[string]string{module + "/pkg/utils/buildversion.BuildVersion": pluginsVersion},
 	}
-	for _, p := range []string{"main/bridge", "main/loopback", "main/ptp", "ipam/host-local", "ipam/static",
-		"meta/bandwidth", "meta/firewall", "meta/portmap", "meta/tuning"} {
-		b.Programs[p[strings.Index(p, "/")+1:]] = module + "/plugins/" + p
+	for _, p := range plugins() {
+		kind := "main"
+		switch p {
+		case "host-local", "static":
+			kind = "ipam"
+		case "bandwidth", "firewall", "portmap", "tuning":
+			kind = "meta"
+		}
+		b.Programs[p] = module + "/plugins/" + kind + "/" + p
 	}
 	return b
 }
@@ -100,9 +106,9 @@ func pluginsBuild() build {
 func flannelPluginBuild() build {
 	const module = "github.com/containernetworking/plugins"
 	return build{
-		Name: "cniflannel-0.9.1", Module: module, Version: "v0.9.1",
+		Name: "cniflannel-" + flannelPluginVersion[1:], Module: module, Version: flannelPluginVersion,
 		Programs: map[string]string{"flannel": module + "/plugins/meta/flannel"},
-		Set:      map[string]string{module + "/pkg/utils/buildversion.BuildVersion": "v0.9.1"},
+		Set:      map[string]string{module + "/pkg/utils/buildversion.BuildVersion": flannelPluginVersion},
 	}
 }
 

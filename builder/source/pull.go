@@ -7,13 +7,16 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/kbuild/kbuild/images"
+	"github.com/kbuild/kbuild/images/pull"
 )
 
 // pulled are the components that images from registries are.
 func pulled(refs []string) []Component {
 	var cs []Component
-	for _, ref := range slices.Compact(slices.Sorted(slices.Values(refs))) {
-		c := Component{Name: ref, Source: "registry " + host(ref), Image: ref}
+	for _, ref := range refs {
+		c := Component{Name: ref, Source: "registry " + host(images.PullName(ref)), Image: ref}
 		if name, digest, ok := strings.Cut(ref, "@"); ok {
 			c.Digest, ref = digest, name
 		}
@@ -35,18 +38,35 @@ func host(ref string) string {
 	return "docker.io"
 }
 
+// fullNames are refs as container runtimes store them, sorted, each once.
+func fullNames(refs []string) ([]string, error) {
+	var full []string
+	for _, ref := range refs {
+		f, err := pull.FullName(ref)
+		if err != nil {
+			return nil, err
+		}
+		full = append(full, f)
+	}
+	slices.Sort(full)
+	return slices.Compact(full), nil
+}
+
 func (c Config) store() store { return store{filepath.Join(c.Cache, "source")} }
 
 // pull brings images from their registries into a layout that is kept, so
 // that a pull that was stopped goes on.
-func (c Config) pull(ctx context.Context, s store, refs []string, arch string, log Progress) ([]source, error) {
+func (c Config) pull(ctx context.Context, s store, refs []string, arch string, log Progress) ([]located, error) {
 	if len(refs) == 0 {
 		return nil, nil
 	}
 	if c.Pull == nil {
 		return nil, fmt.Errorf("cannot pull %s: this build has no access to registries", strings.Join(refs, ", "))
 	}
-	refs = slices.Compact(slices.Sorted(slices.Values(refs)))
+	refs, err := fullNames(refs)
+	if err != nil {
+		return nil, err
+	}
 	dir := filepath.Join(s.dir, "pulled", key(refs, arch))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot use the cache: %w", err)
@@ -60,9 +80,17 @@ func (c Config) pull(ctx context.Context, s store, refs []string, arch string, l
 	if err := c.Pull(ctx, refs, arch, dir); err != nil {
 		return nil, fmt.Errorf("cannot pull images: %w", err)
 	}
-	found, missing, err := findImages(dir, refs)
-	if err == nil && len(missing) > 0 {
-		err = fmt.Errorf("cannot pull images: %s is missing after the pull", strings.Join(missing, ", "))
+	found, err := layoutImages(dir)
+	if err != nil {
+		return nil, err
 	}
-	return found, err
+	var imgs []located
+	for _, ref := range refs {
+		l, ok := found[ref]
+		if !ok {
+			return nil, fmt.Errorf("cannot pull %s: it is missing after the pull", ref)
+		}
+		imgs = append(imgs, l)
+	}
+	return imgs, nil
 }

@@ -42,7 +42,7 @@ func program(at, dir, name string) file {
 
 // recipes are the images of a release, from the directories that its builds
 // were compiled into (by the first part of their names).
-func (m *Modules) recipes(ctx context.Context, w Want, bin map[string]string) ([]image, error) {
+func (m *modules) recipes(ctx context.Context, w Want, bin map[string]string) ([]image, error) {
 	if m.config.OSTree == nil {
 		return nil, fmt.Errorf("cannot assemble images: no Debian tree to take iptables and CA certificates from")
 	}

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -191,18 +190,7 @@ func lock(ctx context.Context, path string) (func(), error) {
 }
 
 // fileDigest is the SHA-256 of a file, in hex.
-func fileDigest(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", fmt.Errorf("cannot read %s: %w", path, err)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
-}
+func fileDigest(path string) (string, error) { return hashFile(path, sha256.New()) }
 
 // writeFile writes a whole file or nothing.
 func writeFile(path string, data []byte, mode fs.FileMode) error {

@@ -1,0 +1,204 @@
+package source
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/kbuild/kbuild/images"
+)
+
+const (
+	releaseURL = "https://dl.k8s.io/release"
+	pluginsURL = "https://github.com/containernetworking/plugins/releases/download"
+
+	pluginsVersion       = "v1.9.1"
+	flannelPluginVersion = "v0.9.1" // the last with the plugin "flannel"
+)
+
+// plugins are the CNI plugins that every node gets.
+func plugins() []string {
+	return []string{"bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap", "ptp", "static", "tuning"}
+}
+
+// officials takes what the projects themselves have compiled: the node's
+// programs from their release pages, with their checksum files, and images
+// from the registries.
+type officials struct {
+	config Config
+	store  store
+	get    downloader
+}
+
+func newOfficials(c Config) *officials {
+	if c.BaseURL == "" {
+		c.BaseURL = releaseURL
+	}
+	if c.PluginsURL == "" {
+		c.PluginsURL = pluginsURL
+	}
+	c.BaseURL, c.PluginsURL = strings.TrimRight(c.BaseURL, "/"), strings.TrimRight(c.PluginsURL, "/")
+	return &officials{config: c, store: c.store(), get: newDownloader()}
+}
+
+func (o *officials) program(w Want, name string) string {
+	return fmt.Sprintf("%s/%s/bin/linux/%s/%s", o.config.BaseURL, w.Release.Version, w.Arch, name)
+}
+
+func (o *officials) tarball(w Want, version string) string {
+	return fmt.Sprintf("%s/%s/cni-plugins-linux-%s-%s.tgz", o.config.PluginsURL, version, w.Arch, version)
+}
+
+// archives are the plugin tarballs and what to take of each.
+func (o *officials) archives(w Want) map[string][]string {
+	a := map[string][]string{pluginsVersion: plugins()}
+	if w.CNI == "flannel" {
+		a[flannelPluginVersion] = []string{"flannel"}
+	}
+	return a
+}
+
+// wanted are the full names of all images of w, sorted.
+func wanted(w Want) ([]string, error) {
+	refs, err := images.List(w.Release, images.ListConfig{ImageRepository: w.Registry})
+	if err != nil {
+		return nil, err
+	}
+	switch w.CNI {
+	case "none":
+	case "flannel":
+		refs = append(refs, w.Release.Flannel)
+	default:
+		return nil, fmt.Errorf("cannot build the pod network %q: want flannel or none", w.CNI)
+	}
+	return fullNames(append(refs, w.Images...))
+}
+
+// Resolve names what will be downloaded. Digests stay empty: only the
+// checksum files tell them.
+func (o *officials) Resolve(_ context.Context, w Want) ([]Component, error) {
+	refs, err := wanted(w)
+	if err != nil {
+		return nil, err
+	}
+	var cs []Component
+	for _, name := range []string{"kubelet", "kubectl"} {
+		cs = append(cs, Component{Name: name, Version: w.Release.Version, Source: o.program(w, name)})
+	}
+	for _, version := range []string{pluginsVersion, flannelPluginVersion} {
+		for _, name := range o.archives(w)[version] {
+			cs = append(cs, Component{Name: "cni/" + name, Version: version, Source: o.tarball(w, version)})
+		}
+	}
+	return append(cs, pulled(refs)...), nil
+}
+
+// Fetch downloads what is not in the cache.
+func (o *officials) Fetch(ctx context.Context, w Want, log Progress) (Output, error) {
+	refs, err := wanted(w)
+	if err != nil {
+		return Output{}, err
+	}
+	out := Output{Binaries: map[string]string{}}
+	for _, name := range []string{"kubelet", "kubectl"} {
+		url := o.program(w, name)
+		dir, err := o.fetch(ctx, url, log, func(file, dir string) error {
+			return errors.Join(os.Chmod(file, 0o755), os.Rename(file, filepath.Join(dir, name)))
+		})
+		if isStatus(err, 404) {
+			return Output{}, fmt.Errorf("%w: is there a release %s for linux/%s?", err, w.Release.Version, w.Arch)
+		}
+		if err != nil {
+			return Output{}, err
+		}
+		out.Binaries[name] = filepath.Join(dir, name)
+	}
+	for version, names := range o.archives(w) {
+		url := o.tarball(w, version)
+		dir, err := o.fetch(ctx, url, log, func(file, dir string) error { return untarPlugins(file, dir, names) })
+		if err != nil {
+			return Output{}, err
+		}
+		for _, name := range names {
+			out.Binaries["cni/"+name] = filepath.Join(dir, name)
+		}
+	}
+	imgs, err := o.config.pull(ctx, o.store, refs, w.Arch, log)
+	if err != nil {
+		return Output{}, err
+	}
+	out.Images, err = o.store.assemble(ctx, nil, imgs, w.Arch, o.config.Epoch, log)
+	return out, err
+}
+
+// fetch downloads url, checks it against its checksum file, and lets keep put
+// what is wanted of it into an entry of the store.
+func (o *officials) fetch(ctx context.Context, url string, log Progress, keep func(file, dir string) error) (string, error) {
+	return o.store.entry(ctx, "download", key(url), log, func(ctx context.Context, dir string) error {
+		done := timed(log, "downloading "+url)
+		want, err := o.get.checksumOf(ctx, url)
+		if err != nil {
+			return fmt.Errorf("cannot learn the checksum of %s: %w", url, err)
+		}
+		whole := filepath.Join(dir, ".whole")
+		if err := o.get.file(ctx, url, filepath.Join(o.store.dir, "partial", key(url)), whole, want); err != nil {
+			return err
+		}
+		if err := keep(whole, dir); err != nil {
+			return fmt.Errorf("cannot keep %s: %w", url, err)
+		}
+		if err := os.RemoveAll(whole); err != nil {
+			return err
+		}
+		done()
+		return nil
+	})
+}
+
+// untarPlugins takes the named programs out of a gzipped tar archive.
+func untarPlugins(file, dir string, names []string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return err
+	}
+	missing := slices.Clone(names)
+	for tr := tar.NewReader(z); ; {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		i := slices.Index(missing, path.Clean(h.Name))
+		if i < 0 || h.Typeflag != tar.TypeReg {
+			continue
+		}
+		out, err := os.OpenFile(filepath.Join(dir, missing[i]), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(out, tr)
+		if err := errors.Join(err, out.Close()); err != nil {
+			return err
+		}
+		missing = slices.Delete(missing, i, i+1)
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("it lacks %s", strings.Join(missing, ", "))
+	}
+	return nil
+}
