@@ -105,7 +105,7 @@ func (c *container) prepare(ctx context.Context) error {
 		creds[k] = v
 	}
 	for name, v := range creds {
-		if err := os.WriteFile(c.s.path("cred", name), []byte(v), 0o600); err != nil {
+		if err := c.credential(name, v); err != nil {
 			return err
 		}
 	}
@@ -121,6 +121,12 @@ func (c *container) prepare(ctx context.Context) error {
 		run("ip", "-n", ns, "link", "set", "kbt0", "addrgenmode", "none", "up"),
 	)
 }
+
+func (c *container) credential(name, value string) error {
+	return os.WriteFile(c.s.path("cred", name), []byte(value), 0o600)
+}
+
+func (c *container) SetUserData(data string) error { return c.credential("kbuild.userdata", data) }
 
 func loopWorks() bool { _, err := os.Stat("/dev/loop-control"); return err == nil }
 

@@ -45,6 +45,8 @@ type Machine interface {
 	// Stop asks the system inside to power off, and cuts the power when that
 	// takes too long.
 	Stop(ctx context.Context) error
+	// SetUserData changes the credential kbuild.userdata from the next Start on.
+	SetUserData(data string) error
 	// Ask asks the checker in the machine; see package guest.
 	Ask(ctx context.Context, cmd string, args, out any) error
 	// Running says whether the machine's process lives; if not, how it ended.

@@ -91,9 +91,7 @@ func (v *virtual) prepare(ctx context.Context) error {
 		creds[k] = val
 	}
 	for name, val := range creds {
-		// The whole SMBIOS string; a file keeps it off QEMU's command line.
-		s := "io.systemd.credential.binary:" + name + "=" + base64.StdEncoding.EncodeToString([]byte(val))
-		if err := os.WriteFile(v.s.path("cred", name), []byte(s), 0o600); err != nil {
+		if err := v.credential(name, val); err != nil {
 			return err
 		}
 	}
@@ -102,6 +100,15 @@ func (v *virtual) prepare(ctx context.Context) error {
 	}
 	return nil
 }
+
+// credential writes the whole SMBIOS string to a file, which keeps it off
+// QEMU's command line.
+func (v *virtual) credential(name, value string) error {
+	s := "io.systemd.credential.binary:" + name + "=" + base64.StdEncoding.EncodeToString([]byte(value))
+	return os.WriteFile(v.s.path("cred", name), []byte(s), 0o600)
+}
+
+func (v *virtual) SetUserData(data string) error { return v.credential("kbuild.userdata", data) }
 
 func cmpOr(v, def int) int {
 	if v != 0 {

@@ -96,7 +96,20 @@ func userData(docs ...string) string {
 	return strings.Join(docs, "---\n")
 }
 
-const initDoc = "apiVersion: kubeadm.k8s.io/v1beta2\nkind: InitConfiguration\nnodeRegistration:\n  name: node1\n"
+// initDoc is a kubeadm InitConfiguration in the API version of the image's
+// Kubernetes; lines are indented below it.
+func initDoc(t *testing.T, lines string) string {
+	t.Helper()
+	api := "v1beta2"
+	if image, err := OpenImage(os.Getenv("KBUILD_IMAGE")); err == nil && image.Version != "" {
+		r, err := images.Lookup(image.Version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		api = r.ConfigAPI
+	}
+	return "apiVersion: kubeadm.k8s.io/" + api + "\nkind: InitConfiguration\nnodeRegistration:\n  name: node1\n" + lines
+}
 
 // ask asks the checker and ends the test when it fails.
 func ask[R any](t *testing.T, m Machine, cmd string, args any) R {
@@ -162,7 +175,7 @@ func waitPod(t *testing.T, m Machine, image string) {
 // TestScenarioInit is the main way: a fresh image without a network becomes a
 // cluster, runs a pod, and is the same after a reboot.
 func TestScenarioInit(t *testing.T) {
-	m := boot(t, Options{Name: "node1", UserData: userData(initDoc)})
+	m := boot(t, Options{Name: "node1", UserData: userData(initDoc(t, ""))})
 	waitReady(t, m)
 	b := baked(t, m)
 	coredns := corednsOf(t, b)

@@ -65,6 +65,7 @@ func run(ctx context.Context, args []string) error {
 }
 
 func handlers() map[string]guest.Handler {
+	var watch stopwatch
 	return map[string]guest.Handler{
 		guest.CmdPing: func(context.Context, json.RawMessage) (any, error) {
 			b, err := bootTime()
@@ -76,6 +77,7 @@ func handlers() map[string]guest.Handler {
 		guest.CmdTree:   func(ctx context.Context, _ json.RawMessage) (any, error) { return tree(ctx) },
 		guest.CmdImages: func(ctx context.Context, _ json.RawMessage) (any, error) { return images(ctx) },
 		guest.CmdExec:   with(execute),
+		guest.CmdTimes:  func(ctx context.Context, _ json.RawMessage) (any, error) { return watch.times(ctx) },
 		guest.CmdKubeconfig: func(context.Context, json.RawMessage) (any, error) {
 			b, err := os.ReadFile(adminConf)
 			return guest.Kubeconfig{Data: b}, err
@@ -103,6 +105,7 @@ func serveSocket(ctx context.Context, path string) error {
 		return err
 	}
 	context.AfterFunc(ctx, func() { l.Close() })
+	answers := handlers()
 	for {
 		c, err := l.Accept()
 		if ctx.Err() != nil {
@@ -113,7 +116,7 @@ func serveSocket(ctx context.Context, path string) error {
 		}
 		go func() {
 			defer c.Close()
-			guest.Serve(ctx, c, handlers())
+			guest.Serve(ctx, c, answers)
 		}()
 	}
 }
@@ -134,8 +137,9 @@ func servePort(ctx context.Context, path string) error {
 		return nil
 	}
 	context.AfterFunc(ctx, func() { os.Exit(0) }) // a read cannot be called off
+	answers := handlers()
 	for ctx.Err() == nil {
-		if err := guest.Serve(ctx, f, handlers()); err != nil {
+		if err := guest.Serve(ctx, f, answers); err != nil {
 			fmt.Fprintln(os.Stderr, "checker:", err)
 		}
 		sleep(ctx, 200*time.Millisecond)

@@ -97,10 +97,9 @@ type Kubeconfig struct {
 	Data []byte `json:"data"`
 }
 
-// Times is when things happened in this boot, for benchmarks. A zero time has
-// not happened yet.
+// Times is when things were first seen in this boot, for benchmarks. A zero
+// time has not been seen yet. The checker begins to look at the first request.
 type Times struct {
-	Unit  time.Time `json:"unit"`  // the unit asked for began to start
-	API   time.Time `json:"api"`   // the API server first answered ok on /healthz
-	Ready time.Time `json:"ready"` // the node's Ready condition turned True
+	API   time.Time `json:"api"`   // the API server says ok on /healthz
+	Ready time.Time `json:"ready"` // a node's Ready condition is True
 }
