@@ -1,0 +1,209 @@
+package builder
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/kbuild/kbuild/builder/base"
+	"github.com/kbuild/kbuild/builder/disk"
+	"github.com/kbuild/kbuild/builder/source"
+	"github.com/kbuild/kbuild/images"
+)
+
+// Env is what a build uses of the machine it runs on.
+type Env struct {
+	Cache     string // kbuild's cache directory
+	Firstboot string // the kbuild-firstboot binary to bake
+	Force     bool   // replace outputs that exist
+	Log       source.Progress
+}
+
+// Build carries out a Plan. Outputs appear in Spec.Out all at once when
+// everything is done; a build that fails or is stopped leaves nothing there.
+func Build(ctx context.Context, p *Plan, src source.Source, env Env) (err error) {
+	if err := checkOut(p.Spec.Out, p.Outputs, env.Force); err != nil {
+		return err
+	}
+	if _, err := os.Stat(env.Firstboot); err != nil {
+		return fmt.Errorf("cannot bake kbuild-firstboot: %w; build it with `make build`, or name it with --firstboot", err)
+	}
+	lock, err := readLock(p.Spec.Lock)
+	if err != nil {
+		return err
+	}
+	started := time.Now()
+	osTree, err := base.OS(ctx, base.Config{Cache: env.Cache, Arch: p.Spec.Arch, Epoch: p.Spec.Epoch, Lock: lock, Log: env.Log})
+	if err != nil {
+		return err
+	}
+	tools, err := base.Tools(ctx, base.Config{Cache: env.Cache, Arch: p.Spec.Arch, Epoch: p.Spec.Epoch, Log: env.Log})
+	if err != nil {
+		return err
+	}
+	out, err := src.Fetch(ctx, p.want, env.Log)
+	if err != nil {
+		return err
+	}
+	// Work beside the outputs, so that they can be renamed into place.
+	if err := os.MkdirAll(p.Spec.Out, 0o755); err != nil {
+		return err
+	}
+	work, err := os.MkdirTemp(p.Spec.Out, ".building-")
+	if err != nil {
+		return fmt.Errorf("cannot build in %s: %w", p.Spec.Out, err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+
+	env.Log("assembling the root file system")
+	root := filepath.Join(work, "root")
+	baked, err := p.assemble(ctx, root, osTree, out, env)
+	if err != nil {
+		return err
+	}
+	env.Log("writing the disk")
+	result := filepath.Join(work, "out")
+	d, err := disk.Build(ctx, disk.Input{
+		Root: root, Tools: tools, Layout: disk.Layout{Seed: p.seed(), Arch: p.Spec.Arch},
+		Version: p.Spec.Version, Epoch: p.Spec.Epoch, Cmdline: p.Cmdline,
+		Formats: p.Spec.Formats, Out: result, Log: env.Log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := writeRecords(result, p, d, osTree, baked); err != nil {
+		return err
+	}
+	if err := moveOutputs(result, p.Spec.Out, p.Outputs); err != nil {
+		return err
+	}
+	env.Log("built %s in %s: %s", p.Spec.Version, p.Spec.Out, time.Since(started).Round(time.Second))
+	return nil
+}
+
+// assemble makes the image's root at dir: the base OS, what kbuild adds, the
+// binaries and the image store.
+func (p *Plan) assemble(ctx context.Context, dir string, osTree base.Tree, out source.Output, env Env) ([]BakedImage, error) {
+	cp := exec.CommandContext(ctx, "cp", "-a", "--reflink=auto", osTree.Dir, dir)
+	if b, err := cp.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("cannot copy the base OS: %w: %s", err, b)
+	}
+	t, err := p.tree(&out)
+	if err != nil {
+		return nil, err
+	}
+	fb := t.entries["/usr/bin/kbuild-firstboot"]
+	fb.file = env.Firstboot
+	t.entries["/usr/bin/kbuild-firstboot"] = fb
+	for name, file := range out.Binaries {
+		if dir, plugin := filepath.Split(name); dir == "cni/" {
+			if err := t.place("/usr/lib/kbuild/cni/"+plugin, entry{owner: "cni plugins", mode: 0o755, file: file}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := t.write(dir); err != nil {
+		return nil, err
+	}
+	store := filepath.Join(dir, images.StoreDir)
+	baked, err := writeStore(ctx, out.Images, store)
+	if err != nil {
+		return nil, err
+	}
+	if err := sameImages(p.Images, baked); err != nil {
+		return nil, err
+	}
+	if err := base.Finish(dir); err != nil {
+		return nil, err
+	}
+	saved, err := storeOnce(store, filepath.Join(dir, "usr/bin"), filepath.Join(dir, "usr/lib/kbuild/cni"))
+	if err != nil {
+		return nil, err
+	}
+	env.Log("%d images baked, %d MB stored once instead of again", len(baked), saved>>20)
+	return baked, nil
+}
+
+// sameImages refuses an image whose store is not what the Plan said.
+func sameImages(want []string, got []BakedImage) error {
+	have := map[string]bool{}
+	for _, b := range got {
+		have[b.Name] = true
+	}
+	var errs []error
+	for _, name := range want {
+		if !have[name] {
+			errs = append(errs, fmt.Errorf("cannot bake %s: the source did not make it", name))
+		}
+		delete(have, name)
+	}
+	for name := range have {
+		errs = append(errs, fmt.Errorf("cannot bake %s: the plan does not name it", name))
+	}
+	return errors.Join(errs...)
+}
+
+func checkOut(out string, files []string, force bool) error {
+	if out == "" {
+		return errors.New("cannot build: no output directory given; say --out DIR")
+	}
+	for _, f := range files {
+		_, err := os.Lstat(filepath.Join(out, f))
+		if err == nil && !force {
+			return fmt.Errorf("%s is there already; say --force to replace it, or another --out", filepath.Join(out, f))
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cannot write to %s: %w", out, err)
+		}
+	}
+	// What a killed build left behind is of no use to anyone.
+	old, _ := filepath.Glob(filepath.Join(out, ".building-*"))
+	for _, dir := range old {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moveOutputs renames the outputs into place, SHA256SUMS last: whoever finds
+// it and finds it true has the whole build.
+func moveOutputs(from, to string, files []string) error {
+	if err := os.Remove(filepath.Join(to, "SHA256SUMS")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, f := range files {
+		if f == "SHA256SUMS" {
+			continue
+		}
+		if err := os.Rename(filepath.Join(from, f), filepath.Join(to, f)); err != nil {
+			return fmt.Errorf("cannot move output into place: %w", err)
+		}
+	}
+	return os.Rename(filepath.Join(from, "SHA256SUMS"), filepath.Join(to, "SHA256SUMS"))
+}
+
+// readLock reads the packages of a manifest.json; nil for no lock.
+func readLock(file string) ([]base.Package, error) {
+	if file == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read --lock: %w", err)
+	}
+	var m Manifest
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, fmt.Errorf("cannot read --lock %s: %w; it should be the manifest.json of an image", file, err)
+	}
+	if len(m.Packages) == 0 {
+		return nil, fmt.Errorf("cannot use --lock %s: it names no packages; it should be the manifest.json of an image", file)
+	}
+	return m.Packages, nil
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kbuild/kbuild/builder"
+	"github.com/kbuild/kbuild/builder/base"
+	"github.com/kbuild/kbuild/builder/source"
+	"github.com/kbuild/kbuild/images/pull"
+)
+
+// specFlags are the flags that `plan` and `image` share.
+func specFlags(cmd *cobra.Command, s *builder.Spec) {
+	f := cmd.Flags()
+	f.StringVar(&s.Version, "version", "", "Kubernetes version, as v1.19.12 (required)")
+	f.StringVar(&s.Source, "source", "modules", "where components come from: modules, release or dir:PATH")
+	f.StringVar(&s.Arch, "arch", "amd64", "architecture of the nodes")
+	f.StringVar(&s.CNI, "cni", "flannel", "pod network to bake: flannel or none")
+	f.StringSliceVar(&s.Formats, "format", []string{"raw"}, "disk formats to write: raw, qcow2")
+	f.StringVar(&s.Config, "config", "", "file with kubeadm kinds to bake; user-data is laid over it")
+	f.StringSliceVar(&s.Manifests, "manifest", nil, "manifest to bake and apply at init; its images are baked too (may be repeated)")
+	f.StringSliceVar(&s.Include, "include-image", nil, "further container image to bake (may be repeated)")
+	f.StringVar(&s.Registry, "image-repository", "", "image repository instead of the version's own")
+	f.StringSliceVar(&s.Cmdline, "cmdline", nil, "more kernel command line (may be repeated)")
+	f.StringVar(&s.Lock, "lock", "", "manifest.json of an earlier image: refuse other base packages")
+	f.StringVar(&s.Out, "out", "out", "directory for the outputs")
+	if err := cmd.MarkFlagRequired("version"); err != nil {
+		panic(err) // the flag is declared above
+	}
+}
+
+// epoch reads SOURCE_DATE_EPOCH; zero where it is not set.
+func epoch() (time.Time, error) {
+	v := os.Getenv("SOURCE_DATE_EPOCH")
+	if v == "" {
+		return time.Time{}, nil
+	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil || n < 0 {
+		return time.Time{}, fmt.Errorf("cannot read SOURCE_DATE_EPOCH=%q: want seconds since 1970", v)
+	}
+	return time.Unix(n, 0).UTC(), nil
+}
+
+func planCommand() *cobra.Command {
+	var s builder.Spec
+	cmd := &cobra.Command{
+		Use:   "plan --version V",
+		Short: "Print what `kbuild image` would do, as JSON",
+		Long: `Print the Plan: every component with its version, source and module sum, what
+kbuild adds to the base OS, the partitions with their GUIDs, the kernel command
+line and the outputs. Nothing is fetched or written, and the same flags give
+the same bytes.`,
+		Example: `  kbuild plan --version v1.19.12
+  kbuild plan --version v1.19.12 --cni none | jq '.components[].name'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, _, err := resolve(cmd.Context(), s, builder.Env{})
+			if err != nil {
+				return err
+			}
+			enc := json.NewEncoder(cmd.OutOrStdout())
+			enc.SetEscapeHTML(false)
+			enc.SetIndent("", "  ")
+			return enc.Encode(p)
+		},
+	}
+	specFlags(cmd, &s)
+	return cmd
+}
+
+func imageCommand() *cobra.Command {
+	var s builder.Spec
+	var env builder.Env
+	cmd := &cobra.Command{
+		Use:   "image --version V",
+		Short: "Build a bootable node image",
+		Long: `Build a bootable, immutable node image: a UEFI disk with a verified read-only
+root that holds kubelet, the container runtime and every container image of
+the Kubernetes version, unpacked. A machine that boots it with user-data
+becomes a node without any network.
+
+Outputs in --out: the disk in each --format, the slot's update files
+(root.erofs, root.verity, uki.efi), manifest.json with everything that is
+inside, an SBOM (CycloneDX) and SHA256SUMS.`,
+		Example: `  kbuild image --version v1.19.12
+  kbuild image --version v1.19.12 --format raw,qcow2 --out build/v1.19.12
+  kbuild image --version v1.19.12 --cni none --manifest calico.yaml
+  kbuild image --version v1.19.12 --source dir:/media/usb/v1.19.12`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if ran, err := base.Reexec(cmd.Context()); ran || err != nil {
+				return err
+			}
+			env.Log = source.To(cmd.ErrOrStderr())
+			p, src, err := resolve(cmd.Context(), s, env)
+			if err != nil {
+				return err
+			}
+			return builder.Build(cmd.Context(), p, src, env)
+		},
+	}
+	specFlags(cmd, &s)
+	cmd.Flags().StringVar(&env.Firstboot, "firstboot", beside("kbuild-firstboot"), "the kbuild-firstboot program to bake")
+	cmd.Flags().BoolVar(&env.Force, "force", false, "replace outputs that exist")
+	return cmd
+}
+
+// resolve opens the source that the Spec names and makes the Plan.
+func resolve(ctx context.Context, s builder.Spec, env builder.Env) (*builder.Plan, source.Source, error) {
+	var err error
+	if s.Epoch, err = epoch(); err != nil {
+		return nil, nil, err
+	}
+	src, err := builder.OpenSource(s, env, func(ctx context.Context, refs []string, dir string) error {
+		return pull.Pull(ctx, pull.Options{Refs: refs, Dir: dir, Log: env.Log})
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := builder.Resolve(ctx, s, src)
+	return p, src, err
+}
+
+// beside is the path of a program in the directory of this one.
+func beside(name string) string {
+	exe, err := os.Executable()
+	if err != nil {
+		return name
+	}
+	return filepath.Join(filepath.Dir(exe), name)
+}
+

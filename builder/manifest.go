@@ -1,0 +1,93 @@
+package builder
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/kbuild/kbuild/builder/base"
+	"github.com/kbuild/kbuild/builder/disk"
+	"github.com/kbuild/kbuild/builder/source"
+)
+
+// Manifest is manifest.json: what is inside an image. With --lock it holds
+// another build to the same packages.
+type Manifest struct {
+	Kbuild     string             `json:"kbuild"`
+	Version    string             `json:"version"`
+	Arch       string             `json:"arch"`
+	Epoch      time.Time          `json:"epoch"`
+	Source     string             `json:"source"`
+	CNI        string             `json:"cni"`
+	RootHash   string             `json:"rootHash"` // dm-verity, hex
+	Cmdline    []string           `json:"cmdline"`
+	Partitions []disk.Partition   `json:"partitions"`
+	Components []source.Component `json:"components"`
+	Images     []BakedImage       `json:"images"`
+	Packages   []base.Package     `json:"packages"` // of the base OS
+	Files      []OutputFile       `json:"files"`    // the other outputs
+}
+
+// OutputFile is one file that a build wrote.
+type OutputFile struct {
+	Name   string `json:"name"`
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
+}
+
+// writeRecords writes manifest.json, the SBOM and SHA256SUMS for the outputs
+// in dir.
+func writeRecords(dir string, p *Plan, d disk.Output, os_ base.Tree, baked []BakedImage) error {
+	m := Manifest{
+		Kbuild: p.Kbuild, Version: p.Spec.Version, Arch: p.Spec.Arch, Epoch: p.Spec.Epoch,
+		Source: p.baked.Source, CNI: p.Spec.CNI, RootHash: d.RootHash, Cmdline: p.Cmdline,
+		Partitions: p.Partitions, Components: p.Components, Images: baked, Packages: os_.Packages,
+	}
+	for _, name := range p.Outputs {
+		switch name {
+		case "manifest.json", "SHA256SUMS", "sbom.cdx.json":
+			continue
+		}
+		f, err := outputFile(dir, name)
+		if err != nil {
+			return err
+		}
+		m.Files = append(m.Files, f)
+	}
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "manifest.json"), append(b, '\n'), 0o644); err != nil {
+		return err
+	}
+	if err := writeSBOM(filepath.Join(dir, "sbom.cdx.json"), m); err != nil {
+		return err
+	}
+	var sums strings.Builder
+	for _, name := range p.Outputs {
+		if name == "SHA256SUMS" {
+			continue
+		}
+		f, err := outputFile(dir, name)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&sums, "%s  %s\n", f.SHA256, name)
+	}
+	return os.WriteFile(filepath.Join(dir, "SHA256SUMS"), []byte(sums.String()), 0o644)
+}
+
+func outputFile(dir, name string) (OutputFile, error) {
+	path := filepath.Join(dir, name)
+	st, err := os.Stat(path)
+	if err != nil {
+		return OutputFile{}, err
+	}
+	sum, err := hashFile(path)
+	return OutputFile{Name: name, Size: st.Size(), SHA256: hex.EncodeToString(sum[:])}, err
+}

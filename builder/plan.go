@@ -1,0 +1,241 @@
+package builder
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+
+	"github.com/kbuild/kbuild/builder/base"
+	"github.com/kbuild/kbuild/builder/disk"
+	"github.com/kbuild/kbuild/builder/source"
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/images"
+	"github.com/kbuild/kbuild/templates"
+)
+
+// Plan is what will be done, whole, before anything is fetched or written.
+// The same Spec gives the same bytes of JSON.
+type Plan struct {
+	Kbuild     string             `json:"kbuild"` // version of kbuild
+	Spec       Spec               `json:"spec"`
+	Release    images.Release     `json:"release"`
+	Images     []string           `json:"images"` // full names that the image will hold
+	Components []source.Component `json:"components"`
+	Base       base.Recipe        `json:"base"`
+	Tree       []TreeEntry        `json:"tree"` // what kbuild adds to the base OS
+	Partitions []disk.Partition   `json:"partitions"`
+	Cmdline    []string           `json:"cmdline"` // kernel command line, but for the root hash
+	Outputs    []string           `json:"outputs"`
+
+	want      source.Want
+	baked     images.Baked
+	config    []byte            // kubeadm kinds to bake; nil for none
+	manifests map[string][]byte // by file name
+}
+
+// Version is kbuild's own: the module version of a released build, else
+// "devel".
+func Version() string {
+	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" && bi.Main.Version != "(devel)" {
+		return bi.Main.Version
+	}
+	return "devel"
+}
+
+// Resolve makes the Plan of a Spec. It reads the files that the Spec names
+// and nothing else.
+func Resolve(ctx context.Context, s Spec, src source.Source) (*Plan, error) {
+	rel, err := s.check()
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{Kbuild: Version(), Spec: s, Release: rel, manifests: map[string][]byte{}}
+	if err := p.readConfig(); err != nil {
+		return nil, err
+	}
+	if err := p.readManifests(); err != nil {
+		return nil, err
+	}
+	if p.Components, err = src.Resolve(ctx, p.want); err != nil {
+		return nil, err
+	}
+	p.Images = imageNames(p.Components, p.want)
+	kind, _, _ := cutSource(s.Source)
+	p.baked = images.Baked{
+		Kbuild: p.Kbuild, Source: kind, Arch: s.Arch, BuildTime: s.Epoch,
+		CNI: s.CNI, Images: p.Images, Release: rel,
+	}
+	if s.CNI != "none" {
+		p.baked.PodCIDR = defaultPodCIDR
+	}
+	p.Base = base.OSRecipe(s.Arch)
+	t, err := p.tree(nil)
+	if err != nil {
+		return nil, err
+	}
+	p.Tree = t.summary()
+	seed := p.seed()
+	p.Partitions = disk.Plan(disk.Layout{Seed: seed, Arch: s.Arch})
+	p.Cmdline = append(disk.Cmdline(), s.Cmdline...)
+	p.Outputs = outputs(s)
+	return p, nil
+}
+
+// seed derives the GUIDs of the disk from what makes it this image: the same
+// Spec gives the same GUIDs, wherever its outputs go.
+func (p *Plan) seed() string {
+	s := p.Spec
+	s.Out, s.Lock, s.Formats = "", "", nil
+	b, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // a Spec is strings and a time
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:16])
+}
+
+// readConfig reads and checks the kubeadm kinds to bake, and takes from them
+// what the image list depends on.
+func (p *Plan) readConfig() error {
+	s := p.Spec
+	registry := s.Registry
+	p.want = source.Want{Release: p.Release, Arch: s.Arch, CNI: s.CNI, Images: slices.Clone(s.Include), Registry: registry}
+	if s.Config == "" {
+		return nil
+	}
+	data, err := os.ReadFile(s.Config)
+	if err != nil {
+		return fmt.Errorf("cannot read --config: %w", err)
+	}
+	docs, err := config.Parse(s.Config, data, p.Release)
+	if err != nil {
+		return err
+	}
+	if registry == "" {
+		p.want.Registry = docs.Cluster.ImageRepository
+	}
+	p.config = data
+	return nil
+}
+
+// readManifests reads the manifests to bake and adds the images they name.
+func (p *Plan) readManifests() error {
+	for _, file := range p.Spec.Manifests {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("cannot read --manifest: %w", err)
+		}
+		refs, err := manifestImages(file, data)
+		if err != nil {
+			return err
+		}
+		p.manifests[filepath.Base(file)] = data
+		p.want.Images = append(p.want.Images, refs...)
+	}
+	slices.Sort(p.want.Images)
+	p.want.Images = slices.Compact(p.want.Images)
+	return nil
+}
+
+// imageNames are the full names of all images that the components end up in.
+func imageNames(cs []source.Component, w source.Want) []string {
+	names := slices.Clone(w.Images)
+	for _, c := range cs {
+		if c.Image != "" {
+			names = append(names, c.Image)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// tree is what kbuild adds to the base OS. out is nil while planning: then
+// the entries have no content to copy, but all have their places.
+func (p *Plan) tree(out *source.Output) (*tree, error) {
+	t := newTree()
+	if err := t.overlay("templates", templates.Root()); err != nil {
+		return nil, err
+	}
+	for _, l := range links() {
+		if err := t.place(l[0], entry{owner: "layout", link: l[1]}); err != nil {
+			return nil, err
+		}
+	}
+	baked, err := json.MarshalIndent(p.baked, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	files := map[string][]byte{
+		images.BakedFile: append(baked, '\n'),
+		"/etc/containerd/conf.d/kbuild-pause.toml": pauseConfig(p.pause()),
+	}
+	if p.config != nil {
+		files[images.BakedConfig] = p.config
+	}
+	for name, data := range p.manifests {
+		files[path.Join(images.BakedManifest, name)] = data
+	}
+	for name, data := range files {
+		if err := t.place(name, entry{owner: "plan", mode: 0o644, data: data}); err != nil {
+			return nil, err
+		}
+	}
+	for _, d := range []string{images.StoreDir, images.BakedManifest, "/usr/libexec/kubernetes/kubelet-plugins/volume/exec"} {
+		if err := t.place(d, entry{owner: "layout", mode: 0o755, dir: true}); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range []string{"kubelet", "kubectl"} {
+		e := entry{owner: name, mode: 0o755}
+		if out != nil {
+			if e.file = out.Binaries[name]; e.file == "" {
+				return nil, fmt.Errorf("cannot build the image: source %s gave no %s", p.Spec.Source, name)
+			}
+		}
+		if err := t.place("/usr/bin/"+name, e); err != nil {
+			return nil, err
+		}
+	}
+	return t, t.place("/usr/bin/kbuild-firstboot", entry{owner: "kbuild-firstboot", mode: 0o755})
+}
+
+// links are the paths of the read-only root that lead to what is writable.
+func links() [][2]string {
+	return [][2]string{
+		{"/etc/kubernetes", "../var/lib/kbuild/kubernetes"},
+		{"/etc/cni", "../var/lib/kbuild/cni"},
+		{"/opt/cni", "../var/lib/kbuild/opt-cni"},
+		{"/etc/hosts", "../run/kbuild/hosts"},
+		{"/etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf"},
+	}
+}
+
+// pause is the sandbox image that kubelet and containerd must agree on.
+func (p *Plan) pause() string {
+	registry := p.want.Registry
+	if registry == "" {
+		registry = p.Release.Registry
+	}
+	return p.Release.Pause.Ref(registry)
+}
+
+// pauseConfig is the containerd configuration that names the sandbox image.
+func pauseConfig(ref string) []byte {
+	return fmt.Appendf(nil, "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\n  sandbox_image = %q\n", ref)
+}
+
+func outputs(s Spec) []string {
+	out := []string{"SHA256SUMS", "manifest.json", "sbom.cdx.json", "root.erofs", "root.verity", "root.roothash", "uki.efi"}
+	for _, f := range s.Formats {
+		out = append(out, "disk."+f)
+	}
+	slices.Sort(out)
+	return out
+}
