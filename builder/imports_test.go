@@ -1,0 +1,65 @@
+package builder
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/kbuild/kbuild/"
+
+// may says which of kbuild's own packages each room may import, directly or
+// not. A room is a path below the module; a name stands for itself and all
+// below it.
+var may = map[string][]string{
+	"images":           {"images"},
+	"firstboot/config": {"firstboot/config", "images"},
+	"firstboot/host":   {"firstboot/host", "images"},
+	"firstboot/pki":    {"firstboot/pki", "firstboot/config", "firstboot/host", "images"},
+	"templates":        {"templates", "images", "firstboot/config"},
+	"firstboot":        {"firstboot", "templates", "images"},
+	"builder":          {"builder", "images", "templates", "firstboot/config"},
+	"test-vm":          {"test-vm", "images"},
+}
+
+// TestImports keeps the arrows of the house pointing down: builder and
+// firstboot meet in files, never in code.
+func TestImports(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"...").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		f := strings.Fields(strings.ReplaceAll(line, module, ""))
+		room := roomOf(f[0])
+		for _, imp := range strings.Fields(line)[1:] {
+			own, ok := strings.CutPrefix(imp, module)
+			if !ok {
+				continue
+			}
+			if !allowed(own, may[room]) {
+				t.Errorf("%s imports %s: %s may import only %s", f[0], own, room, strings.Join(may[room], ", "))
+			}
+		}
+	}
+}
+
+// roomOf is the longest room that pkg is in.
+func roomOf(pkg string) string {
+	best := ""
+	for room := range may {
+		if (pkg == room || strings.HasPrefix(pkg, room+"/")) && len(room) > len(best) {
+			best = room
+		}
+	}
+	return best
+}
+
+func allowed(pkg string, rooms []string) bool {
+	for _, r := range rooms {
+		if pkg == r || strings.HasPrefix(pkg, r+"/") {
+			return true
+		}
+	}
+	return false
+}
