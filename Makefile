@@ -31,5 +31,5 @@ build: ## compile kbuild and kbuild-firstboot into out/bin
 	$(GOBUILD) -o out/bin/ ./builder/cmd/kbuild ./firstboot/cmd/kbuild-firstboot
 
 image: deps build ## build the bootable image of VERSION (default v1.19.12) in out/VERSION
-	out/bin/kbuild image --version $(VERSION) --out $(OUT) --if-changed --force
+	out/bin/kbuild image --version $(VERSION) --out $(OUT) --force
 	@echo "To boot it:  make vm   (or write $(OUT)/disk.raw to a machine's disk: see README.md)"

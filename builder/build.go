@@ -28,9 +28,6 @@ type Env struct {
 // Build carries out a Plan. Outputs appear in Spec.Out all at once when
 // everything is done; a build that fails or is stopped leaves nothing there.
 func Build(ctx context.Context, p *Plan, src source.Source, env Env) (err error) {
-	if err := checkOut(p.Spec.Out, p.Outputs, env.Force); err != nil {
-		return err
-	}
 	if _, err := os.Stat(env.Firstboot); err != nil {
 		return fmt.Errorf("cannot bake kbuild-firstboot: %w; build it with `make build`, or name it with --firstboot", err)
 	}
@@ -39,12 +36,23 @@ func Build(ctx context.Context, p *Plan, src source.Source, env Env) (err error)
 		return err
 	}
 	started := time.Now()
-	osTree, err := base.OS(ctx, base.Config{Cache: env.Cache, Arch: p.Spec.Arch, Epoch: p.Spec.Epoch, Lock: lock, Log: env.Log})
+	osTree, err := base.OS(ctx, base.Config{Cache: env.Cache, Arch: p.Spec.Arch, Lock: lock, Log: env.Log})
 	if err != nil {
 		return err
 	}
-	tools, err := base.Tools(ctx, base.Config{Cache: env.Cache, Arch: p.Spec.Arch, Epoch: p.Spec.Epoch, Log: env.Log})
+	tools, err := base.Tools(ctx, base.Config{Cache: env.Cache, Arch: p.Spec.Arch, Log: env.Log})
 	if err != nil {
+		return err
+	}
+	inputs, err := p.inputs(env, osTree, tools)
+	if err != nil {
+		return err
+	}
+	if upToDate(p.Spec.Out, inputs) {
+		env.Log("%s is up to date", p.Spec.Out)
+		return nil
+	}
+	if err := checkOut(p.Spec.Out, p.Outputs, env.Force); err != nil {
 		return err
 	}
 	out, err := src.Fetch(ctx, p.want, env.Log)
@@ -77,7 +85,7 @@ func Build(ctx context.Context, p *Plan, src source.Source, env Env) (err error)
 	if err != nil {
 		return err
 	}
-	if err := writeRecords(result, p, d, osTree, baked); err != nil {
+	if err := writeRecords(result, p, inputs, d, osTree, baked); err != nil {
 		return err
 	}
 	if err := moveOutputs(result, p.Spec.Out, p.Outputs); err != nil {
@@ -117,9 +125,6 @@ func (p *Plan) assemble(ctx context.Context, dir string, osTree base.Tree, out s
 		return nil, err
 	}
 	if err := sameImages(p.Images, baked); err != nil {
-		return nil, err
-	}
-	if err := base.Finish(dir); err != nil {
 		return nil, err
 	}
 	saved, err := storeOnce(store, filepath.Join(dir, "usr/bin"), filepath.Join(dir, "usr/lib/kbuild/cni"))

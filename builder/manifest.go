@@ -23,6 +23,7 @@ type Manifest struct {
 	Epoch      time.Time          `json:"epoch"`
 	Source     string             `json:"source"`
 	CNI        string             `json:"cni"`
+	Inputs     string             `json:"inputs"` // hash of everything that the build was made from
 	RootHash   string             `json:"rootHash"` // dm-verity, hex
 	Cmdline    []string           `json:"cmdline"`
 	Partitions []disk.Partition   `json:"partitions"`
@@ -41,10 +42,10 @@ type OutputFile struct {
 
 // writeRecords writes manifest.json, the SBOM and SHA256SUMS for the outputs
 // in dir.
-func writeRecords(dir string, p *Plan, d disk.Output, os_ base.Tree, baked []BakedImage) error {
+func writeRecords(dir string, p *Plan, inputs string, d disk.Output, os_ base.Tree, baked []BakedImage) error {
 	m := Manifest{
 		Kbuild: p.Kbuild, Version: p.Spec.Version, Arch: p.Spec.Arch, Epoch: p.Spec.Epoch,
-		Source: p.baked.Source, CNI: p.Spec.CNI, RootHash: d.RootHash, Cmdline: p.Cmdline,
+		Source: p.baked.Source, CNI: p.Spec.CNI, Inputs: inputs, RootHash: d.RootHash, Cmdline: p.Cmdline,
 		Partitions: p.Partitions, Components: p.Components, Images: baked, Packages: os_.Packages,
 	}
 	for _, name := range p.Outputs {

@@ -163,11 +163,6 @@ func (p *Plan) tree(out *source.Output) (*tree, error) {
 	if err := t.overlay("templates", templates.Root()); err != nil {
 		return nil, err
 	}
-	for _, l := range links() {
-		if err := t.place(l[0], entry{owner: "layout", link: l[1]}); err != nil {
-			return nil, err
-		}
-	}
 	baked, err := json.MarshalIndent(p.baked, "", "  ")
 	if err != nil {
 		return nil, err
@@ -187,7 +182,7 @@ func (p *Plan) tree(out *source.Output) (*tree, error) {
 			return nil, err
 		}
 	}
-	for _, d := range []string{images.StoreDir, images.BakedManifest, "/usr/libexec/kubernetes/kubelet-plugins/volume/exec"} {
+	for _, d := range []string{images.StoreDir, images.BakedManifest} {
 		if err := t.place(d, entry{owner: "layout", mode: 0o755, dir: true}); err != nil {
 			return nil, err
 		}
@@ -204,17 +199,6 @@ func (p *Plan) tree(out *source.Output) (*tree, error) {
 		}
 	}
 	return t, t.place("/usr/bin/kbuild-firstboot", entry{owner: "kbuild-firstboot", mode: 0o755})
-}
-
-// links are the paths of the read-only root that lead to what is writable.
-func links() [][2]string {
-	return [][2]string{
-		{"/etc/kubernetes", "../var/lib/kbuild/kubernetes"},
-		{"/etc/cni", "../var/lib/kbuild/cni"},
-		{"/opt/cni", "../var/lib/kbuild/opt-cni"},
-		{"/etc/hosts", "../run/kbuild/hosts"},
-		{"/etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf"},
-	}
 }
 
 // pause is the sandbox image that kubelet and containerd must agree on.
