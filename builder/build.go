@@ -77,12 +77,22 @@ func Build(ctx context.Context, p *Plan, src source.Source, env Env) (err error)
 	}
 	env.Log("writing the disk")
 	result := filepath.Join(work, "out")
+	if err := os.Mkdir(result, 0o755); err != nil {
+		return err
+	}
 	d, err := disk.Build(ctx, disk.Input{
-		Root: root, Tools: tools, Layout: disk.Layout{Seed: p.seed(), Arch: p.Spec.Arch},
-		Version: p.Spec.Version, Epoch: p.Spec.Epoch, Cmdline: p.Cmdline,
-		Formats: p.Spec.Formats, Out: result, Log: env.Log,
+		Layout: p.layout(), Root: root, Tools: tools, Epoch: p.Spec.Epoch, Cmdline: p.Spec.Cmdline,
+		Formats: p.Spec.Formats, Out: result, Name: "disk", Log: env.Log,
 	})
 	if err != nil {
+		return err
+	}
+	for from, to := range map[string]string{d.Root: "root.erofs", d.Verity: "root.verity", d.UKI: "uki.efi"} {
+		if err := os.Rename(from, filepath.Join(result, to)); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(filepath.Join(result, "root.roothash"), []byte(d.RootHash+"\n"), 0o644); err != nil {
 		return err
 	}
 	if err := writeRecords(result, p, inputs, d, osTree, baked); err != nil {

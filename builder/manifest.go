@@ -23,8 +23,10 @@ type Manifest struct {
 	Epoch      time.Time          `json:"epoch"`
 	Source     string             `json:"source"`
 	CNI        string             `json:"cni"`
-	Inputs     string             `json:"inputs"` // hash of everything that the build was made from
+	Inputs     string             `json:"inputs"`   // hash of everything that the build was made from
 	RootHash   string             `json:"rootHash"` // dm-verity, hex
+	Kernel     string             `json:"kernel"`
+	DiskGUID   string             `json:"diskGUID"`
 	Cmdline    []string           `json:"cmdline"`
 	Partitions []disk.Partition   `json:"partitions"`
 	Components []source.Component `json:"components"`
@@ -45,8 +47,8 @@ type OutputFile struct {
 func writeRecords(dir string, p *Plan, inputs string, d disk.Output, os_ base.Tree, baked []BakedImage) error {
 	m := Manifest{
 		Kbuild: p.Kbuild, Version: p.Spec.Version, Arch: p.Spec.Arch, Epoch: p.Spec.Epoch,
-		Source: p.baked.Source, CNI: p.Spec.CNI, Inputs: inputs, RootHash: d.RootHash, Cmdline: p.Cmdline,
-		Partitions: p.Partitions, Components: p.Components, Images: baked, Packages: os_.Packages,
+		Source: p.baked.Source, CNI: p.Spec.CNI, Inputs: inputs, RootHash: d.RootHash, Kernel: d.Kernel, DiskGUID: d.DiskGUID, Cmdline: strings.Fields(d.Cmdline),
+		Partitions: d.Partitions, Components: p.Components, Images: baked, Packages: os_.Packages,
 	}
 	for _, name := range p.Outputs {
 		switch name {

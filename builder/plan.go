@@ -5,12 +5,14 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strings"
 
 	"github.com/kbuild/kbuild/builder/base"
 	"github.com/kbuild/kbuild/builder/disk"
@@ -28,7 +30,7 @@ type Plan struct {
 	Release    images.Release     `json:"release"`
 	Images     []string           `json:"images"` // full names that the image will hold
 	Components []source.Component `json:"components"`
-	Base       base.Recipe        `json:"base"`
+	Base       base.Description   `json:"base"`
 	Tree       []TreeEntry        `json:"tree"` // what kbuild adds to the base OS
 	Partitions []disk.Partition   `json:"partitions"`
 	Cmdline    []string           `json:"cmdline"` // kernel command line, but for the root hash
@@ -67,7 +69,7 @@ func Resolve(ctx context.Context, s Spec, src source.Source) (*Plan, error) {
 		return nil, err
 	}
 	p.Images = imageNames(p.Components, p.want)
-	kind, _, _ := cutSource(s.Source)
+	kind, _, _ := strings.Cut(s.Source, ":")
 	p.baked = images.Baked{
 		Kbuild: p.Kbuild, Source: kind, Arch: s.Arch, BuildTime: s.Epoch,
 		CNI: s.CNI, Images: p.Images, Release: rel,
@@ -75,18 +77,22 @@ func Resolve(ctx context.Context, s Spec, src source.Source) (*Plan, error) {
 	if s.CNI != "none" {
 		p.baked.PodCIDR = defaultPodCIDR
 	}
-	p.Base = base.OSRecipe(s.Arch)
+	if p.Base, err = base.Describe(s.Arch); err != nil {
+		return nil, err
+	}
 	t, err := p.tree(nil)
 	if err != nil {
 		return nil, err
 	}
 	p.Tree = t.summary()
-	seed := p.seed()
-	p.Partitions = disk.Plan(disk.Layout{Seed: seed, Arch: s.Arch})
-	p.Cmdline = append(disk.Cmdline(), s.Cmdline...)
+	p.Partitions = disk.Plan(p.layout())
+	p.Cmdline = disk.Cmdline(s.Cmdline)
 	p.Outputs = outputs(s)
 	return p, nil
 }
+
+// layout is what the partition table depends on.
+func (p *Plan) layout() disk.Layout { return disk.Layout{Seed: p.seed(), Version: p.Spec.Version} }
 
 // seed derives the GUIDs of the disk from what makes it this image: the same
 // Spec gives the same GUIDs, wherever its outputs go.
@@ -114,12 +120,12 @@ func (p *Plan) readConfig() error {
 	if err != nil {
 		return fmt.Errorf("cannot read --config: %w", err)
 	}
-	docs, err := config.Parse(s.Config, data, p.Release)
-	if err != nil {
+	node, err := config.Parse(images.Baked{Release: p.Release}, config.Document{Source: s.Config, Data: data, Baked: true})
+	if err != nil && !errors.Is(err, config.ErrNoRole) {
 		return err
 	}
-	if registry == "" {
-		p.want.Registry = docs.Cluster.ImageRepository
+	if registry == "" && node != nil {
+		p.want.Registry = node.Cluster.ImageRepository
 	}
 	p.config = data
 	return nil

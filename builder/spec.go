@@ -44,6 +44,14 @@ const defaultPodCIDR = "10.244.0.0/16"
 // Formats that Build can write besides the update files.
 var formats = []string{"raw", "qcow2"}
 
+// Time is the time of everything in the image.
+func (s *Spec) Time() time.Time {
+	if s.Epoch.IsZero() {
+		return defaultEpoch
+	}
+	return s.Epoch.UTC().Truncate(time.Second)
+}
+
 // check refuses what can be refused without looking at anything outside, and
 // fills in what is missing.
 func (s *Spec) check() (images.Release, error) {
@@ -64,10 +72,7 @@ func (s *Spec) check() (images.Release, error) {
 	if s.CNI == "" {
 		s.CNI = "flannel"
 	}
-	if s.Epoch.IsZero() {
-		s.Epoch = defaultEpoch
-	}
-	s.Epoch = s.Epoch.UTC().Truncate(time.Second)
+	s.Epoch = s.Time()
 	if len(s.Formats) == 0 {
 		s.Formats = []string{"raw"}
 	}

@@ -37,6 +37,21 @@ func (r recipe) forArch(goarch string) (recipe, error) {
 	return r, nil
 }
 
+// Description tells what the node's operating system is made from, before
+// its packages are resolved.
+type Description struct {
+	Suite   string   `json:"suite"`   // of Debian
+	Arch    string   `json:"arch"`    // Debian's name
+	Include []string `json:"include"` // packages asked for
+	Recipe  string   `json:"recipe"`  // hash of the whole recipe, in hex
+}
+
+// Describe describes the operating system's tree for a GOARCH.
+func Describe(goarch string) (Description, error) {
+	r, err := osRecipe.forArch(goarch)
+	return Description{Suite: r.Suite, Arch: r.Arch, Include: r.Include, Recipe: r.hash()}, err
+}
+
 func (r recipe) hash() string {
 	b, err := json.Marshal(r)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -20,7 +21,7 @@ import (
 // specFlags are the flags that `plan` and `image` share.
 func specFlags(cmd *cobra.Command, s *builder.Spec) {
 	f := cmd.Flags()
-	f.StringVar(&s.Version, "version", "", "Kubernetes version, as v1.19.12 (required)")
+	f.StringVar(&s.Version, "version", "", "Kubernetes version, as v1.19.12")
 	f.StringVar(&s.Source, "source", "modules", "where components come from: modules, release or dir:PATH")
 	f.StringVar(&s.Arch, "arch", "amd64", "architecture of the nodes")
 	f.StringVar(&s.CNI, "cni", "flannel", "pod network to bake: flannel or none")
@@ -32,9 +33,6 @@ func specFlags(cmd *cobra.Command, s *builder.Spec) {
 	f.StringSliceVar(&s.Cmdline, "cmdline", nil, "more kernel command line (may be repeated)")
 	f.StringVar(&s.Lock, "lock", "", "manifest.json of an earlier image: refuse other base packages")
 	f.StringVar(&s.Out, "out", "out", "directory for the outputs")
-	if err := cmd.MarkFlagRequired("version"); err != nil {
-		panic(err) // the flag is declared above
-	}
 }
 
 // epoch reads SOURCE_DATE_EPOCH; zero where it is not set.
@@ -61,9 +59,9 @@ line and the outputs. Nothing is fetched or written, and the same flags give
 the same bytes.`,
 		Example: `  kbuild plan --version v1.19.12
   kbuild plan --version v1.19.12 --cni none | jq '.components[].name'`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			p, _, err := resolve(cmd.Context(), s, builder.Env{})
+			p, _, err := resolve(cmd.Context(), s, &builder.Env{}, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -95,13 +93,13 @@ inside, an SBOM (CycloneDX) and SHA256SUMS.`,
   kbuild image --version v1.19.12 --format raw,qcow2 --out build/v1.19.12
   kbuild image --version v1.19.12 --cni none --manifest calico.yaml
   kbuild image --version v1.19.12 --source dir:/media/usb/v1.19.12`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if ran, err := base.Reexec(cmd.Context()); ran || err != nil {
+			if err := base.Reexec(); err != nil {
 				return err
 			}
 			env.Log = source.To(cmd.ErrOrStderr())
-			p, src, err := resolve(cmd.Context(), s, env)
+			p, src, err := resolve(cmd.Context(), s, &env, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -115,16 +113,31 @@ inside, an SBOM (CycloneDX) and SHA256SUMS.`,
 }
 
 // resolve opens the source that the Spec names and makes the Plan.
-func resolve(ctx context.Context, s builder.Spec, env builder.Env) (*builder.Plan, source.Source, error) {
+func resolve(ctx context.Context, s builder.Spec, env *builder.Env, stderr io.Writer) (*builder.Plan, source.Source, error) {
 	var err error
 	if s.Epoch, err = epoch(); err != nil {
 		return nil, nil, err
 	}
-	src, err := builder.OpenSource(s, env, func(ctx context.Context, refs []string, dir string) error {
-		return pull.Pull(ctx, pull.Options{Refs: refs, Dir: dir, Log: env.Log})
+	if env.Cache, err = source.CacheDir(); err != nil {
+		return nil, nil, err
+	}
+	if s.Source == "" {
+		s.Source = "modules"
+	}
+	src, err := source.Open(s.Source, source.Config{
+		Cache: env.Cache,
+		Epoch: s.Time(),
+		OSTree: func(ctx context.Context) (string, error) {
+			t, err := base.OS(ctx, base.Config{Cache: env.Cache, Arch: s.Arch, Log: env.Log})
+			return t.Dir, err
+		},
+		Pull: func(ctx context.Context, refs []string, arch, dir string) error {
+			_, err := pull.Pull(ctx, pull.Options{Images: refs, Dir: dir, Platform: "linux/" + arch, Report: pull.Lines(stderr)})
+			return err
+		},
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, usage(err)
 	}
 	p, err := builder.Resolve(ctx, s, src)
 	return p, src, err
@@ -138,4 +151,3 @@ func beside(name string) string {
 	}
 	return filepath.Join(filepath.Dir(exe), name)
 }
-
