@@ -1,0 +1,90 @@
+package pki
+
+import (
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/kbuild/kbuild/firstboot/host"
+)
+
+// pair is a certificate and its key as they lie on disk; either may be
+// missing.
+type pair struct {
+	cert *x509.Certificate
+	key  crypto.Signer
+}
+
+// load reads the files of c. A file that is not there is no error; one that
+// cannot be understood, or a key that is not the certificate's, is.
+func load(h *host.Host, dir string, c Cert) (pair, error) {
+	var p pair
+	b, err := h.ReadFile(c.CrtPath(dir))
+	if err == nil {
+		certs, err := parseCerts(b)
+		if err != nil {
+			return p, invalid(c.CrtPath(dir), err)
+		}
+		p.cert = certs[0]
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return p, fmt.Errorf("cannot read %s: %w", c.CrtPath(dir), err)
+	}
+	b, err = h.ReadFile(c.KeyPath(dir))
+	if err == nil {
+		if p.key, err = parseKey(b); err != nil {
+			return p, invalid(c.KeyPath(dir), err)
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return p, fmt.Errorf("cannot read %s: %w", c.KeyPath(dir), err)
+	}
+	if p.cert != nil && p.key != nil && !samePublic(p.cert.PublicKey, p.key.Public()) {
+		return p, invalid(c.CrtPath(dir), fmt.Errorf("%s is another key's", c.KeyPath(dir)))
+	}
+	return p, nil
+}
+
+func invalid(file string, why error) error {
+	return fmt.Errorf("%s is there and not valid: %w; put a valid one in its place, or remove it to have it made", file, why)
+}
+
+// valid judges a certificate that is there: it is in force, its signer's, and
+// has the names and uses that it must have.
+func valid(c Cert, got, ca *x509.Certificate, now time.Time) error {
+	if now.Before(got.NotBefore) {
+		return fmt.Errorf("it is valid from %s on, and now is %s: is the clock right?", got.NotBefore.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	if now.After(got.NotAfter) {
+		return fmt.Errorf("it expired on %s", got.NotAfter.Format(time.RFC3339))
+	}
+	if c.CA == "" {
+		if !got.IsCA {
+			return errors.New("it is not an authority's")
+		}
+		return nil
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(ca)
+	if _, err := got.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: c.Usages}); err != nil {
+		return err
+	}
+	for _, u := range c.Usages {
+		if !slices.Contains(got.ExtKeyUsage, u) && !slices.Contains(got.ExtKeyUsage, x509.ExtKeyUsageAny) {
+			return errors.New("its extended key usages are not enough")
+		}
+	}
+	for _, name := range c.DNS {
+		if !slices.Contains(got.DNSNames, name) && got.VerifyHostname(name) != nil {
+			return fmt.Errorf("it does not hold the name %s", name)
+		}
+	}
+	for _, ip := range c.IPs {
+		if !slices.ContainsFunc(got.IPAddresses, ip.Equal) {
+			return fmt.Errorf("it does not hold the address %s", ip)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,167 @@
+package pki
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"path"
+	"strconv"
+	"time"
+
+	"k8s.io/client-go/tools/clientcmd"
+	api "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/images"
+)
+
+// KubernetesDir holds the kubeconfigs.
+const KubernetesDir = "/etc/kubernetes"
+
+// Kubeconfig is a client of the API server and the file that makes it one.
+type Kubeconfig struct {
+	File   string // "admin.conf"
+	Server string // URL of the API server that it talks to
+	User   string // common name of its certificate
+	Org    []string
+}
+
+// Kubeconfigs are those of a control-plane node. The control plane's own parts
+// talk to the API server next to them, everybody else to the cluster's
+// endpoint. (kubeadm: cmd/kubeadm/app/phases/kubeconfig)
+func Kubeconfigs(n *config.Node, rel images.Release) []Kubeconfig {
+	local := "https://" + net.JoinHostPort(n.Init.LocalAPIEndpoint.AdvertiseAddress, strconv.Itoa(int(n.Init.LocalAPIEndpoint.BindPort)))
+	endpoint := Endpoint(n)
+	admin := []string{masters}
+	ks := []Kubeconfig{{"admin.conf", endpoint, "kubernetes-admin", admin}}
+	if rel.SuperAdminConf {
+		// Since 1.29 the everyday administrator is bound by RBAC, and the
+		// one that RBAC cannot bind has a file of its own.
+		ks[0].Org = []string{"kubeadm:cluster-admins"}
+		ks = append(ks, Kubeconfig{"super-admin.conf", endpoint, "kubernetes-super-admin", admin})
+	}
+	return append(ks,
+		Kubeconfig{"kubelet.conf", endpoint, "system:node:" + n.Init.NodeRegistration.Name, []string{"system:nodes"}},
+		Kubeconfig{"controller-manager.conf", local, "system:kube-controller-manager", nil},
+		Kubeconfig{"scheduler.conf", local, "system:kube-scheduler", nil},
+	)
+}
+
+// Endpoint is the URL by which the cluster's API is reached: that of the
+// control-plane endpoint, else of this node's own API server.
+func Endpoint(n *config.Node) string {
+	port := strconv.Itoa(int(n.Init.LocalAPIEndpoint.BindPort))
+	e := n.Cluster.ControlPlaneEndpoint
+	if e == "" {
+		return "https://" + net.JoinHostPort(n.Init.LocalAPIEndpoint.AdvertiseAddress, port)
+	}
+	if _, p, err := net.SplitHostPort(e); err == nil && p != "" {
+		port = p
+	}
+	return "https://" + net.JoinHostPort(endpointHost(e), port)
+}
+
+// EnsureKubeconfigs writes those that are missing. One that is there must be
+// for this cluster's authority, and is kept.
+func EnsureKubeconfigs(h *host.Host, n *config.Node, rel images.Release, now time.Time) error {
+	missing, ca, err := judgeKubeconfigs(h, n, rel)
+	if err != nil {
+		return err
+	}
+	for _, k := range missing {
+		if ca.key == nil {
+			return fmt.Errorf("cannot make %s: the cluster's authority has no key here (external CA); put a kubeconfig for user %s in place", path.Join(KubernetesDir, k.File), k.User)
+		}
+		b, err := k.make(n, ca, now)
+		if err != nil {
+			return fmt.Errorf("cannot make %s: %w", k.File, err)
+		}
+		if err := h.WriteFile(path.Join(KubernetesDir, k.File), b, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// KubeconfigsComplete says whether none is missing.
+func KubeconfigsComplete(h *host.Host, n *config.Node, rel images.Release) (bool, error) {
+	missing, _, err := judgeKubeconfigs(h, n, rel)
+	return err == nil && len(missing) == 0, err
+}
+
+// judgeKubeconfigs returns the kubeconfigs that are missing, and the authority
+// that signs for them.
+func judgeKubeconfigs(h *host.Host, n *config.Node, rel images.Release) ([]Kubeconfig, pair, error) {
+	ca, err := load(h, n.Cluster.CertificatesDir, Cert{Base: CA})
+	if err != nil {
+		return nil, ca, err
+	}
+	if ca.cert == nil {
+		return nil, ca, fmt.Errorf("cannot make kubeconfigs: there is no %s; the certs step makes it", path.Join(n.Cluster.CertificatesDir, CA+".crt"))
+	}
+	var missing []Kubeconfig
+	for _, k := range Kubeconfigs(n, rel) {
+		file := path.Join(KubernetesDir, k.File)
+		b, err := h.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			missing = append(missing, k)
+			continue
+		}
+		if err != nil {
+			return nil, ca, fmt.Errorf("cannot read %s: %w", file, err)
+		}
+		if err := sameCluster(b, ca.cert); err != nil {
+			return nil, ca, invalid(file, err)
+		}
+	}
+	return missing, ca, nil
+}
+
+// sameCluster says why a kubeconfig is not for the cluster whose authority ca
+// is.
+func sameCluster(b []byte, ca *x509.Certificate) error {
+	c, err := clientcmd.Load(b)
+	if err != nil {
+		return err
+	}
+	ctx, ok := c.Contexts[c.CurrentContext]
+	if !ok {
+		return fmt.Errorf("its current context %q is not in it", c.CurrentContext)
+	}
+	cluster, ok := c.Clusters[ctx.Cluster]
+	if !ok {
+		return fmt.Errorf("its cluster %q is not in it", ctx.Cluster)
+	}
+	certs, err := parseCerts(cluster.CertificateAuthorityData)
+	if err != nil {
+		return fmt.Errorf("its certificate authority: %w", err)
+	}
+	if !bytes.Equal(certs[0].Raw, ca.Raw) {
+		return errors.New("it trusts another certificate authority than this cluster's")
+	}
+	return nil
+}
+
+// make signs a client certificate and puts it into a kubeconfig.
+func (k Kubeconfig) make(n *config.Node, ca pair, now time.Time) ([]byte, error) {
+	key, err := newKey()
+	if err != nil {
+		return nil, err
+	}
+	der, err := sign(Cert{CN: k.User, Org: k.Org, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, key.Public(), ca.cert, ca.key, now)
+	if err != nil {
+		return nil, err
+	}
+	cluster := n.Cluster.ClusterName
+	ctx := k.User + "@" + cluster
+	return clientcmd.Write(api.Config{
+		Clusters:       map[string]*api.Cluster{cluster: {Server: k.Server, CertificateAuthorityData: encodeCert(ca.cert.Raw)}},
+		Contexts:       map[string]*api.Context{ctx: {Cluster: cluster, AuthInfo: k.User}},
+		AuthInfos:      map[string]*api.AuthInfo{k.User: {ClientCertificateData: encodeCert(der), ClientKeyData: encodeKey(key)}},
+		CurrentContext: ctx,
+	})
+}
