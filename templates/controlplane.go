@@ -1,0 +1,221 @@
+package templates
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"path"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/images"
+)
+
+const dualStack = "IPv6DualStack" // feature gate
+
+// secure is the endpoint of a component that serves over TLS.
+func secure(host, path string, port int) endpoint {
+	return endpoint{host, path, port, corev1.URISchemeHTTPS}
+}
+
+func (p PodParams) apiServer() *corev1.Pod {
+	c, local := p.Node.Cluster, p.Node.Init.LocalAPIEndpoint
+	args := map[string]string{
+		"advertise-address":                  local.AdvertiseAddress,
+		"allow-privileged":                   "true",
+		"client-ca-file":                     p.pki("ca.crt"),
+		"enable-admission-plugins":           "NodeRestriction",
+		"enable-bootstrap-token-auth":        "true",
+		"kubelet-client-certificate":         p.pki("apiserver-kubelet-client.crt"),
+		"kubelet-client-key":                 p.pki("apiserver-kubelet-client.key"),
+		"kubelet-preferred-address-types":    "InternalIP,ExternalIP,Hostname",
+		"proxy-client-cert-file":             p.pki("front-proxy-client.crt"),
+		"proxy-client-key-file":              p.pki("front-proxy-client.key"),
+		"requestheader-allowed-names":        "front-proxy-client",
+		"requestheader-client-ca-file":       p.pki("front-proxy-ca.crt"),
+		"requestheader-extra-headers-prefix": "X-Remote-Extra-",
+		"requestheader-group-headers":        "X-Remote-Group",
+		"requestheader-username-headers":     "X-Remote-User",
+		"secure-port":                        fmt.Sprint(local.BindPort),
+		"service-account-key-file":           p.pki("sa.pub"),
+		"service-cluster-ip-range":           c.Networking.ServiceSubnet,
+		"tls-cert-file":                      p.pki("apiserver.crt"),
+		"tls-private-key-file":               p.pki("apiserver.key"),
+	}
+	if p.Release.Has(images.FactInsecurePort) {
+		args["insecure-port"] = "0"
+	}
+	if p.Release.Has(images.FactServiceAccountIssuer) {
+		args["service-account-issuer"] = "https://kubernetes.default.svc." + c.Networking.DNSDomain
+		args["service-account-signing-key-file"] = p.pki("sa.key")
+	}
+	vols := volumes{}
+	vols.dir("k8s-certs", c.CertificatesDir, true)
+	p.caCerts(vols)
+	if e := c.Etcd.External; e != nil {
+		args["etcd-servers"] = strings.Join(e.Endpoints, ",")
+		if e.CAFile != "" {
+			args["etcd-cafile"] = e.CAFile
+		}
+		if e.CertFile != "" && e.KeyFile != "" {
+			args["etcd-certfile"], args["etcd-keyfile"] = e.CertFile, e.KeyFile
+		}
+		p.etcdCerts(vols, e)
+	} else {
+		args["etcd-servers"] = "https://" + hostPort(p.localhost(), etcdClientPort)
+		args["etcd-cafile"] = p.pki("etcd/ca.crt")
+		args["etcd-certfile"] = p.pki("apiserver-etcd-client.crt")
+		args["etcd-keyfile"] = p.pki("apiserver-etcd-client.key")
+		if l := c.Etcd.Local; l != nil && l.ExtraArgs["advertise-client-urls"] != "" {
+			args["etcd-servers"] = l.ExtraArgs["advertise-client-urls"]
+		}
+	}
+	p.featureGates(args)
+	extra := maps.Clone(c.APIServer.ExtraArgs)
+	if extra == nil {
+		extra = map[string]string{}
+	}
+	extra["authorization-mode"] = authorizationModes(extra["authorization-mode"])
+	vols.extra(c.APIServer.ExtraVolumes)
+
+	host, port := probeAddress(local.AdvertiseAddress), int(local.BindPort)
+	if local.AdvertiseAddress == "" {
+		host = "127.0.0.1"
+	}
+	return component(corev1.Container{
+		Name:           APIServer,
+		Image:          p.Release.KubernetesImage(APIServer, p.listConfig()),
+		Command:        append([]string{"kube-apiserver"}, arguments(args, extra)...),
+		LivenessProbe:  secure(host, "/livez", port).liveness(),
+		ReadinessProbe: secure(host, "/readyz", port).readiness(),
+		StartupProbe:   secure(host, "/livez", port).startup(p.Node),
+		Resources:      requests("250m"),
+	}, vols, map[string]string{
+		"kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint": net.JoinHostPort(local.AdvertiseAddress, fmt.Sprint(port)),
+	})
+}
+
+// authorizationModes are the user's, if any of them is one that the API server
+// knows, else kubeadm's.
+func authorizationModes(user string) string {
+	known := []string{"Node", "RBAC", "Webhook", "ABAC", "AlwaysAllow", "AlwaysDeny"}
+	var modes []string
+	for m := range strings.SplitSeq(user, ",") {
+		if slices.Contains(known, m) {
+			modes = append(modes, m)
+		}
+	}
+	if len(modes) == 0 {
+		return "Node,RBAC"
+	}
+	return strings.Join(modes, ",")
+}
+
+// etcdCerts mounts the directories of an external etcd's certificates, unless
+// they are mounted already; of nested ones the outermost.
+func (p PodParams) etcdCerts(v volumes, e *config.ExternalEtcd) {
+	mounted := append([]string{"/etc/ssl/certs", p.Node.Cluster.CertificatesDir}, caCertDirs[:]...)
+	var dirs []string
+	for _, file := range []string{e.CAFile, e.CertFile, e.KeyFile} {
+		dir := path.Dir(file)
+		within := func(outer string) bool { return strings.HasPrefix(dir, outer) }
+		if file == "" || slices.ContainsFunc(mounted, within) || slices.ContainsFunc(dirs, within) {
+			continue
+		}
+		dirs = slices.DeleteFunc(dirs, func(d string) bool { return strings.HasPrefix(d, dir) })
+		dirs = append(dirs, dir)
+	}
+	slices.Sort(dirs)
+	for i, d := range dirs {
+		v.dir(fmt.Sprintf("etcd-certs-%d", i), d, true)
+	}
+}
+
+func (p PodParams) controllerManager() *corev1.Pod {
+	c := p.Node.Cluster
+	conf := "/etc/kubernetes/controller-manager.conf"
+	args := map[string]string{
+		"authentication-kubeconfig":        conf,
+		"authorization-kubeconfig":         conf,
+		"bind-address":                     "127.0.0.1",
+		"client-ca-file":                   p.pki("ca.crt"),
+		"cluster-signing-cert-file":        p.pki("ca.crt"),
+		"cluster-signing-key-file":         p.pki("ca.key"),
+		"controllers":                      "*,bootstrapsigner,tokencleaner",
+		"kubeconfig":                       conf,
+		"leader-elect":                     "true",
+		"requestheader-client-ca-file":     p.pki("front-proxy-ca.crt"),
+		"root-ca-file":                     p.pki("ca.crt"),
+		"service-account-private-key-file": p.pki("sa.key"),
+		"use-service-account-credentials":  "true",
+	}
+	if p.Release.Has(images.FactInsecurePort) {
+		args["port"] = "0"
+	}
+	if p.ExternalCA { // the signing controller cannot work without a key
+		args["cluster-signing-cert-file"], args["cluster-signing-key-file"] = "", ""
+	}
+	if c.ClusterName != "" {
+		args["cluster-name"] = c.ClusterName
+	}
+	p.podSubnet(args)
+	p.featureGates(args)
+
+	vols := volumes{}
+	vols.dir("k8s-certs", c.CertificatesDir, true)
+	p.caCerts(vols)
+	vols.file("kubeconfig", conf)
+	flex := "/usr/libexec/kubernetes/kubelet-plugins/volume/exec"
+	if dir, ok := c.ControllerManager.ExtraArgs["flex-volume-plugin-dir"]; ok {
+		flex = dir
+	}
+	vols.dir("flexvolume-dir", flex, false)
+	vols.extra(c.ControllerManager.ExtraVolumes)
+	return p.local(ControllerManager, "200m", 10257, args, c.ControllerManager, vols)
+}
+
+func (p PodParams) scheduler() *corev1.Pod {
+	conf := "/etc/kubernetes/scheduler.conf"
+	args := map[string]string{
+		"authentication-kubeconfig": conf,
+		"authorization-kubeconfig":  conf,
+		"bind-address":              "127.0.0.1",
+		"kubeconfig":                conf,
+		"leader-elect":              "true",
+	}
+	if p.Release.Has(images.FactInsecurePort) {
+		args["port"] = "0"
+	}
+	p.featureGates(args)
+	vols := volumes{}
+	vols.file("kubeconfig", conf)
+	vols.extra(p.Node.Cluster.Scheduler.ExtraVolumes)
+	return p.local(Scheduler, "100m", 10259, args, p.Node.Cluster.Scheduler, vols)
+}
+
+// local is a component that serves its health on loopback.
+func (p PodParams) local(name, cpu string, port int, args map[string]string, c config.ControlPlaneComponent, vols volumes) *corev1.Pod {
+	host := "127.0.0.1"
+	if bind, ok := c.ExtraArgs["bind-address"]; ok {
+		host = probeAddress(bind)
+	}
+	health := secure(host, "/healthz", port)
+	return component(corev1.Container{
+		Name:          name,
+		Image:         p.Release.KubernetesImage(name, p.listConfig()),
+		Command:       append([]string{name}, arguments(args, c.ExtraArgs)...),
+		LivenessProbe: health.liveness(),
+		StartupProbe:  health.startup(p.Node),
+		Resources:     requests(cpu),
+	}, vols, nil)
+}
+
+// featureGates passes the dual-stack gate on where the user set it.
+func (p PodParams) featureGates(args map[string]string) {
+	if on, set := p.Node.Cluster.FeatureGates[dualStack]; set {
+		args["feature-gates"] = fmt.Sprintf("%s=%t", dualStack, on)
+	}
+}

@@ -1,0 +1,90 @@
+package templates
+
+import (
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/kbuild/kbuild/images"
+)
+
+// etcd's ports, as kubeadm uses them.
+const (
+	etcdClientPort  = 2379
+	etcdPeerPort    = 2380
+	etcdMetricsPort = 2381
+)
+
+// EtcdPod is the first member of a cluster's local etcd.
+func EtcdPod(p PodParams) *corev1.Pod {
+	local := p.Node.Cluster.Etcd.Local
+	name, addr := p.Node.Init.NodeRegistration.Name, p.Node.Init.LocalAPIEndpoint.AdvertiseAddress
+	client := "https://" + hostPort(addr, etcdClientPort)
+	peer := "https://" + hostPort(addr, etcdPeerPort)
+	args := map[string]string{
+		"advertise-client-urls":       client,
+		"cert-file":                   p.pki("etcd/server.crt"),
+		"client-cert-auth":            "true",
+		"data-dir":                    local.DataDir,
+		"initial-advertise-peer-urls": peer,
+		"initial-cluster":             name + "=" + peer,
+		"key-file":                    p.pki("etcd/server.key"),
+		"listen-client-urls":          "https://" + hostPort(p.localhost(), etcdClientPort) + "," + client,
+		"listen-metrics-urls":         "http://" + hostPort(p.localhost(), etcdMetricsPort),
+		"listen-peer-urls":            peer,
+		"name":                        name,
+		"peer-cert-file":              p.pki("etcd/peer.crt"),
+		"peer-client-cert-auth":       "true",
+		"peer-key-file":               p.pki("etcd/peer.key"),
+		"peer-trusted-ca-file":        p.pki("etcd/ca.crt"),
+		"snapshot-count":              "10000",
+		"trusted-ca-file":             p.pki("etcd/ca.crt"),
+	}
+	vols := volumes{}
+	vols.dir("etcd-data", local.DataDir, false)
+	vols.dir("etcd-certs", p.pki("etcd"), false)
+	health := p.etcdHealth()
+	c := corev1.Container{
+		Name:          Etcd,
+		Image:         p.Release.EtcdImage(p.listConfig()),
+		Command:       append([]string{"etcd"}, arguments(args, local.ExtraArgs)...),
+		LivenessProbe: health.liveness(),
+		StartupProbe:  health.startup(p.Node),
+	}
+	if p.Release.Has(images.FactEtcdRequests) {
+		c.Resources = requests("100m")
+		c.Resources.Requests[corev1.ResourceMemory] = resource.MustParse("100Mi")
+	}
+	return component(c, vols, map[string]string{"kubeadm.kubernetes.io/etcd.advertise-client-urls": client})
+}
+
+// etcdHealth is where etcd serves its health: at the first of the user's
+// listen-metrics-urls, or where kubeadm has it.
+func (p PodParams) etcdHealth() endpoint {
+	e := endpoint{p.localhost(), "/health", etcdMetricsPort, corev1.URISchemeHTTP}
+	arg, ok := p.Node.Cluster.Etcd.Local.ExtraArgs["listen-metrics-urls"]
+	if !ok {
+		return e
+	}
+	first, _, _ := strings.Cut(arg, ",")
+	u, err := url.Parse(first)
+	if err != nil {
+		return e
+	}
+	if u.Scheme == "https" {
+		e.scheme = corev1.URISchemeHTTPS
+	}
+	if h := u.Hostname(); h != "" {
+		e.host = h
+	}
+	if _, port, err := net.SplitHostPort(u.Host); err == nil {
+		if n, err := strconv.Atoi(port); err == nil && n > 0 && n < 1<<16 {
+			e.port = n
+		}
+	}
+	return e
+}

@@ -1,0 +1,187 @@
+package templates
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math"
+	"net"
+	"path"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/images"
+)
+
+// PodParams is what the static pods of a control plane depend on.
+type PodParams struct {
+	Node    *config.Node
+	Release images.Release
+	// Exists says whether a path is there on the node: directories of CA
+	// certificates are mounted only where they are.
+	Exists func(name string) bool
+	// ExternalCA: the cluster's authority has no key on the node.
+	ExternalCA bool
+}
+
+// Names of the static pods, which are also the names of their manifests.
+const (
+	Etcd              = "etcd"
+	APIServer         = "kube-apiserver"
+	ControllerManager = "kube-controller-manager"
+	Scheduler         = "kube-scheduler"
+)
+
+// ControlPlanePods are the pods of the control plane but etcd, in the order in
+// which they are written.
+func ControlPlanePods(p PodParams) []*corev1.Pod {
+	return []*corev1.Pod{p.apiServer(), p.controllerManager(), p.scheduler()}
+}
+
+// listConfig is what the names of images depend on.
+func (p PodParams) listConfig() images.ListConfig {
+	c := p.Node.Cluster
+	l := images.ListConfig{KubernetesVersion: c.KubernetesVersion, ImageRepository: c.ImageRepository, HyperKube: c.UseHyperKubeImage}
+	if e := c.Etcd.Local; e != nil {
+		l.EtcdRepository, l.EtcdTag = e.ImageRepository, e.ImageTag
+	}
+	return l
+}
+
+func (p PodParams) pki(name string) string {
+	return path.Join(p.Node.Cluster.CertificatesDir, name)
+}
+
+// localhost is the loopback address of the family that the node advertises.
+func (p PodParams) localhost() string {
+	if ip := net.ParseIP(p.Node.Init.LocalAPIEndpoint.AdvertiseAddress); ip != nil && ip.To4() == nil {
+		return "::1"
+	}
+	return "127.0.0.1"
+}
+
+// arguments are the flags of a component, sorted; extra ones take the place of
+// defaults.
+func arguments(defaults, extra map[string]string) []string {
+	all := maps.Clone(defaults)
+	maps.Copy(all, extra)
+	var args []string
+	for _, k := range slices.Sorted(maps.Keys(all)) {
+		args = append(args, "--"+k+"="+all[k])
+	}
+	return args
+}
+
+// component makes a static pod of one container.
+func component(c corev1.Container, vols volumes, annotations map[string]string) *corev1.Pod {
+	c.ImagePullPolicy = corev1.PullIfNotPresent
+	pod := &corev1.Pod{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: c.Name, Namespace: metav1.NamespaceSystem,
+			Labels:      map[string]string{"component": c.Name, "tier": "control-plane"},
+			Annotations: annotations,
+		},
+		Spec: corev1.PodSpec{PriorityClassName: "system-node-critical", HostNetwork: true},
+	}
+	for _, v := range vols.sorted() {
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: v.name, MountPath: v.mount, ReadOnly: v.readOnly})
+		kind := v.kind
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: v.name, VolumeSource: corev1.VolumeSource{
+			HostPath: &corev1.HostPathVolumeSource{Path: v.host, Type: &kind},
+		}})
+	}
+	pod.Spec.Containers = []corev1.Container{c}
+	return pod
+}
+
+func requests(cpu string) corev1.ResourceRequirements {
+	return corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu)}}
+}
+
+// volume is a path of the host in the pod.
+type volume struct {
+	name, host, mount string
+	readOnly          bool
+	kind              corev1.HostPathType
+}
+
+// volumes are by name; a user's extra volume takes the place of ours.
+type volumes map[string]volume
+
+func (v volumes) dir(name, path string, readOnly bool) {
+	v[name] = volume{name, path, path, readOnly, corev1.HostPathDirectoryOrCreate}
+}
+
+func (v volumes) file(name, path string) {
+	v[name] = volume{name, path, path, true, corev1.HostPathFileOrCreate}
+}
+
+func (v volumes) extra(ms []config.HostPathMount) {
+	for _, m := range ms {
+		v[m.Name] = volume{m.Name, m.HostPath, m.MountPath, m.ReadOnly, m.PathType}
+	}
+}
+
+func (v volumes) sorted() []volume {
+	return slices.SortedFunc(maps.Values(v), func(a, b volume) int { return cmp.Compare(a.name, b.name) })
+}
+
+// caCertDirs are where distributions keep what the links in /etc/ssl/certs
+// lead to.
+var caCertDirs = [...]string{"/etc/pki", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/etc/ca-certificates"}
+
+// caCerts mounts the host's CA certificates.
+func (p PodParams) caCerts(v volumes) {
+	v.dir("ca-certs", "/etc/ssl/certs", true)
+	for _, d := range caCertDirs {
+		if p.Exists(d) {
+			v.dir(strings.ReplaceAll(strings.TrimPrefix(d, "/"), "/", "-"), d, true)
+		}
+	}
+}
+
+// probeAddress is an address that can be probed: none for the unspecified
+// ones, which stands for the pod's own.
+func probeAddress(bind string) string {
+	if bind == "0.0.0.0" || bind == "::" {
+		return ""
+	}
+	return bind
+}
+
+// endpoint is what the kubelet probes.
+type endpoint struct {
+	host, path string
+	port       int
+	scheme     corev1.URIScheme
+}
+
+func (e endpoint) probe(delay, failures, period int32) *corev1.Probe {
+	return &corev1.Probe{
+		ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
+			Host: e.host, Path: e.path, Port: intstr.FromInt32(int32(e.port)), Scheme: e.scheme,
+		}},
+		InitialDelaySeconds: delay, TimeoutSeconds: 15, FailureThreshold: failures, PeriodSeconds: period,
+	}
+}
+
+func (e endpoint) liveness() *corev1.Probe  { return e.probe(10, 8, 10) }
+func (e endpoint) readiness() *corev1.Probe { return e.probe(0, 3, 1) }
+
+// startup allows as much time as the user allows the control plane.
+func (e endpoint) startup(n *config.Node) *corev1.Probe {
+	seconds := 240.0 // kubeadm's default, 4 minutes
+	if t := n.Cluster.APIServer.TimeoutForControlPlane; t != nil {
+		seconds = t.Duration.Seconds()
+	}
+	return e.probe(10, int32(math.Ceil(seconds/10)), 10)
+}
+
+func hostPort(host string, port int) string { return net.JoinHostPort(host, fmt.Sprint(port)) }
