@@ -85,6 +85,9 @@ const (
 	// FactDNSFirst: kubeadm lists the DNS image before pause and etcd, not
 	// after them.
 	FactDNSFirst Fact = "dns-first"
+	// FactMemCheck: kubeadm's preflight wants 1700 MB of memory for a control
+	// plane.
+	FactMemCheck Fact = "mem-check"
 )
 
 // Has says whether a yes-or-no fact holds for the release.

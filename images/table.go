@@ -72,7 +72,7 @@ func table() []row {
 				r.Taint = master
 				r.ClusterStatus = true
 				r.CRI = "v1alpha2"
-				r.Facts = facts(FactInsecurePort, FactServiceAccountIssuer, FactEtcdRequests, FactHyperKube)
+				r.Facts = facts(FactInsecurePort, FactServiceAccountIssuer, FactEtcdRequests, FactHyperKube, FactMemCheck)
 			}},
 		{minor: 37, newest: 2, registry: newRegistry,
 			etcd:    always(map[int]string{36: "3.7.0-0"}),
@@ -84,7 +84,7 @@ func table() []row {
 				r.Taint = controlPlane
 				r.SuperAdminConf = true
 				r.CRI = "v1"
-				r.Facts = facts(FactServiceAccountIssuer, FactEtcdRequests, FactProbePort, FactDNSFirst)
+				r.Facts = facts(FactServiceAccountIssuer, FactEtcdRequests, FactProbePort, FactDNSFirst, FactMemCheck)
 			}},
 	}
 }

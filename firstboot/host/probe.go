@@ -21,6 +21,9 @@ type Probe struct {
 	// Free says whether a TCP port of all addresses can be listened on: nil if
 	// so, else an error that says why not.
 	Free func(port int) error
+	// Space returns the free bytes of the file system that holds a path of the
+	// process.
+	Space func(path string) (uint64, error)
 	// LookupHost returns the addresses of a name, as the system resolves it.
 	LookupHost func(ctx context.Context, name string) ([]string, error)
 }
@@ -41,6 +44,7 @@ func LocalProbe() Probe {
 		Kernel:     kernel,
 		Links:      links,
 		Free:       free,
+		Space:      space,
 		LookupHost: net.DefaultResolver.LookupHost,
 	}
 }
@@ -84,4 +88,12 @@ func free(port int) error {
 		return fmt.Errorf("cannot listen on port %d: %w", port, err)
 	}
 	return l.Close()
+}
+
+func space(path string) (uint64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return 0, fmt.Errorf("cannot ask for the free space of %s: %w", path, err)
+	}
+	return st.Bavail * uint64(st.Bsize), nil
 }

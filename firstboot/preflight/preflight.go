@@ -1,0 +1,117 @@
+// Package preflight looks whether a machine can become a control plane before
+// anything is changed on it.
+//
+// The checks are those of kubeadm init (cmd/kubeadm/app/preflight), under
+// kubeadm's names, so that ignorePreflightErrors means what it means there. An
+// immutable image has no need of some, and a few are our own:
+//
+//	kubeadm's check             here
+//	CRI                         asks the runtime over its socket, as crictl is not in the image
+//	FileExisting-crictl         left out: kbuild speaks CRI itself
+//	FileExisting-ebtables, -tc  left out: they only warn, and kubelet and CNI plugins of these versions use neither
+//	KubernetesVersion           left out: kbuild and the image's Kubernetes are one build
+//	Service-Kubelet             left out: kbuild-firstboot starts the kubelet itself, the unit is not enabled on purpose
+//	Service-Docker, IsDockerSystemdCheck  left out: there is no Docker
+//	ImagePull                   every image must be in the image's own store
+//	SystemVerification          asks the running kernel for cgroups and namespaces instead of its build configuration
+//	KubeletVersion              must be the image's version exactly, not only within the skew
+//	ExternalEtcdVersion         asks each member once; the runner asks again
+//	VarSpace, IPVS, BootTime    our own
+package preflight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/images"
+)
+
+// Machine is what is looked at.
+type Machine struct {
+	Host  *host.Host
+	Baked images.Baked
+	Node  *config.Node
+	// Proxy tells which proxy a request would go through;
+	// http.ProxyFromEnvironment, but for tests.
+	Proxy func(*http.Request) (*url.URL, error)
+}
+
+// Check is one check.
+type Check struct {
+	Name string // kubeadm's name of it
+	run  func(ctx context.Context, f *Findings)
+}
+
+// Finding is something that a check found.
+type Finding struct {
+	Check  string
+	What   string
+	Remedy string
+}
+
+func (f Finding) String() string {
+	s := f.Check + ": " + f.What
+	if f.Remedy != "" {
+		s += "; " + f.Remedy
+	}
+	return s
+}
+
+// Findings is what checks found.
+type Findings struct {
+	check    string
+	Warnings []Finding
+	Errors   []Finding
+}
+
+func (f *Findings) warn(remedy, format string, args ...any) {
+	f.Warnings = append(f.Warnings, Finding{f.check, fmt.Sprintf(format, args...), remedy})
+}
+
+func (f *Findings) fail(remedy, format string, args ...any) {
+	f.Errors = append(f.Errors, Finding{f.check, fmt.Sprintf(format, args...), remedy})
+}
+
+// Err is nil if no check failed.
+func (f Findings) Err() error {
+	if len(f.Errors) == 0 {
+		return nil
+	}
+	lines := make([]string, len(f.Errors))
+	for i, e := range f.Errors {
+		lines[i] = e.String()
+	}
+	return errors.New("this machine cannot become a control plane as it is:\n" + strings.Join(lines, "\n") +
+		"\nignorePreflightErrors in user-data makes a check's errors warnings, by its name")
+}
+
+// Run runs the checks side by side and returns what they found, in the order
+// of the checks. The errors of checks named in ignore, in whatever case, are
+// warnings.
+func Run(ctx context.Context, checks []Check, ignore []string) Findings {
+	found := make([]Findings, len(checks))
+	var wg sync.WaitGroup
+	for i, c := range checks {
+		found[i].check = c.Name
+		wg.Go(func() { c.run(ctx, &found[i]) })
+	}
+	wg.Wait()
+	var all Findings
+	for i, c := range checks {
+		f := found[i]
+		if slices.ContainsFunc(ignore, func(n string) bool { return strings.EqualFold(n, c.Name) }) {
+			f.Warnings, f.Errors = append(f.Warnings, f.Errors...), nil
+		}
+		all.Warnings = append(all.Warnings, f.Warnings...)
+		all.Errors = append(all.Errors, f.Errors...)
+	}
+	return all
+}
