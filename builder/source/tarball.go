@@ -13,6 +13,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -138,6 +139,14 @@ func putSaved(dir, raw string, s saved) (v1.Descriptor, error) {
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
+	hash, size, err := v1.SHA256(bytes.NewReader(text))
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	// The config is named by its digest: "sha256:HEX", "HEX.json", "blobs/sha256/HEX".
+	if id := regexp.MustCompile(`[0-9a-f]{64}`).FindString(s.Config); id != "" && id != hash.Hex {
+		return v1.Descriptor{}, fmt.Errorf("config %s is damaged: its content has digest %s", s.Config, hash.Hex)
+	}
 	config, err := v1.ParseConfigFile(bytes.NewReader(text))
 	if err != nil {
 		return v1.Descriptor{}, fmt.Errorf("cannot read the config %s: %w", s.Config, err)
@@ -168,10 +177,6 @@ func putSaved(dir, raw string, s saved) (v1.Descriptor, error) {
 			return v1.Descriptor{}, fmt.Errorf("layer %s is damaged: its content has digest %s instead of %s", name, id, config.RootFS.DiffIDs[i])
 		}
 		m.Layers = append(m.Layers, d)
-	}
-	hash, size, err := v1.SHA256(bytes.NewReader(text))
-	if err != nil {
-		return v1.Descriptor{}, err
 	}
 	m.Config = v1.Descriptor{MediaType: types.OCIConfigJSON, Digest: hash, Size: size}
 	if err := writeFile(blobPath(dir, hash), text, 0o644); err != nil {
