@@ -61,14 +61,8 @@ func clusterRun(t testing.TB, s *apitest.Server, userdata string) *Run {
 		t.Fatal(err)
 	}
 	node.Init.UploadCerts = true
-	dir := t.TempDir()
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { root.Close() })
-	now := time.Now().Truncate(time.Second)
-	r := &Run{Baked: baked, Node: node, Host: &host.Host{Root: root, Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler)}}
+	r := &Run{Baked: baked, Node: node, Host: testHost(t)}
+	dir := r.Host.Path("/")
 	files := map[string]string{
 		"etc/kubernetes/admin.conf":                     string(s.AdminConf),
 		"usr/share/kbuild/manifests/10-namespace.yaml":  "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n",
@@ -91,6 +85,18 @@ func clusterRun(t testing.TB, s *apitest.Server, userdata string) *Run {
 		}
 	}
 	return r
+}
+
+// testHost is a machine with an empty disk and a stopped clock.
+func testHost(t testing.TB) *host.Host {
+	t.Helper()
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close() })
+	now := time.Now().Truncate(time.Second)
+	return &host.Host{Root: root, Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler)}
 }
 
 // registerNode does what the kubelet and the API server do before the steps.
