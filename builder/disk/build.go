@@ -189,7 +189,8 @@ func (b *builder) makeInitrd(ctx context.Context) error {
 		return err
 	}
 	// Single-threaded, because zstd's output depends on whether it splits.
-	return b.run(ctx, "zstd", "--quiet", "--rm", "--single-thread", "-15", "/tmp/work/initrd.cpio", "-o", "/tmp/work/initrd.zst")
+	// Level 9 of 28 MB: 10.8 MB in half a second; 19 takes 15 s for 1.1 MB less.
+	return b.run(ctx, "zstd", "--quiet", "--rm", "--single-thread", "-9", "/tmp/work/initrd.cpio", "-o", "/tmp/work/initrd.zst")
 }
 
 func (b *builder) file(name string) string { return filepath.Join(b.work, name) }
