@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"strings"
@@ -63,13 +62,14 @@ func (e *commandError) Error() string {
 
 func (e *commandError) Unwrap() error { return e.Err }
 
-// runCommand runs a command and returns its standard output. When ctx ends, the
+// runCommand runs a command and returns its standard output, also of one that
+// failed. When ctx ends, the
 // command and everything that it started are killed.
 func runCommand(ctx context.Context, dir string, env []string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	var stdout, all bytes.Buffer
+	var stdout, stderr bytes.Buffer
 	cmd.Dir, cmd.Env = dir, append(env, "PWD="+dir)
-	cmd.Stdout, cmd.Stderr = &stdout, &all
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
@@ -81,7 +81,7 @@ func runCommand(ctx context.Context, dir string, env []string, args ...string) (
 		return nil, fmt.Errorf("cannot compile: %w: install Go (%s or newer) or use another --source", err, runtime.Version())
 	}
 	if err != nil {
-		return nil, &commandError{Dir: dir, Args: args, Output: all.String() + stdout.String(), Err: err}
+		return stdout.Bytes(), &commandError{Dir: dir, Args: args, Output: stderr.String() + stdout.String(), Err: err}
 	}
 	return stdout.Bytes(), nil
 }
@@ -102,15 +102,15 @@ func download(ctx context.Context, path, version, sum string) (module, error) {
 	}
 	defer os.RemoveAll(dir)
 	out, err := runCommand(ctx, dir, goEnv(runtime.GOARCH), "go", "mod", "download", "-json", path+"@"+version)
-	if err != nil {
-		return module{}, fmt.Errorf("cannot download module %s@%s: %w", path, version, err)
-	}
 	var m module
-	if err := json.Unmarshal(out, &m); err != nil {
-		return m, fmt.Errorf("cannot read what go mod download says of %s@%s: %w", path, version, err)
-	}
-	if m.Error != "" {
-		return m, fmt.Errorf("cannot download module %s@%s: %s", path, version, m.Error)
+	bad := json.Unmarshal(out, &m)
+	switch {
+	case m.Error != "" && ctx.Err() == nil:
+		return m, fmt.Errorf("cannot download module %s@%s: %s: is the module proxy within reach (go env GOPROXY)? a directory laid out by hand (--source dir:PATH) needs none", path, version, m.Error)
+	case err != nil:
+		return m, fmt.Errorf("cannot download module %s@%s: %w", path, version, err)
+	case bad != nil:
+		return m, fmt.Errorf("cannot read what go mod download says of %s@%s: %w", path, version, bad)
 	}
 	if sum != "" && m.Sum != sum {
 		return m, fmt.Errorf("module %s@%s has sum %s, the lock says %s: empty the module cache (go clean -modcache); if it stays, do not trust the module proxy", path, version, m.Sum, sum)
@@ -124,13 +124,4 @@ func lastLines(s string, n int) string {
 		lines = append([]string{"…"}, lines[len(lines)-n:]...)
 	}
 	return strings.Join(lines, "\n")
-}
-
-// moduleCache is the directory of Go's module cache.
-func moduleCache(ctx context.Context) (string, error) {
-	out, err := runCommand(ctx, os.TempDir(), goEnv(runtime.GOARCH), "go", "env", "GOMODCACHE")
-	if err != nil {
-		return "", err
-	}
-	return filepath.Clean(strings.TrimSpace(string(out))), nil
 }

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"embed"
 	"fmt"
 	"runtime"
@@ -46,6 +47,12 @@ func kubeRecipes() map[int]kubeRecipe {
 
 // kubeBuild is the build module of a Kubernetes version: the multi-call file
 // "kube" that is every component but kubeadm.
+//
+// One file for all is smallest on disk (138 MB instead of 375 MB for the five
+// of v1.19.12) and in memory: each process has some MB more of its own (the
+// scheduler 8, kube-proxy 8), but all map the same pages of the same file. A
+// control plane with kube-proxy took 425 MB (proportional set sizes) instead
+// of 528 MB.
 func kubeBuild(r images.Release, epoch time.Time) (build, error) {
 	recipe, ok := kubeRecipes()[r.Minor()]
 	if !ok {
@@ -82,9 +89,7 @@ func kubeBuild(r images.Release, epoch time.Time) (build, error) {
 		b.Set[pkg+".gitMinor"] = v[1]
 		b.Set[pkg+".gitTreeState"] = "clean"
 		// No commit is known: the module's sum says which source it is.
-		if sum := b.sum(); sum != "" {
-			b.Set[pkg+".gitCommit"] = sum
-		}
+		b.Set[pkg+".gitCommit"] = cmp.Or(b.sum(), "unknown")
 		b.Set[pkg+".buildDate"] = epoch.UTC().Format(time.RFC3339)
 	}
 	return b, nil

@@ -1,6 +1,15 @@
 // Package source says where the components of a node image come from:
 // compiled from Go modules, downloaded as official releases, or laid out by
 // hand in a directory.
+//
+// What always holds: Resolve is a pure function of its input (of the
+// directory's content, for one laid out by hand), and Fetch gives exactly what
+// Resolve named. What was fetched lies in a store of entries, each named by
+// what it was made from; an entry is whole or not there, and one whose bytes
+// changed is made again. Everything that is compiled or assembled is a
+// function of committed pins, our own sources, the Go toolchain, the epoch and
+// the Debian tree, to the byte. All sources hand over the same: programs for
+// the host, and an OCI layout of every image.
 package source
 
 import (
