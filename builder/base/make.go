@@ -41,7 +41,7 @@ chroot "$1" dpkg-query -W -f='${db:Status-Abbrev} ${Package}:${Architecture}=${V
 
 // makeTree runs mmdebstrap and puts the result into the cache.
 func makeTree(ctx context.Context, c Config, r recipe, dir string) (Tree, error) {
-	if err := checkHost(dir, r); err != nil {
+	if err := checkHost(dir, r, lookPath); err != nil {
 		return Tree{}, err
 	}
 	sweep(dir, r)
@@ -162,6 +162,9 @@ func runMmdebstrap(ctx context.Context, r recipe, root string, file map[string]s
 	for name, value := range file {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
+	if path, err := lookPath("mmdebstrap"); err == nil {
+		cmd.Path, cmd.Err = path, nil
+	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = io.Discard, &out
 	stopNicely(cmd)
@@ -206,8 +209,8 @@ func explain(err error, out string) error {
 }
 
 // checkHost finds out before a minute has passed what cannot work.
-func checkHost(dir string, r recipe) error {
-	if _, err := lookPath("mmdebstrap"); err != nil {
+func checkHost(dir string, r recipe, look func(string) (string, error)) error {
+	if _, err := look("mmdebstrap"); err != nil {
 		return errors.New("mmdebstrap is not installed; run: apt-get install mmdebstrap")
 	}
 	if os.Geteuid() != 0 {
