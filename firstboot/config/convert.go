@@ -185,7 +185,7 @@ func (c *converter) scalar(n *yaml.Node, typ, path string) (any, bool) {
 	case "int", "int32", "int64", "uint32", "uint64", "byte":
 		var i int64
 		if tag != "!!int" || n.Decode(&i) != nil || !fits(i, typ) {
-			return bad("a whole number ("+typ+")", "write it as digits, without quotes")
+			return bad("a whole number that fits "+typ, "write it as digits, without quotes")
 		}
 		return i, true
 	case "float32", "float64":
@@ -227,8 +227,12 @@ func (c *converter) scalar(n *yaml.Node, typ, path string) (any, bool) {
 // kubeadm reads, takes for a boolean.
 func (c *converter) text(n *yaml.Node, tag, path string) (any, bool) {
 	word := []string{"y", "n", "yes", "no", "on", "off"}
-	if tag != "!!str" && tag != "!!timestamp" || n.Style == 0 && slices.Contains(word, strings.ToLower(n.Value)) {
+	switch {
+	case tag != "!!str" && tag != "!!timestamp":
 		c.problem(n, path, "it must be text, not "+describe(n), "put it in quotes")
+		return nil, false
+	case n.Style == 0 && slices.Contains(word, strings.ToLower(n.Value)):
+		c.problem(n, path, "it must be text, not a word that YAML takes for true or false", "put it in quotes")
 		return nil, false
 	}
 	return n.Value, true

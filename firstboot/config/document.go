@@ -31,7 +31,7 @@ type object struct {
 	kind  string
 	api   string
 	value map[string]any // JSON-like: map[string]any, []any, string, bool, int64, float64
-	lines map[string]pos // where each field and list element is
+	lines map[string]pos // where each field and list element is; "" is the object itself
 }
 
 type pos struct{ line, column int }
@@ -114,7 +114,7 @@ func readObject(s *schema.Schema, d Document, n *yaml.Node, probs *Problems) (ob
 		at(n, "", "a document must be a mapping with apiVersion and kind", "begin it with `apiVersion: kbuild.dev/v1alpha1` and `kind: NodeMetadata`, or with kubeadm's kinds")
 		return object{}, false
 	}
-	o := object{doc: d, lines: map[string]pos{}}
+	o := object{doc: d, lines: map[string]pos{"": {n.Line, n.Column}}}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		switch n.Content[i].Value {
 		case "apiVersion":

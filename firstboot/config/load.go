@@ -100,6 +100,9 @@ func (l *layers) lay(objs []object) {
 		prefix := prefixes()[o.kind]
 		own[prefix] = o.value
 		for p, at := range o.lines {
+			if p == "" {
+				continue
+			}
 			where[prefix+"."+p] = fmt.Sprintf("%s, line %d", o.doc.Source, at.line)
 		}
 	}

@@ -73,7 +73,7 @@ func (p Problems) err() error {
 var (
 	// secretName matches lines that are likely to hold a secret: their
 	// excerpt stops at the colon.
-	secretName = regexp.MustCompile(`(?i)(tok|key|secret|pass|cred)`)
+	secretName = regexp.MustCompile(`(?i)(token|secret|passw|credential|certificatekey)`)
 	// secretText matches bootstrap tokens and long hexadecimal or base64.
 	secretText = regexp.MustCompile(`[A-Za-z0-9]{6}\.[A-Za-z0-9]{16}|[A-Za-z0-9+/=]{32,}`)
 )

@@ -1,6 +1,3 @@
-// Package config holds the kinds that a node reads: kubeadm's own kinds and
-// the short NodeMetadata. Reading is strict, then what is missing is
-// defaulted, then the whole is validated; Node is the outcome.
 package config
 
 import (
