@@ -86,7 +86,7 @@ func (m *modules) Resolve(_ context.Context, w Want) ([]Component, error) {
 	if w.CNI == "flannel" {
 		cs = append(cs, part("cni/flannel", "cniflannel", ""), part("flanneld", "flannel", r.Flannel))
 	}
-	more, err := fullNames(w.Images)
+	more, err := beyond(w)
 	return append(cs, pulled(more)...), err
 }
 
@@ -117,7 +117,11 @@ func (m *modules) Fetch(ctx context.Context, w Want, log Progress) (Output, erro
 	if err != nil {
 		return Output{}, err
 	}
-	more, err := m.config.pull(ctx, m.store, w.Images, w.Arch, log)
+	refs, err := beyond(w)
+	if err != nil {
+		return Output{}, err
+	}
+	more, err := m.config.pull(ctx, m.store, refs, w.Arch, log)
 	if err != nil {
 		return Output{}, err
 	}

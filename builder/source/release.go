@@ -82,6 +82,17 @@ func wanted(w Want) ([]string, error) {
 	return fullNames(append(refs, w.Images...))
 }
 
+// beyond are the images of w that are not the release's own.
+func beyond(w Want) ([]string, error) {
+	more, err := fullNames(w.Images)
+	if err != nil {
+		return nil, err
+	}
+	w.Images = nil
+	own, err := wanted(w)
+	return slices.DeleteFunc(more, func(ref string) bool { return slices.Contains(own, ref) }), err
+}
+
 // Resolve names what will be downloaded. Digests stay empty: only the
 // checksum files tell them.
 func (o *officials) Resolve(_ context.Context, w Want) ([]Component, error) {
