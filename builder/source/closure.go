@@ -4,6 +4,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -120,15 +121,19 @@ func (c closure) add(name string) error {
 
 // wants are the interpreter and the libraries of an ELF file; none of others.
 func (c closure) wants(at string) ([]string, error) {
-	f, err := elf.Open(at)
+	in, err := os.Open(at)
 	if err != nil {
-		var format *elf.FormatError
-		if errors.As(err, &format) {
-			return nil, nil
-		}
 		return nil, err
 	}
-	defer f.Close()
+	defer in.Close()
+	magic := make([]byte, len(elf.ELFMAG))
+	if n, _ := io.ReadFull(in, magic); string(magic[:n]) != elf.ELFMAG {
+		return nil, nil
+	}
+	f, err := elf.NewFile(in)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", at, err)
+	}
 	var wants []string
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
