@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/kbuild/kbuild/builder/base"
@@ -119,12 +122,8 @@ func (p *Plan) assemble(ctx context.Context, dir string, osTree base.Tree, out s
 	fb := t.entries["/usr/bin/kbuild-firstboot"]
 	fb.file = env.Firstboot
 	t.entries["/usr/bin/kbuild-firstboot"] = fb
-	for name, file := range out.Binaries {
-		if dir, plugin := filepath.Split(name); dir == "cni/" {
-			if err := t.place("/usr/lib/kbuild/cni/"+plugin, entry{owner: "cni plugins", mode: 0o755, file: file}); err != nil {
-				return nil, err
-			}
-		}
+	if err := placePlugins(t, out.Binaries); err != nil {
+		return nil, err
 	}
 	if err := t.write(dir); err != nil {
 		return nil, err
@@ -143,6 +142,24 @@ func (p *Plan) assemble(ctx context.Context, dir string, osTree base.Tree, out s
 	}
 	env.Log("%d images baked, %d MB stored once instead of again", len(baked), saved>>20)
 	return baked, nil
+}
+
+// placePlugins bakes the CNI plugins, and has tmpfiles link each into the
+// directory of the node that pod networks add their own to.
+func placePlugins(t *tree, binaries map[string]string) error {
+	links := "# Baked CNI plugins, where the runtime and pod networks look for them.\n"
+	for _, name := range slices.Sorted(maps.Keys(binaries)) {
+		plugin, ok := strings.CutPrefix(name, "cni/")
+		if !ok {
+			continue
+		}
+		baked := "/usr/lib/kbuild/cni/" + plugin
+		if err := t.place(baked, entry{owner: "cni plugins", mode: 0o755, file: binaries[name]}); err != nil {
+			return err
+		}
+		links += "L+ /var/lib/kbuild/opt-cni/bin/" + plugin + " - - - - " + baked + "\n"
+	}
+	return t.place("/usr/lib/tmpfiles.d/kbuild-plugins.conf", entry{owner: "cni plugins", mode: 0o644, data: []byte(links)})
 }
 
 // sameImages refuses an image whose store is not what the Plan said.

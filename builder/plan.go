@@ -175,7 +175,6 @@ func (p *Plan) tree(out *source.Output) (*tree, error) {
 	}
 	files := map[string][]byte{
 		images.BakedFile: append(baked, '\n'),
-		"/etc/containerd/conf.d/kbuild-pause.toml": pauseConfig(p.pause()),
 	}
 	if p.config != nil {
 		files[images.BakedConfig] = p.config
@@ -205,20 +204,6 @@ func (p *Plan) tree(out *source.Output) (*tree, error) {
 		}
 	}
 	return t, t.place("/usr/bin/kbuild-firstboot", entry{owner: "kbuild-firstboot", mode: 0o755})
-}
-
-// pause is the sandbox image that kubelet and containerd must agree on.
-func (p *Plan) pause() string {
-	registry := p.want.Registry
-	if registry == "" {
-		registry = p.Release.Registry
-	}
-	return p.Release.Pause.Ref(registry)
-}
-
-// pauseConfig is the containerd configuration that names the sandbox image.
-func pauseConfig(ref string) []byte {
-	return fmt.Appendf(nil, "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\n  sandbox_image = %q\n", ref)
 }
 
 func outputs(s Spec) []string {

@@ -17,12 +17,19 @@ import (
 // where kubeadm has the phase.
 type Step struct {
 	Name string
+	// Needs names the earlier steps that must hold before this one may start;
+	// steps that do not need each other run side by side. Nil means all of the
+	// steps before it in the list.
+	Needs []string
 	// Done says whether it is so already. It changes nothing.
 	Done func(ctx context.Context, r *Run) (bool, error)
 	// Do makes it so. Afterwards Done must hold.
 	Do func(ctx context.Context, r *Run) error
 	// Limit is how long the step may take, waiting included; zero is no limit.
 	Limit time.Duration
+	// LimitOf replaces Limit where the limit is part of the node's
+	// configuration. It is called when the step starts.
+	LimitOf func(r *Run) time.Duration
 }
 
 // Retry is the error by which Done or Do asks to be called again. Only the
@@ -30,6 +37,10 @@ type Step struct {
 type Retry struct {
 	After time.Duration
 	Why   string // what is waited for, for people
+	// Wake, if set, returns before After has passed when it is worth looking
+	// again: a watched file came, a unit changed its state. Its context ends
+	// after After.
+	Wake func(ctx context.Context)
 }
 
 func (r Retry) Error() string { return fmt.Sprintf("waiting: %s", r.Why) }

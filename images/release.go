@@ -78,6 +78,9 @@ const (
 	// FactEtcdRequests: kubeadm's etcd static pod requests 100m of CPU and
 	// 100Mi of memory.
 	FactEtcdRequests Fact = "etcd-requests"
+	// FactRemoteRuntimeFlag: the kubelet must be told --container-runtime=remote
+	// for anything that is not Docker.
+	FactRemoteRuntimeFlag Fact = "remote-runtime-flag"
 	// FactProbePort: the static pods name their probe port "probe-port".
 	FactProbePort Fact = "probe-port"
 	// FactHyperKube: the config field useHyperKubeImage works.

@@ -30,6 +30,8 @@ type Host struct {
 	// Systemd talks to PID 1 over D-Bus.
 	Systemd Systemd
 	Now     func() time.Time
+	// SetClock sets the system clock.
+	SetClock func(time.Time) error
 	// Hostname is the kernel's host name; SetHostname changes it until reboot.
 	Hostname    func() (string, error)
 	SetHostname func(name string) error
@@ -50,6 +52,16 @@ type Systemd struct {
 	Reload  func(ctx context.Context) error // daemon-reload
 	// Active returns the unit's ActiveState: "active", "inactive", "failed", …
 	Active func(ctx context.Context, unit string) (string, error)
+	// Wait returns when something about the unit changed, or ctx ends.
+	Wait func(ctx context.Context, unit string)
+}
+
+// Do runs change after Effect was told of it: for changes that are no files.
+func (h *Host) Do(what string, change func() error) error {
+	if err := h.effect(what); err != nil {
+		return err
+	}
+	return change()
 }
 
 func rel(p string) string {

@@ -1,0 +1,211 @@
+package firstboot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"time"
+)
+
+// Options narrow a pass through the list.
+type Options struct {
+	Until string   // stop after this step; empty is the end of the list
+	Skip  []string // steps that are left out
+	Only  string   // this step alone, but for metadata, which tells who the node is
+}
+
+// Converge goes through the steps: what holds is skipped, what does not is
+// made so, and must hold afterwards. The steps of list("") come first, because
+// one of them finds out the node's role; then the rest of list(role) follows.
+// It returns the first error that a step ends with; a step that may not start
+// because of it is left alone. When ctx ends, the steps are stopped and the
+// error wraps ctx's cause.
+func Converge(ctx context.Context, r *Run, list func(role string) []Step, o Options, report *Report) error {
+	head := list("")
+	if err := o.check(list); err != nil {
+		return err
+	}
+	report.begin(head)
+	err := walk(ctx, r, head, o, report)
+	if err == nil && r.Node != nil && !slices.ContainsFunc(head, func(s Step) bool { return s.Name == o.Until }) {
+		all := list(string(r.Node.Role))
+		o.Skip = append(slices.Clone(o.Skip), r.Node.Init.SkipPhases...)
+		report.sources(r.Node.Sources)
+		report.begin(all)
+		err = walk(ctx, r, all[len(head):], o, report)
+	}
+	report.end(err)
+	return err
+}
+
+// check refuses names that no list has.
+func (o Options) check(list func(string) []Step) error {
+	names := map[string]bool{"": true}
+	for _, role := range Roles() {
+		for _, s := range list(role) {
+			names[s.Name] = true
+		}
+	}
+	for _, n := range append([]string{o.Until, o.Only}, o.Skip...) {
+		if !names[n] {
+			return fmt.Errorf("cannot run step %q: there is no such step; `kbuild-firstboot plan` lists them", n)
+		}
+	}
+	return nil
+}
+
+// walk runs steps, each as soon as what it needs holds.
+func walk(ctx context.Context, r *Run, steps []Step, o Options, report *Report) error {
+	if i := slices.IndexFunc(steps, func(s Step) bool { return s.Name == o.Until }); i >= 0 {
+		steps = steps[:i+1]
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	type outcome struct {
+		name string
+		err  error
+	}
+	ended := make(chan outcome)
+	holds := map[string]bool{} // steps that are over, well
+	started := make([]bool, len(steps))
+	running := 0
+	var first error
+	for {
+		for i, s := range steps {
+			if first != nil || started[i] || ctx.Err() != nil || !ready(steps[:i], s, holds) {
+				continue
+			}
+			started[i] = true
+			if slices.Contains(o.Skip, s.Name) || o.Only != "" && o.Only != s.Name && s.Name != "metadata" {
+				report.skipped(s.Name)
+				holds[s.Name] = true
+				continue
+			}
+			running++
+			go func() { ended <- outcome{s.Name, one(ctx, r, s, report)} }()
+		}
+		if running == 0 {
+			break
+		}
+		e := <-ended
+		running--
+		if e.err == nil {
+			holds[e.name] = true
+		} else if first == nil {
+			first = e.err
+			cancel(e.err)
+		}
+	}
+	if first == nil && ctx.Err() != nil {
+		first = fmt.Errorf("stopped: %w", context.Cause(ctx))
+	}
+	return first
+}
+
+// ready says whether s may start: what it needs, of the steps before it, holds.
+func ready(before []Step, s Step, holds map[string]bool) bool {
+	for _, b := range before {
+		if (s.Needs == nil || slices.Contains(s.Needs, b.Name)) && !holds[b.Name] {
+			return false
+		}
+	}
+	return true
+}
+
+// one takes a single step to its end.
+func one(ctx context.Context, r *Run, s Step, report *Report) (err error) {
+	limit := s.Limit
+	if s.LimitOf != nil {
+		limit = s.LimitOf(r)
+	}
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	report.running(s.Name)
+	why := ""        // what it last waited for
+	did := false     // Do came to its end since Done was last false
+	changed := false // Do was called at all
+	defer func() {
+		if err != nil {
+			report.failed(s.Name, err)
+		}
+	}()
+	for {
+		done, err := callDone(ctx, r, s)
+		if err == nil && done {
+			report.done(s.Name, changed)
+			return nil
+		}
+		if err == nil && did {
+			return fmt.Errorf("%s: done, but it does not hold", s.Name)
+		}
+		if err == nil {
+			changed = true
+			report.changing(s.Name)
+			if err = callDo(ctx, r, s); err == nil {
+				did = true
+				continue
+			}
+		}
+		if wait, ok := errors.AsType[Retry](err); ok {
+			why = wait.Why
+			report.waiting(s.Name, why)
+			if pause(ctx, wait) == nil {
+				did = false
+				continue
+			}
+			err = ctx.Err()
+		}
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) && why != "" {
+			return fmt.Errorf("%s: not so after %s: %s", s.Name, limit, why)
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%s: stopped: %w", s.Name, context.Cause(ctx))
+		}
+		return fmt.Errorf("%s: %w", s.Name, err)
+	}
+}
+
+// pause sleeps as a step asks, and returns ctx's error when that ends first.
+func pause(ctx context.Context, w Retry) error {
+	nap, cancel := context.WithTimeout(ctx, max(w.After, time.Millisecond))
+	defer cancel()
+	if w.Wake != nil {
+		begun := time.Now()
+		w.Wake(nap)
+		// A Wake that returns at once must not make the runner spin.
+		if least := 10 * time.Millisecond; time.Since(begun) < least {
+			short, stop := context.WithTimeout(nap, least)
+			<-short.Done()
+			stop()
+		}
+		return ctx.Err()
+	}
+	<-nap.Done()
+	return ctx.Err()
+}
+
+func callDone(ctx context.Context, r *Run, s Step) (done bool, err error) {
+	defer caught(r, s.Name, &err)
+	return s.Done(ctx, r)
+}
+
+func callDo(ctx context.Context, r *Run, s Step) (err error) {
+	defer caught(r, s.Name, &err)
+	return s.Do(ctx, r)
+}
+
+// caught turns a panic into an error; where it happened goes to the log.
+func caught(r *Run, step string, err *error) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	r.Host.Log.Error("a step panicked", slog.String("step", step), slog.String("stack", string(debug.Stack())))
+	*err = fmt.Errorf("panic: %v; this is a mistake in kbuild, please report it with the journal of this unit", v)
+}

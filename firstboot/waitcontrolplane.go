@@ -1,0 +1,117 @@
+package firstboot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/templates"
+)
+
+// stepWaitControlPlane waits until the API server answers that it is healthy
+// (kubeadm init phase wait-control-plane), and tells meanwhile what is missing.
+func stepWaitControlPlane() Step {
+	return Step{
+		Name: "wait-control-plane",
+		LimitOf: func(r *Run) time.Duration {
+			if t := r.Node.Cluster.APIServer.TimeoutForControlPlane; t != nil {
+				return t.Duration
+			}
+			return 4 * time.Minute // kubeadm's default
+		},
+		Done: func(ctx context.Context, r *Run) (bool, error) {
+			err := apiHealthy(ctx, r)
+			if err == nil {
+				return true, nil
+			}
+			if ctx.Err() != nil {
+				return false, ctx.Err()
+			}
+			return false, Retry{After: 100 * time.Millisecond, Why: whyNoAPI(ctx, r, err)}
+		},
+		Do: func(context.Context, *Run) error { return nil },
+	}
+}
+
+// apiHealthy asks the API server as its administrator, as kubeadm does.
+func apiHealthy(ctx context.Context, r *Run) error {
+	c, _, err := cluster.Connect(r.Host, adminKubeconfig)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	status := 0
+	res := c.Discovery().RESTClient().Get().AbsPath("/healthz").MaxRetries(0).Do(ctx).StatusCode(&status)
+	if err := res.Error(); err != nil {
+		return err
+	}
+	if status != http.StatusOK {
+		return fmt.Errorf("the API server says %d %s", status, http.StatusText(status))
+	}
+	return nil
+}
+
+// whyNoAPI finds out, from the nearest to the farthest, what keeps the API
+// server from answering.
+func whyNoAPI(ctx context.Context, r *Run, apiErr error) string {
+	if err := kubeletHealthy(ctx, r); err != nil {
+		return err.Error()
+	}
+	pods, err := controlPlaneContainers(ctx, r)
+	if err != nil {
+		return "the container runtime does not answer: " + err.Error()
+	}
+	names := []string{templates.Etcd, templates.APIServer}
+	if r.Node.Cluster.Etcd.External != nil {
+		names = names[1:]
+	}
+	for _, name := range names {
+		c, ok := pods[name]
+		switch {
+		case !ok:
+			return fmt.Sprintf("the kubelet has not started %s yet", name)
+		case c.State == cri.ContainerState_CONTAINER_EXITED:
+			return fmt.Sprintf("%s has ended, and the kubelet starts it again; its log is in /var/log/pods", name)
+		}
+	}
+	var status interface{ Error() string }
+	if errors.As(apiErr, &status) && strings.Contains(apiErr.Error(), "connection refused") {
+		return "the API server does not listen yet"
+	}
+	return "the API server is not healthy yet: " + apiErr.Error()
+}
+
+// controlPlaneContainers are the newest containers of the static pods, by
+// component.
+func controlPlaneContainers(ctx context.Context, r *Run) (map[string]*cri.Container, error) {
+	conn, err := grpc.NewClient("unix://"+r.Host.Path(containerdSocket), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	resp, err := cri.NewRuntimeServiceClient(conn).ListContainers(ctx, &cri.ListContainersRequest{
+		Filter: &cri.ContainerFilter{LabelSelector: map[string]string{"io.kubernetes.pod.namespace": "kube-system"}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	newest := map[string]*cri.Container{}
+	for _, c := range resp.Containers {
+		name := c.Labels["io.kubernetes.container.name"]
+		if old := newest[name]; old == nil || old.CreatedAt < c.CreatedAt {
+			newest[name] = c
+		}
+	}
+	return newest, nil
+}
