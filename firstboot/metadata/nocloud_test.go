@@ -1,0 +1,182 @@
+package metadata
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	diskfs "github.com/diskfs/go-diskfs"
+	"github.com/diskfs/go-diskfs/disk"
+	"github.com/diskfs/go-diskfs/filesystem"
+	"github.com/diskfs/go-diskfs/filesystem/iso9660"
+
+	"github.com/kbuild/kbuild/firstboot/config"
+)
+
+// The volumes of these tests are written by go-diskfs, not by us.
+
+// iso is an ISO 9660 image with these files, with Rock Ridge names, or else
+// with Joliet's.
+func iso(t testing.TB, files map[string]string, rockRidge bool) string {
+	t.Helper()
+	return volume(t, 2<<20, diskfs.SectorSize(2048), disk.FilesystemSpec{FSType: filesystem.TypeISO9660, VolumeLabel: "cidata"}, files,
+		func(fs filesystem.FileSystem) error {
+			return fs.(*iso9660.FileSystem).Finalize(iso9660.FinalizeOptions{RockRidge: rockRidge, Joliet: !rockRidge, VolumeIdentifier: "cidata"})
+		})
+}
+
+// fatImage is a FAT image.
+func fatImage(t testing.TB, typ filesystem.Type, size int64, files map[string]string) string {
+	t.Helper()
+	return volume(t, size, diskfs.SectorSize512, disk.FilesystemSpec{FSType: typ, VolumeLabel: "CIDATA"}, files, nil)
+}
+
+func volume(t testing.TB, size int64, sector diskfs.SectorSize, spec disk.FilesystemSpec, files map[string]string, finish func(filesystem.FileSystem) error) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "volume")
+	d, err := diskfs.Create(name, size, sector)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	fs, err := d.CreateFilesystem(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, text := range files {
+		w, err := fs.OpenFile(file, os.O_CREATE|os.O_RDWR)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if finish != nil {
+		if err := finish(fs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// volumes are one of each kind, with the same files.
+func volumes(t testing.TB, files map[string]string) map[string]string {
+	return map[string]string{
+		"ISO 9660, Rock Ridge": iso(t, files, true),
+		"ISO 9660, Joliet":     iso(t, files, false),
+		"FAT12":                fatImage(t, filesystem.TypeFat12, 2<<20, files),
+		"FAT16":                fatImage(t, filesystem.TypeFat16, 16<<20, files),
+		"FAT32":                fatImage(t, filesystem.TypeFat32, 34<<20, files),
+	}
+}
+
+func read(image string) (Found, error) { return readNoCloud(bytes.NewReader([]byte(image))) }
+
+func TestNoCloud(t *testing.T) {
+	user := "apiVersion: kbuild.dev/v1alpha1\nkind: NodeMetadata\nrole: init\n" + strings.Repeat("# a long file, of several clusters\n", 2000)
+	for name, image := range volumes(t, map[string]string{
+		"user-data":      user,
+		"meta-data":      "instance-id: i-0123\nlocal-hostname: node-7\nother: [1]\n",
+		"network-config": "version: 2\n",
+	}) {
+		f, err := read(image)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if string(f.UserData()) != user || f.InstanceID != "i-0123" || f.Hostname != "node-7" {
+			t.Errorf("%s: %d bytes of user-data, want %d; %q %q", name, len(f.UserData()), len(user), f.InstanceID, f.Hostname)
+		}
+	}
+}
+
+func TestNoCloudLabels(t *testing.T) {
+	t.Setenv("CREDENTIALS_DIRECTORY", "")
+	image := fatImage(t, filesystem.TypeFat12, 2<<20, map[string]string{"user-data": "a: b\n", "meta-data": ""})
+	for _, label := range []string{"cidata", "CIDATA"} {
+		f, err := find(t, map[string]string{"/dev/disk/by-label/" + label: image})
+		if err != nil || string(f.UserData()) != "a: b\n" || f.Source != "NoCloud volume, file user-data" {
+			t.Errorf("%s: %+v %v", label, f, err)
+		}
+	}
+}
+
+func TestNoCloudBad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it writes many volumes")
+	}
+	for name, c := range map[string]struct {
+		files map[string]string
+		want  string
+	}{
+		"no user-data":  {map[string]string{"meta-data": "instance-id: a\n"}, "no file user-data"},
+		"bad meta-data": {map[string]string{"user-data": "a: b\n", "meta-data": "- x\n: :\n"}, "meta-data"},
+		"too large":     {map[string]string{"user-data": strings.Repeat("#", config.MaxSize+1)}, "more than"},
+	} {
+		for kind, image := range volumes(t, c.files) {
+			if _, err := read(image); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s, %s: %v", name, kind, err)
+			}
+		}
+	}
+	for name, image := range map[string]string{"empty": "", "zeros": strings.Repeat("\x00", 1<<20), "text": strings.Repeat("hello\n", 10000)} {
+		if _, err := read(image); err == nil {
+			t.Errorf("%s: it is taken for a volume", name)
+		}
+	}
+}
+
+// A chain of clusters that runs in a circle ends, and is an error or short.
+func TestFATCircle(t *testing.T) {
+	image := []byte(fatImage(t, filesystem.TypeFat12, 2<<20, map[string]string{"user-data": strings.Repeat("x", 9000)}))
+	for at := 512; at < 512+64; at++ {
+		old := image[at]
+		for _, b := range []byte{0, 2, 3, 0x20, 0x30, 0xff} {
+			image[at] = b
+			if f, err := readNoCloud(bytes.NewReader(image)); err == nil && len(f.UserData()) != 9000 {
+				t.Errorf("byte %d = %d: %d bytes of user-data", at, b, len(f.UserData()))
+			}
+		}
+		image[at] = old
+	}
+}
+
+// Plain ISO 9660 names are capitals, "_" for "-" and a version.
+func TestISOPlainNames(t *testing.T) {
+	rec := make([]byte, 60)
+	copy(rec[33:], "USER_DATA.;1")
+	if got := isoName(rec[:46], len("USER_DATA.;1"), false); got != "USER_DATA" || !sameName(got, "user-data") {
+		t.Errorf("%q", got)
+	}
+	joliet := []byte{0, 'u', 0, 's', 0, 'e', 0, 'r', 0, '-', 0, 'd', 0, 'a', 0, 't', 0, 'a', 0, ';', 0, '1'}
+	rec = append(make([]byte, 33), joliet...)
+	if got := isoName(rec, len(joliet), true); got != "user-data" {
+		t.Errorf("%q", got)
+	}
+}
+
+// Whatever is on the volume, reading it ends, with the files or an error, and
+// takes no more memory than the files may have.
+func FuzzVolume(f *testing.F) {
+	files := map[string]string{"user-data": "a: b\n", "meta-data": "instance-id: i\n"}
+	// Small images: what is cut off is read as missing.
+	for _, image := range volumes(f, files) {
+		f.Add([]byte(strings.TrimRight(image[:min(len(image), 200<<10)], "\x00")))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		found, err := readNoCloud(bytes.NewReader(data))
+		if err == nil && len(found.UserData()) > config.MaxSize {
+			t.Errorf("%d bytes of user-data", len(found.UserData()))
+		}
+	})
+}
