@@ -24,7 +24,7 @@ type preflightPassed struct {
 
 // preflightRetry is how often a machine that fails is looked at again: someone
 // may be mending it.
-const preflightRetry = 10 * time.Second
+const preflightRetry = 5 * time.Second
 
 // stepPreflight is kubeadm's phase of that name: it looks whether this machine
 // can become a control plane, before anything is made of it.

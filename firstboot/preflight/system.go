@@ -18,8 +18,13 @@ import (
 
 const factMem = images.FactMemCheck
 
-// timeout is how long a service may take to answer a check.
-const timeout = 10 * time.Second
+const (
+	// timeout is how long a service may take to answer a check.
+	timeout = 10 * time.Second
+	// criTimeout is how long the runtime may, which is on this machine; the
+	// step asks again if it was only on its way.
+	criTimeout = 2 * time.Second
+)
 
 // cri asks the container runtime for its version.
 func (m Machine) cri(ctx context.Context, f *Findings) {
@@ -31,9 +36,8 @@ func (m Machine) cri(ctx context.Context, f *Findings) {
 		return
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, criTimeout)
 	defer cancel()
-	// The socket may appear while we wait: containerd may be on its way.
 	if _, err := cri.NewRuntimeServiceClient(conn).Version(ctx, &cri.VersionRequest{}, grpc.WaitForReady(true)); err != nil {
 		f.fail(remedy, "the container runtime at %s does not answer: %v", socket, err)
 	}

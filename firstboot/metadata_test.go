@@ -1,0 +1,311 @@
+package firstboot
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/images"
+)
+
+const (
+	shortUserData = "apiVersion: kbuild.dev/v1alpha1\nkind: NodeMetadata\nrole: init\nname: cp-1.example.org\n"
+	userDataFile  = "run/credentials/@system/kbuild.userdata"
+)
+
+// machine is a made-up machine for the first steps.
+type testMachine struct {
+	*Run
+	dir      string
+	hostname string
+	log      bytes.Buffer
+}
+
+func newTestMachine(t testing.TB, files map[string]string) *testMachine {
+	t.Helper()
+	t.Setenv("CREDENTIALS_DIRECTORY", "")
+	release, err := images.Lookup("v1.19.12")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &testMachine{dir: t.TempDir(), hostname: "localhost"}
+	for name, text := range files {
+		m.write(t, name, text)
+	}
+	root, err := os.OpenRoot(m.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close() })
+	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	m.Run = &Run{Baked: images.Baked{Release: release, CNI: "flannel", PodCIDR: "10.244.0.0/16", BuildTime: now.Add(-time.Hour)}, Host: &host.Host{
+		Root: root,
+		Run: func(_ context.Context, name string, args ...string) ([]byte, error) {
+			return []byte("Kubernetes v1.19.12\n"), nil
+		},
+		Systemd:     host.Systemd{Active: func(context.Context, string) (string, error) { return "inactive", nil }},
+		Now:         func() time.Time { return now },
+		Hostname:    func() (string, error) { return m.hostname, nil },
+		SetHostname: func(s string) error { m.hostname = s; return nil },
+		Log:         slog.New(slog.NewTextHandler(&m.log, nil)),
+		Probe: host.Probe{
+			CPUs: func() int { return 2 }, UID: func() int { return 0 },
+			Kernel: func() (string, error) { return "6.12.48-cloud-amd64", nil },
+			Links: func() ([]host.Link, error) {
+				return []host.Link{{Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.5/24")}}}, nil
+			},
+			Free:       func(int) error { return nil },
+			Space:      func(string) (uint64, error) { return 10 << 30, nil },
+			LookupHost: func(context.Context, string) ([]string, error) { return []string{"192.0.2.5"}, nil },
+		},
+	}}
+	return m
+}
+
+func (m *testMachine) write(t testing.TB, name, text string) {
+	t.Helper()
+	file := filepath.Join(m.dir, name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reboot is the next boot: what is in memory is gone.
+func (m *testMachine) reboot(t testing.TB) {
+	t.Helper()
+	m.Node, m.hostname, m.Host.Effect = nil, "localhost", nil
+	m.log.Reset()
+	if err := os.RemoveAll(filepath.Join(m.dir, "run/kbuild")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tree is every file with its mode and content.
+func (m *testMachine) tree(t testing.TB) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	err := filepath.WalkDir(m.dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		st, err := d.Info()
+		if err != nil {
+			return err
+		}
+		out[strings.TrimPrefix(p, m.dir)] = st.Mode().String() + " " + string(b)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func firstSteps() []Step { return []Step{stepMetadata(), stepHostname()} }
+
+// why is what a step waits for.
+func why(t testing.TB, err error) string {
+	t.Helper()
+	var r Retry
+	if !errors.As(err, &r) || r.After <= 0 {
+		t.Fatalf("it does not wait: %v", err)
+	}
+	return r.Why
+}
+
+func TestMetadataStep(t *testing.T) {
+	m := newTestMachine(t, map[string]string{userDataFile: shortUserData})
+	ctx := context.Background()
+	if done, err := stepMetadata().Done(ctx, m.Run); done || err != nil {
+		t.Fatalf("done at once: %v %v", done, err)
+	}
+	if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+		t.Fatal(err)
+	}
+	if m.Node == nil || m.Node.Init.NodeRegistration.Name != "cp-1.example.org" || m.hostname != "cp-1.example.org" {
+		t.Errorf("%+v %q", m.Node, m.hostname)
+	}
+	st, err := os.Stat(filepath.Join(m.dir, nodeFile))
+	if err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("the frozen configuration: %v %v", st, err)
+	}
+	token := m.Node.Init.BootstrapTokens[0].Token.Reveal()
+	if strings.Contains(m.log.String(), token) {
+		t.Error("the log shows the token")
+	}
+	hosts, err := os.ReadFile(filepath.Join(m.dir, hostsFile))
+	if err != nil || !strings.Contains(string(hosts), "192.0.2.5 cp-1.example.org cp-1\n") {
+		t.Errorf("%s: %q %v", hostsFile, hosts, err)
+	}
+
+	// The next boot: the frozen node is taken, with its random token; memory
+	// is set up again.
+	before := m.tree(t)
+	m.reboot(t)
+	if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(before, m.tree(t)); d != "" {
+		t.Errorf("a second boot changes\n%s", d)
+	}
+	if m.Node.Init.BootstrapTokens[0].Token.Reveal() != token || m.hostname != "cp-1.example.org" {
+		t.Error("the node is another one")
+	}
+	if strings.Contains(m.log.String(), "has changed") {
+		t.Errorf("nothing changed, but: %s", m.log.String())
+	}
+
+	// Other user-data is noted, once, and not applied.
+	m.reboot(t)
+	m.write(t, userDataFile, shortUserData+"clusterName: other\n")
+	if err := converge(ctx, m.Run, append(firstSteps(), firstSteps()...)...); err != nil {
+		t.Fatal(err)
+	}
+	if m.Node.Cluster.ClusterName != "kubernetes" || strings.Count(m.log.String(), "has changed") != 1 {
+		t.Errorf("%s, log: %s", m.Node.Cluster.ClusterName, m.log.String())
+	}
+	// None at all any more is fine.
+	m.reboot(t)
+	if err := os.Remove(filepath.Join(m.dir, userDataFile)); err != nil {
+		t.Fatal(err)
+	}
+	if err := converge(ctx, m.Run, firstSteps()...); err != nil || strings.Contains(m.log.String(), "has changed") {
+		t.Errorf("%v, log: %s", err, m.log.String())
+	}
+}
+
+func TestMetadataWaits(t *testing.T) {
+	ctx := context.Background()
+	m := newTestMachine(t, nil)
+	if w := why(t, stepMetadata().Do(ctx, m.Run)); !strings.Contains(w, "kbuild.userdata") || !strings.Contains(w, "cidata") {
+		t.Errorf("without user-data: %s", w)
+	}
+	m.write(t, userDataFile, shortUserData+"podSubnets: 10.0.0.0/8\ntoken: abcdef.a1b2c3d4e5f6a7b8\n")
+	w := why(t, stepMetadata().Do(ctx, m.Run))
+	if !strings.Contains(w, "credential kbuild.userdata, line 5") || !strings.Contains(w, "did you mean podSubnet?") || strings.Contains(w, "a1b2c3") {
+		t.Errorf("with bad user-data: %s", w)
+	}
+	if len(m.tree(t)) != 1 {
+		t.Errorf("bad user-data left something behind: %v", m.tree(t))
+	}
+	m.write(t, userDataFile, shortUserData)
+	links := m.Host.Probe.Links
+	m.Host.Probe.Links = func() ([]host.Link, error) { return nil, nil }
+	if w := why(t, stepMetadata().Do(ctx, m.Run)); !strings.Contains(w, "address") {
+		t.Errorf("without an address: %s", w)
+	}
+	m.Host.Probe.Links = links
+	if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+		t.Errorf("mended: %v", err)
+	}
+}
+
+func TestMetadataBaked(t *testing.T) {
+	ctx := context.Background()
+	cluster := "apiVersion: kubeadm.k8s.io/v1beta2\nkind: ClusterConfiguration\nclusterName: baked\n"
+	m := newTestMachine(t, map[string]string{images.BakedConfig: cluster, "etc/machine-id": "0123456789abcdef0123456789abcdef\n"})
+	if w := why(t, stepMetadata().Do(ctx, m.Run)); !strings.Contains(w, "there is none yet") {
+		t.Errorf("a baked ClusterConfiguration alone: %s", w)
+	}
+	m.write(t, images.BakedConfig, cluster+"---\napiVersion: kubeadm.k8s.io/v1beta2\nkind: InitConfiguration\n")
+	if err := converge(ctx, m.Run, firstSteps()...); err != nil || m.Node.Cluster.ClusterName != "baked" {
+		t.Errorf("a baked InitConfiguration: %v", err)
+	}
+}
+
+func TestMetadataFrozenBad(t *testing.T) {
+	ctx := context.Background()
+	m := newTestMachine(t, map[string]string{userDataFile: shortUserData})
+	if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+		t.Fatal(err)
+	}
+	frozen, err := os.ReadFile(filepath.Join(m.dir, nodeFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ from, to, want string }{
+		"another version": {"v1.19.12", "v1.18.0", "not supported yet"},
+		"torn":            {"\"role\"", "", "cannot read"},
+		"foreign":         {"\"role\"", "\"rule\": 1, \"role\"", "cannot read"},
+		"not valid":       {"10.96.0.0/12", "10.96.0.0/30", "too few"},
+	} {
+		m.reboot(t)
+		m.write(t, nodeFile, strings.ReplaceAll(string(frozen), c.from, c.to))
+		if done, err := stepMetadata().Done(ctx, m.Run); done || err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v %v", name, done, err)
+		}
+		if m.Node != nil {
+			t.Errorf("%s: it is used", name)
+		}
+	}
+}
+
+// The power goes at each change; the next boot ends where an uninterrupted one
+// does.
+func TestMetadataCrash(t *testing.T) {
+	ctx := context.Background()
+	data := map[string]string{userDataFile: shortUserData + "token: abcdef.a1b2c3d4e5f6a7b8\n"}
+	whole := newTestMachine(t, data)
+	effects := 0
+	whole.Host.Effect = func(string) error { effects++; return nil }
+	if err := converge(ctx, whole.Run, firstSteps()...); err != nil {
+		t.Fatal(err)
+	}
+	if effects < 4 {
+		t.Fatalf("only %d changes", effects)
+	}
+	want := whole.tree(t)
+	power := errors.New("no power")
+	for k := range effects {
+		m := newTestMachine(t, data)
+		n := 0
+		m.Host.Effect = func(string) error {
+			if n++; n > k {
+				return power
+			}
+			return nil
+		}
+		if err := converge(ctx, m.Run, firstSteps()...); !errors.Is(err, power) {
+			t.Fatalf("change %d: %v", k, err)
+		}
+		m.reboot(t)
+		if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+			t.Errorf("after change %d: %v", k, err)
+		}
+		if d := cmp.Diff(want, m.tree(t)); d != "" {
+			t.Errorf("after change %d:\n%s", k, d)
+		}
+	}
+}
+
+func TestDefaultRoutes(t *testing.T) {
+	m := newTestMachine(t, map[string]string{
+		"proc/net/route": "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n" +
+			"eth0\t0000A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n" +
+			"eth1\t00000000\t0101A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n",
+		"proc/net/ipv6_route": "00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003     eth0\n" +
+			"00000000000000000000000000000000 00 00000000000000000000000000000000 00 00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo\n",
+	})
+	got := defaultRoutes(m.Host)
+	if len(got) != 2 || got[0].Link != "eth1" || got[0].IPv6 || got[1].Link != "eth0" || !got[1].IPv6 {
+		t.Errorf("%+v", got)
+	}
+}
