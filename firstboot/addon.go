@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -18,6 +16,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/pki"
 	"github.com/kbuild/kbuild/images"
 	"github.com/kbuild/kbuild/templates"
 )
@@ -187,10 +186,6 @@ func addonParams(r *Run) (templates.AddonParams, error) {
 	if err != nil {
 		return templates.AddonParams{}, err
 	}
-	server, err := apiServerURL(n)
-	if err != nil {
-		return templates.AddonParams{}, err
-	}
 	list := images.ListConfig{
 		KubernetesVersion: n.Cluster.KubernetesVersion,
 		ImageRepository:   n.Cluster.ImageRepository,
@@ -205,7 +200,7 @@ func addonParams(r *Run) (templates.AddonParams, error) {
 		DNSReplicas:  dnsReplicas,
 		ProxyImage:   rel.KubernetesImage("kube-proxy", list),
 		ProxyConfig:  string(proxy),
-		APIServer:    server,
+		APIServer:    pki.Endpoint(n),
 		FlannelImage: rel.Flannel,
 		PodSubnet:    n.Cluster.Networking.PodSubnet,
 	}
@@ -215,21 +210,4 @@ func addonParams(r *Run) (templates.AddonParams, error) {
 		}
 	}
 	return p, nil
-}
-
-// apiServerURL is the URL that all nodes reach the API server by: the
-// control-plane endpoint, with this API server's port where it names none, or
-// else this API server.
-func apiServerURL(n *config.Node) (string, error) {
-	self := n.Init.LocalAPIEndpoint
-	host, port := self.AdvertiseAddress, strconv.Itoa(int(self.BindPort))
-	if e := n.Cluster.ControlPlaneEndpoint; e != "" {
-		host = strings.Trim(e, "[]")
-		if h, p, err := net.SplitHostPort(e); err == nil {
-			host, port = h, p
-		} else if strings.Contains(e, ":") && net.ParseIP(host) == nil {
-			return "", fmt.Errorf("cannot read controlPlaneEndpoint %q: want HOST or HOST:PORT", e)
-		}
-	}
-	return "https://" + net.JoinHostPort(host, port), nil
 }

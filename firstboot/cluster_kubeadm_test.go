@@ -54,6 +54,7 @@ func kubeadm(t testing.TB, root string, args ...string) string {
 // TestKubeadmParity compares, object by object, what the steps make with what
 // real kubeadm of the same version makes from the same configuration.
 func TestKubeadmParity(t *testing.T) {
+	apitest.Bin(t, "kubeadm")
 	configs := map[string]string{
 		"default": testUserdata,
 		"settings": strings.ReplaceAll(testUserdata, "networking:\n", `controlPlaneEndpoint: api.example.com

@@ -3,11 +3,13 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // The functions here carry the content of a wanted object into the one that
@@ -77,11 +79,30 @@ func setService(have, want *corev1.Service) error {
 	if want.Spec.ClusterIP != "" && have.Spec.ClusterIP != want.Spec.ClusterIP {
 		return fmt.Errorf("its address is %s and cannot become %s: networking.serviceSubnet is fixed when a cluster is made", have.Spec.ClusterIP, want.Spec.ClusterIP)
 	}
-	if !equality.Semantic.DeepDerivative(want.Spec.Ports, have.Spec.Ports) {
-		have.Spec.Ports = want.Spec.Ports
-	}
+	have.Spec.Ports = defaultedPorts(want.Spec.Ports, have.Spec.Ports)
 	have.Spec.Selector = want.Spec.Selector
 	return nil
+}
+
+// defaultedPorts fills in what the API server does, and keeps the node ports
+// that it gave out.
+func defaultedPorts(want, have []corev1.ServicePort) []corev1.ServicePort {
+	ports := slices.Clone(want)
+	for i := range ports {
+		p := &ports[i]
+		if p.Protocol == "" {
+			p.Protocol = corev1.ProtocolTCP
+		}
+		if p.TargetPort == (intstr.IntOrString{}) {
+			p.TargetPort = intstr.FromInt32(p.Port)
+		}
+		for _, h := range have {
+			if p.NodePort == 0 && h.Name == p.Name {
+				p.NodePort = h.NodePort
+			}
+		}
+	}
+	return ports
 }
 
 // A workload takes the whole wanted spec, so that what is no longer wanted goes
