@@ -1,0 +1,40 @@
+package firstboot
+
+import (
+	"context"
+	"testing"
+
+	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
+)
+
+// BenchmarkClusterSteps measures what the steps take on a fresh cluster, and
+// on a later boot, when all is so.
+func BenchmarkClusterSteps(b *testing.B) {
+	ctx := context.Background()
+	s := apitest.Real(b)
+	c := s.Client(b)
+	clean := dump(b, c)
+	b.Run("fresh", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			wipe(b, c, clean)
+			registerNode(b, c)
+			r := clusterRun(b, s, testUserdata)
+			b.StartTimer()
+			if err := converge(ctx, r, clusterSteps()...); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("again", func(b *testing.B) {
+		r := clusterRun(b, s, testUserdata)
+		if err := converge(ctx, r, clusterSteps()...); err != nil {
+			b.Fatal(err)
+		}
+		for b.Loop() {
+			if err := converge(ctx, r, clusterSteps()...); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
