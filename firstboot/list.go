@@ -18,6 +18,7 @@ func List(role string) []Step {
 	switch config.Role(role) {
 	case config.RoleInit:
 		return append(head,
+			stepServiceRoute(),
 			stepPreflight(),
 			stepImages(),
 			stepCerts(),
