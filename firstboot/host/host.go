@@ -35,7 +35,10 @@ type Host struct {
 	// Hostname is the kernel's host name; SetHostname changes it until reboot.
 	Hostname    func() (string, error)
 	SetHostname func(name string) error
-	Log         *slog.Logger
+	// Env is the environment of the process, each "NAME=VALUE". Proxies are
+	// told by it.
+	Env []string
+	Log *slog.Logger
 	// Probe asks about the machine; LocalProbe asks the running one.
 	Probe Probe
 	// Effect is called with a name before each change to the machine (a file
