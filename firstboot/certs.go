@@ -2,6 +2,7 @@ package firstboot
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/kbuild/kbuild/firstboot/pki"
@@ -13,21 +14,25 @@ func stepCerts() Step {
 	return Step{
 		Name: "certs",
 		Done: func(_ context.Context, r *Run) (bool, error) {
-			return pki.Complete(r.Host, r.Node, certTime(r))
+			done, err := pki.Complete(r.Host, r.Node, certClock(r))
+			return done, whenClockIsRight(err)
 		},
 		Do: func(ctx context.Context, r *Run) error {
-			return pki.Ensure(ctx, r.Host, r.Node, certTime(r))
+			return whenClockIsRight(pki.Ensure(ctx, r.Host, r.Node, certClock(r)))
 		},
 	}
 }
 
-// certTime is the time by which certificates are made and judged: the clock,
-// but never a time before the image existed, which only a wrong clock can
-// show.
-func certTime(r *Run) time.Time {
-	now := r.Host.Now()
-	if now.Before(r.Baked.BuildTime) {
-		return r.Baked.BuildTime
+func certClock(r *Run) pki.Clock {
+	return pki.Clock{Now: r.Host.Now(), Built: r.Baked.BuildTime}
+}
+
+// whenClockIsRight makes an error of a certificate that begins in the future
+// one that is waited out: on a machine without a battery the clock is set only
+// when the network has told the time.
+func whenClockIsRight(err error) error {
+	if _, ok := errors.AsType[pki.NotYet](err); ok {
+		return Retry{After: 5 * time.Second, Why: "the right time: " + err.Error()}
 	}
-	return now
+	return err
 }

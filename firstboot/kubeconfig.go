@@ -12,10 +12,11 @@ func stepKubeconfig() Step {
 	return Step{
 		Name: "kubeconfig",
 		Done: func(_ context.Context, r *Run) (bool, error) {
-			return pki.KubeconfigsComplete(r.Host, r.Node, r.Baked.Release)
+			done, err := pki.KubeconfigsComplete(r.Host, r.Node, r.Baked.Release, certClock(r))
+			return done, whenClockIsRight(err)
 		},
-		Do: func(_ context.Context, r *Run) error {
-			return pki.EnsureKubeconfigs(r.Host, r.Node, r.Baked.Release, certTime(r))
+		Do: func(ctx context.Context, r *Run) error {
+			return whenClockIsRight(pki.EnsureKubeconfigs(ctx, r.Host, r.Node, r.Baked.Release, certClock(r)))
 		},
 	}
 }

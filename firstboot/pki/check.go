@@ -51,11 +51,21 @@ func invalid(file string, why error) error {
 	return fmt.Errorf("%s is there and not valid: %w; put a valid one in its place, or remove it to have it made", file, why)
 }
 
+// NotYet is the error of a certificate that begins in the future. It is right
+// as soon as the clock is.
+type NotYet struct{ Begins, Now time.Time }
+
+func (e NotYet) Error() string {
+	return fmt.Sprintf("it is valid from %s on, and the clock shows %s", e.Begins.UTC().Format(time.RFC3339), e.Now.UTC().Format(time.RFC3339))
+}
+
+func notYet(c *x509.Certificate, now time.Time) error { return NotYet{c.NotBefore, now} }
+
 // valid judges a certificate that is there: it is in force, its signer's, and
 // has the names and uses that it must have.
 func valid(c Cert, got, ca *x509.Certificate, now time.Time) error {
 	if now.Before(got.NotBefore) {
-		return fmt.Errorf("it is valid from %s on, and now is %s: is the clock right?", got.NotBefore.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+		return notYet(got, now)
 	}
 	if now.After(got.NotAfter) {
 		return fmt.Errorf("it expired on %s", got.NotAfter.Format(time.RFC3339))

@@ -2,13 +2,17 @@ package pki
 
 import (
 	"bytes"
+	"context"
+	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"path"
 	"strconv"
+	"strings"
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
@@ -67,20 +71,28 @@ func Endpoint(n *config.Node) string {
 
 // EnsureKubeconfigs writes those that are missing. One that is there must be
 // for this cluster's authority, and is kept.
-func EnsureKubeconfigs(h *host.Host, n *config.Node, rel images.Release, now time.Time) error {
-	missing, ca, err := judgeKubeconfigs(h, n, rel)
+func EnsureKubeconfigs(ctx context.Context, h *host.Host, n *config.Node, rel images.Release, clock Clock) error {
+	missing, ca, err := judgeKubeconfigs(h, n, rel, clock.now())
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	var files []string
+	for _, k := range missing {
+		files = append(files, k.File)
+	}
+	if ca.key == nil {
+		return fmt.Errorf("cannot make %s in %s: the cluster's authority has no key here (external CA); put kubeconfigs with these names in place", strings.Join(files, ", "), KubernetesDir)
+	}
+	keys, err := makeKeys(ctx, files, false) // kubeadm's gate PublicKeysECDSA is not for these
 	if err != nil {
 		return err
 	}
 	for _, k := range missing {
-		if ca.key == nil {
-			return fmt.Errorf("cannot make %s: the cluster's authority has no key here (external CA); put a kubeconfig for user %s in place", path.Join(KubernetesDir, k.File), k.User)
-		}
-		b, err := k.make(n, ca, now)
+		b, err := k.make(n, ca, keys[k.File], clock)
 		if err != nil {
 			return fmt.Errorf("cannot make %s: %w", k.File, err)
 		}
-		if err := h.WriteFile(path.Join(KubernetesDir, k.File), b, 0o600); err != nil {
+		if err := h.WriteFile(path.Join(KubernetesDir, k.File), b, keyMode); err != nil {
 			return err
 		}
 	}
@@ -88,14 +100,15 @@ func EnsureKubeconfigs(h *host.Host, n *config.Node, rel images.Release, now tim
 }
 
 // KubeconfigsComplete says whether none is missing.
-func KubeconfigsComplete(h *host.Host, n *config.Node, rel images.Release) (bool, error) {
-	missing, _, err := judgeKubeconfigs(h, n, rel)
+func KubeconfigsComplete(h *host.Host, n *config.Node, rel images.Release, clock Clock) (bool, error) {
+	missing, _, err := judgeKubeconfigs(h, n, rel, clock.now())
 	return err == nil && len(missing) == 0, err
 }
 
 // judgeKubeconfigs returns the kubeconfigs that are missing, and the authority
-// that signs for them.
-func judgeKubeconfigs(h *host.Host, n *config.Node, rel images.Release) ([]Kubeconfig, pair, error) {
+// that signs for them. A file that names another server than kubeadm would is
+// kept as kubeadm keeps it: with a warning.
+func judgeKubeconfigs(h *host.Host, n *config.Node, rel images.Release, now time.Time) ([]Kubeconfig, pair, error) {
 	ca, err := load(h, n.Cluster.CertificatesDir, Cert{Base: CA})
 	if err != nil {
 		return nil, ca, err
@@ -114,45 +127,64 @@ func judgeKubeconfigs(h *host.Host, n *config.Node, rel images.Release) ([]Kubec
 		if err != nil {
 			return nil, ca, fmt.Errorf("cannot read %s: %w", file, err)
 		}
-		if err := sameCluster(b, ca.cert); err != nil {
+		server, err := judgeKubeconfig(b, ca.cert, now)
+		if err != nil {
 			return nil, ca, invalid(file, err)
+		}
+		if server != k.Server {
+			h.Log.Warn("a kubeconfig names another API server than this node's configuration; it is kept",
+				slog.String("file", file), slog.String("server", server), slog.String("configured", k.Server))
 		}
 	}
 	return missing, ca, nil
 }
 
-// sameCluster says why a kubeconfig is not for the cluster whose authority ca
-// is.
-func sameCluster(b []byte, ca *x509.Certificate) error {
+// judgeKubeconfig says why a kubeconfig is not for the cluster whose authority
+// ca is, and returns the server that it names. Credentials may be of any kind;
+// a client certificate that is part of the file must be in force.
+func judgeKubeconfig(b []byte, ca *x509.Certificate, now time.Time) (server string, err error) {
 	c, err := clientcmd.Load(b)
 	if err != nil {
-		return err
+		return "", errors.New("it is no kubeconfig") // the parser's error may quote a key
 	}
 	ctx, ok := c.Contexts[c.CurrentContext]
 	if !ok {
-		return fmt.Errorf("its current context %q is not in it", c.CurrentContext)
+		return "", fmt.Errorf("its current context %q is not in it", c.CurrentContext)
 	}
 	cluster, ok := c.Clusters[ctx.Cluster]
 	if !ok {
-		return fmt.Errorf("its cluster %q is not in it", ctx.Cluster)
+		return "", fmt.Errorf("its cluster %q is not in it", ctx.Cluster)
 	}
 	certs, err := parseCerts(cluster.CertificateAuthorityData)
 	if err != nil {
-		return fmt.Errorf("its certificate authority: %w", err)
+		return "", fmt.Errorf("its certificate authority: %w", err)
 	}
 	if !bytes.Equal(certs[0].Raw, ca.Raw) {
-		return errors.New("it trusts another certificate authority than this cluster's")
+		return "", errors.New("it trusts another certificate authority than this cluster's")
 	}
-	return nil
+	user, ok := c.AuthInfos[ctx.AuthInfo]
+	if !ok {
+		return "", fmt.Errorf("its user %q is not in it", ctx.AuthInfo)
+	}
+	if len(user.ClientCertificateData) == 0 {
+		return cluster.Server, nil
+	}
+	if certs, err = parseCerts(user.ClientCertificateData); err != nil {
+		return "", fmt.Errorf("its client certificate: %w", err)
+	}
+	if err := valid(Cert{CA: CA, Usages: client()}, certs[0], ca, now); err != nil {
+		return "", fmt.Errorf("its client certificate: %w", err)
+	}
+	return cluster.Server, nil
 }
 
-// make signs a client certificate and puts it into a kubeconfig.
-func (k Kubeconfig) make(n *config.Node, ca pair, now time.Time) ([]byte, error) {
-	key, err := newKey()
+// make signs a client certificate for key and puts both into a kubeconfig.
+func (k Kubeconfig) make(n *config.Node, ca pair, key crypto.Signer, clock Clock) ([]byte, error) {
+	der, err := sign(Cert{CN: k.User, Org: k.Org, Usages: client()}, key.Public(), ca.cert, ca.key, clock)
 	if err != nil {
 		return nil, err
 	}
-	der, err := sign(Cert{CN: k.User, Org: k.Org, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, key.Public(), ca.cert, ca.key, now)
+	pem, err := encodeKey(key)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +193,7 @@ func (k Kubeconfig) make(n *config.Node, ca pair, now time.Time) ([]byte, error)
 	return clientcmd.Write(api.Config{
 		Clusters:       map[string]*api.Cluster{cluster: {Server: k.Server, CertificateAuthorityData: encodeCert(ca.cert.Raw)}},
 		Contexts:       map[string]*api.Context{ctx: {Cluster: cluster, AuthInfo: k.User}},
-		AuthInfos:      map[string]*api.AuthInfo{k.User: {ClientCertificateData: encodeCert(der), ClientKeyData: encodeKey(key)}},
+		AuthInfos:      map[string]*api.AuthInfo{k.User: {ClientCertificateData: encodeCert(der), ClientKeyData: pem}},
 		CurrentContext: ctx,
 	})
 }

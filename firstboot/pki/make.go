@@ -2,6 +2,8 @@ package pki
 
 import (
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -16,8 +18,32 @@ const (
 	lifeLeaf = 365 * 24 * time.Hour
 )
 
-// newKey makes an RSA key of the size that kubeadm makes.
-func newKey() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, keyBits) }
+// Clock is what certificates are dated and judged by.
+type Clock struct {
+	// Now is what the machine's clock shows. Certificates begin with it, so
+	// that they are in force at once for everything on the machine.
+	Now time.Time
+	// Built is when the image was built; a clock that shows less is wrong, and
+	// lives are counted from here then.
+	Built time.Time
+}
+
+// now is the best guess of the time: never before the image was built.
+func (c Clock) now() time.Time {
+	if c.Now.Before(c.Built) {
+		return c.Built
+	}
+	return c.Now
+}
+
+// newKey makes a key as kubeadm makes it: RSA of 2048 bits, or P-256 where its
+// feature gate PublicKeysECDSA asks for it.
+func newKey(elliptical bool) (crypto.Signer, error) {
+	if elliptical {
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
+	return rsa.GenerateKey(rand.Reader, keyBits)
+}
 
 // serial is a random serial number of 62 bits, never zero.
 func serial() (*big.Int, error) {
@@ -29,12 +55,12 @@ func serial() (*big.Int, error) {
 }
 
 // selfSign makes the certificate of an authority.
-func selfSign(c Cert, key crypto.Signer, now time.Time) ([]byte, error) {
+func selfSign(c Cert, key crypto.Signer, clock Clock) ([]byte, error) {
 	t := &x509.Certificate{
 		SerialNumber:          new(big.Int), // as kubeadm's authorities
 		Subject:               pkix.Name{CommonName: c.CN, Organization: c.Org},
-		NotBefore:             now.UTC(),
-		NotAfter:              now.Add(lifeCA).UTC(),
+		NotBefore:             clock.Now.UTC(),
+		NotAfter:              clock.now().Add(lifeCA).UTC(),
 		KeyUsage:              x509.KeyUsageKeyEncipherment | x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		BasicConstraintsValid: true,
 		IsCA:                  true,
@@ -45,7 +71,7 @@ func selfSign(c Cert, key crypto.Signer, now time.Time) ([]byte, error) {
 // sign makes a certificate for pub. It is valid from the authority's first
 // second on, so that a clock that is corrected backwards does not make it
 // invalid.
-func sign(c Cert, pub crypto.PublicKey, ca *x509.Certificate, caKey crypto.Signer, now time.Time) ([]byte, error) {
+func sign(c Cert, pub crypto.PublicKey, ca *x509.Certificate, caKey crypto.Signer, clock Clock) ([]byte, error) {
 	n, err := serial()
 	if err != nil {
 		return nil, err
@@ -56,7 +82,7 @@ func sign(c Cert, pub crypto.PublicKey, ca *x509.Certificate, caKey crypto.Signe
 		DNSNames:     c.DNS,
 		IPAddresses:  c.IPs,
 		NotBefore:    ca.NotBefore,
-		NotAfter:     now.Add(lifeLeaf).UTC(),
+		NotAfter:     clock.now().Add(lifeLeaf).UTC(),
 		KeyUsage:     x509.KeyUsageKeyEncipherment | x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  c.Usages,
 	}

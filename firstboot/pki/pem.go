@@ -2,6 +2,7 @@ package pki
 
 import (
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
@@ -21,8 +22,19 @@ func encodeCert(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: pemCert, Bytes: der})
 }
 
-func encodeKey(k *rsa.PrivateKey) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: pemRSA, Bytes: x509.MarshalPKCS1PrivateKey(k)})
+// encodeKey encodes a key in the form that is named after its kind.
+func encodeKey(k crypto.Signer) ([]byte, error) {
+	switch k := k.(type) {
+	case *rsa.PrivateKey:
+		return pem.EncodeToMemory(&pem.Block{Type: pemRSA, Bytes: x509.MarshalPKCS1PrivateKey(k)}), nil
+	case *ecdsa.PrivateKey:
+		der, err := x509.MarshalECPrivateKey(k)
+		if err != nil {
+			return nil, err
+		}
+		return pem.EncodeToMemory(&pem.Block{Type: pemEC, Bytes: der}), nil
+	}
+	return nil, fmt.Errorf("a key of type %T has no file format", k)
 }
 
 func encodePublic(k crypto.PublicKey) ([]byte, error) {
@@ -81,6 +93,40 @@ func parseKey(b []byte) (crypto.Signer, error) {
 			return s, nil
 		}
 	}
+}
+
+// parsePublics reads every public key of a PEM file.
+func parsePublics(b []byte) ([]crypto.PublicKey, error) {
+	var keys []crypto.PublicKey
+	for {
+		var block *pem.Block
+		if block, b = pem.Decode(b); block == nil {
+			break
+		}
+		var k crypto.PublicKey
+		var err error
+		switch block.Type {
+		case pemPublic:
+			k, err = x509.ParsePKIXPublicKey(block.Bytes)
+		case "RSA PUBLIC KEY":
+			k, err = x509.ParsePKCS1PublicKey(block.Bytes)
+		case pemCert:
+			var c *x509.Certificate
+			if c, err = x509.ParseCertificate(block.Bytes); err == nil {
+				k = c.PublicKey
+			}
+		default:
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("there is no PEM public key in it")
+	}
+	return keys, nil
 }
 
 // samePublic says whether two public keys are one.

@@ -5,7 +5,7 @@
 // signer, its subject, its names and its uses, all as kubeadm has them. A
 // file that is there and valid is kept; one that is there and not valid is an
 // error with the reason, and is never written over. Private keys have mode
-// 0600, everything else 0644.
+// 0600, and so has sa.pub, as kubeadm gives it; certificates have 0644.
 package pki
 
 import (
@@ -46,11 +46,12 @@ const (
 
 const masters = "system:masters"
 
+func client() []x509.ExtKeyUsage { return []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }
+
 // Table is every certificate that a control-plane node has, authorities
 // first. With an external etcd, etcd's own are left out.
 // (kubeadm: cmd/kubeadm/app/phases/certs/certlist.go)
 func Table(n *config.Node) ([]Cert, error) {
-	client := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	server := []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	both := []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 
@@ -62,8 +63,8 @@ func Table(n *config.Node) ([]Cert, error) {
 		{Name: "ca", Base: CA, CN: "kubernetes"},
 		{Name: "front-proxy-ca", Base: FrontProxyCA, CN: "front-proxy-ca"},
 		api,
-		{Name: "apiserver-kubelet-client", Base: "apiserver-kubelet-client", CA: CA, CN: "kube-apiserver-kubelet-client", Org: []string{masters}, Usages: client},
-		{Name: "front-proxy-client", Base: "front-proxy-client", CA: FrontProxyCA, CN: "front-proxy-client", Usages: client},
+		{Name: "apiserver-kubelet-client", Base: "apiserver-kubelet-client", CA: CA, CN: "kube-apiserver-kubelet-client", Org: []string{masters}, Usages: client()},
+		{Name: "front-proxy-client", Base: "front-proxy-client", CA: FrontProxyCA, CN: "front-proxy-client", Usages: client()},
 	}
 	if n.Cluster.Etcd.External != nil {
 		return table, nil
@@ -81,8 +82,8 @@ func Table(n *config.Node) ([]Cert, error) {
 	return append(table,
 		Cert{Name: "etcd-ca", Base: EtcdCA, CN: "etcd-ca"},
 		server1, peer,
-		Cert{Name: "etcd-healthcheck-client", Base: "etcd/healthcheck-client", CA: EtcdCA, CN: "kube-etcd-healthcheck-client", Org: []string{masters}, Usages: client},
-		Cert{Name: "apiserver-etcd-client", Base: "apiserver-etcd-client", CA: EtcdCA, CN: "kube-apiserver-etcd-client", Org: []string{masters}, Usages: client},
+		Cert{Name: "etcd-healthcheck-client", Base: "etcd/healthcheck-client", CA: EtcdCA, CN: "kube-etcd-healthcheck-client", Org: []string{masters}, Usages: client()},
+		Cert{Name: "apiserver-etcd-client", Base: "apiserver-etcd-client", CA: EtcdCA, CN: "kube-apiserver-etcd-client", Org: []string{masters}, Usages: client()},
 	), nil
 }
 
