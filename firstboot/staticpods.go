@@ -3,6 +3,7 @@ package firstboot
 import (
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"path"
 	"strings"
 
@@ -22,32 +23,39 @@ func manifestPath(name string) string { return path.Join(manifestDir, name+".yam
 func podParams(r *Run) templates.PodParams {
 	dir := r.Node.Cluster.CertificatesDir
 	return templates.PodParams{
-		Node: r.Node, Release: r.Baked.Release, Exists: r.Host.Exists,
+		Node: r.Node, Release: r.Baked.Release, Exists: r.Host.Exists, Env: r.Host.Env,
 		ExternalCA: r.Host.Exists(path.Join(dir, pki.CA+".crt")) && !r.Host.Exists(path.Join(dir, pki.CA+".key")),
 	}
 }
 
-// patches reads the user's patches directory; nil where there is none.
+// patches reads the user's patches directory and those below it, as kubeadm
+// does; nil where there is none.
 func patches(r *Run) (templates.Patches, error) {
 	dir := r.Node.Init.Patches
 	if dir == "" {
 		return nil, nil
 	}
-	rel := strings.TrimPrefix(path.Clean(dir), "/")
-	entries, err := fs.ReadDir(r.Host.Root.FS(), rel)
+	fsys := r.Host.Root.FS()
+	var p templates.Patches
+	err := fs.WalkDir(fsys, strings.TrimPrefix(path.Clean(dir), "/"), func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if st, err := fs.Stat(fsys, file); err != nil || !st.Mode().IsRegular() {
+			return err // a link to a directory is none of ours
+		}
+		b, err := fs.ReadFile(fsys, file)
+		p = append(p, templates.Patch{Name: path.Base(file), Data: b})
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the patches directory %s: %w", dir, err)
 	}
-	p := templates.Patches{}
-	for _, e := range entries {
-		if !e.Type().IsRegular() {
-			continue
-		}
-		if p[e.Name()], err = r.Host.ReadFile(path.Join(dir, e.Name())); err != nil {
-			return nil, fmt.Errorf("cannot read the patch %s: %w", path.Join(dir, e.Name()), err)
-		}
+	ignored, err := p.Check()
+	for _, why := range ignored {
+		r.Host.Log.Warn("a file in the patches directory is ignored", slog.String("directory", dir), slog.String("why", why))
 	}
-	return p, p.Check()
+	return p, err
 }
 
 // manifests are the manifests that this image wants for pods, by file.

@@ -93,6 +93,7 @@ func (p PodParams) apiServer() *corev1.Pod {
 		ReadinessProbe: secure(host, "/readyz", port).readiness(),
 		StartupProbe:   secure(host, "/livez", port).startup(p.Node),
 		Resources:      requests("250m"),
+		Env:            p.proxies(),
 	}, vols, map[string]string{
 		"kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint": net.JoinHostPort(local.AdvertiseAddress, fmt.Sprint(port)),
 	})
@@ -210,6 +211,7 @@ func (p PodParams) local(name, cpu string, port int, args map[string]string, c c
 		LivenessProbe: health.liveness(),
 		StartupProbe:  health.startup(p.Node),
 		Resources:     requests(cpu),
+		Env:           p.proxies(),
 	}, vols, nil)
 }
 

@@ -3,6 +3,7 @@ package templates
 import (
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -59,7 +60,9 @@ func EtcdPod(p PodParams) *corev1.Pod {
 		c.Resources = requests("100m")
 		c.Resources.Requests[corev1.ResourceMemory] = resource.MustParse("100Mi")
 	}
-	return component(c, vols, map[string]string{"kubeadm.kubernetes.io/etcd.advertise-client-urls": client})
+	pod := component(c, vols, map[string]string{"kubeadm.kubernetes.io/etcd.advertise-client-urls": client})
+	slices.Reverse(pod.Spec.Containers[0].VolumeMounts) // data first, as kubeadm has it
+	return pod
 }
 
 // etcdHealth is where etcd serves its health: at the first of the user's

@@ -3,12 +3,11 @@ package templates
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"path"
-	"slices"
 	"strings"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
@@ -18,82 +17,95 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Patches are a user's patches for static pods: file contents by file name,
-// TARGET[SUFFIX][+TYPE].EXT as in kubeadm's patches directory. TARGET is a
-// static pod's name, TYPE strategic (the default), merge or json, EXT json or
-// yaml.
-type Patches map[string][]byte
+// Patch is one file of a user's patches for static pods. Its name is
+// TARGET[SUFFIX][+TYPE].EXT as in kubeadm's patches directory: TARGET a static
+// pod's name, SUFFIX anything without a dot or a plus, TYPE strategic (the
+// default), merge or json, EXT json or yaml.
+type Patch struct {
+	Name string // of the file
+	Data []byte
+}
+
+// Patches are applied in their order.
+type Patches []Patch
 
 var patchTargets = [...]string{Etcd, APIServer, ControllerManager, Scheduler}
 
-// Check says which file is not a patch.
-func (p Patches) Check() error {
-	for _, file := range slices.Sorted(maps.Keys(p)) {
-		if _, _, err := parsePatchName(file); err != nil {
-			return fmt.Errorf("cannot use patch %s: %w", file, err)
+// errNoPatch is the reason why a file is not taken for a patch.
+var errNoPatch = errors.New("not a patch")
+
+// Check says which files are none of the patches that kubeadm would apply
+// (kubeadm passes over them, and so does Manifest), and whether a patch has an
+// unknown type.
+func (p Patches) Check() (ignored []string, err error) {
+	for _, f := range p {
+		_, _, err := parsePatchName(f.Name)
+		if errors.Is(err, errNoPatch) {
+			ignored = append(ignored, err.Error())
+		} else if err != nil {
+			return nil, fmt.Errorf("cannot use patch %s: %w", f.Name, err)
 		}
 	}
-	return nil
+	return ignored, nil
 }
 
-// Manifest is the YAML of a static pod with the patches for it applied, in the
-// order of their file names.
+// Manifest is the YAML of a static pod with the patches for it applied.
 func (p Patches) Manifest(pod *corev1.Pod) ([]byte, error) {
-	doc, err := yaml.Marshal(pod)
+	doc, err := json.Marshal(pod)
 	if err != nil {
 		return nil, err
 	}
-	if doc, err = yaml.YAMLToJSON(doc); err != nil {
-		return nil, err
-	}
 	patched := false
-	for _, file := range slices.Sorted(maps.Keys(p)) {
-		target, kind, err := parsePatchName(file)
-		if err != nil {
-			return nil, fmt.Errorf("cannot use patch %s: %w", file, err)
-		}
-		if target != pod.Name {
+	for _, f := range p {
+		target, kind, err := parsePatchName(f.Name)
+		if errors.Is(err, errNoPatch) || err == nil && target != pod.Name {
 			continue
 		}
-		if doc, err = applyPatch(doc, p[file], kind); err != nil {
-			return nil, fmt.Errorf("cannot apply patch %s: %w", file, err)
+		if err != nil {
+			return nil, fmt.Errorf("cannot use patch %s: %w", f.Name, err)
+		}
+		if doc, err = applyPatch(doc, f.Data, kind); err != nil {
+			return nil, fmt.Errorf("cannot apply patch %s: %w", f.Name, err)
 		}
 		patched = true
 	}
 	if patched {
 		// Through the type, so that what is no field of a pod is an error here
 		// and not a pod that never starts.
+		name := pod.Name
 		pod = &corev1.Pod{}
 		if err := yaml.UnmarshalStrict(doc, pod); err != nil {
-			return nil, fmt.Errorf("cannot use the patches for %s: the outcome is no pod: %w", pod.Name, err)
+			return nil, fmt.Errorf("cannot use the patches for %s: the outcome is no pod: %w", name, err)
 		}
 	}
 	return yaml.Marshal(pod)
 }
 
-// parsePatchName takes a patch's file name apart.
+// parsePatchName takes a patch's file name apart, as kubeadm does: the type is
+// what the text after a plus begins with, and a suffix ends at a dot.
 func parsePatchName(file string) (target, kind string, err error) {
-	ext := path.Ext(file)
-	if ext != ".json" && ext != ".yaml" {
-		return "", "", errors.New("its name must end in .json or .yaml")
+	if ext := path.Ext(file); ext != ".json" && ext != ".yaml" || ext == file {
+		return "", "", fmt.Errorf("%s is %w: its name does not end in .json or .yaml", file, errNoPatch)
 	}
-	stem := strings.TrimSuffix(file, ext)
 	for _, t := range patchTargets {
-		if strings.HasPrefix(stem, t) && len(t) > len(target) {
+		if strings.HasPrefix(file, t) {
 			target = t
 		}
 	}
 	if target == "" {
-		return "", "", fmt.Errorf("its name must begin with one of %s", strings.Join(patchTargets[:], ", "))
+		return "", "", fmt.Errorf("%s is %w: its name does not begin with one of %s", file, errNoPatch, strings.Join(patchTargets[:], ", "))
 	}
-	_, kind, typed := strings.Cut(stem, "+")
-	switch {
-	case !typed:
-		kind = "strategic"
-	case kind != "strategic" && kind != "merge" && kind != "json":
-		return "", "", fmt.Errorf("its type %q after the + must be strategic, merge or json", kind)
+	rest := strings.TrimPrefix(file, target)
+	end := strings.IndexAny(rest, ".+")
+	if rest[end] == '.' {
+		return target, "strategic", nil
 	}
-	return target, kind, nil
+	for _, kind := range []string{"json", "merge", "strategic"} {
+		if strings.HasPrefix(rest[end+1:], kind) {
+			return target, kind, nil
+		}
+	}
+	return "", "", errors.New("after the + there must be its type: strategic, merge or json")
 }
 
 // applyPatch applies each document of a patch file to doc, which is JSON.

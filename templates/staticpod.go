@@ -26,6 +26,9 @@ type PodParams struct {
 	// Exists says whether a path is there on the node: directories of CA
 	// certificates are mounted only where they are.
 	Exists func(name string) bool
+	// Env is the environment that kubeadm would have, "NAME=VALUE": what it
+	// says of proxies is handed on.
+	Env []string
 	// ExternalCA: the cluster's authority has no key on the node.
 	ExternalCA bool
 }
@@ -76,6 +79,21 @@ func arguments(defaults, extra map[string]string) []string {
 		args = append(args, "--"+k+"="+all[k])
 	}
 	return args
+}
+
+// proxies are the variables that tell of proxies, by their names: an
+// environment has no order of its own, and a manifest that changes restarts
+// its pod.
+func (p PodParams) proxies() []corev1.EnvVar {
+	var vars []corev1.EnvVar
+	for _, e := range p.Env {
+		name, value, _ := strings.Cut(e, "=")
+		if value != "" && strings.HasSuffix(strings.ToLower(name), "_proxy") {
+			vars = append(vars, corev1.EnvVar{Name: name, Value: value})
+		}
+	}
+	slices.SortFunc(vars, func(a, b corev1.EnvVar) int { return cmp.Compare(a.Name, b.Name) })
+	return vars
 }
 
 // component makes a static pod of one container.
@@ -139,7 +157,9 @@ var caCertDirs = [...]string{"/etc/pki", "/usr/share/ca-certificates", "/usr/loc
 
 // caCerts mounts the host's CA certificates.
 func (p PodParams) caCerts(v volumes) {
-	v.dir("ca-certs", "/etc/ssl/certs", true)
+	if p.Exists("/etc/ssl/certs") { // a read-only root has no place to make it
+		v.dir("ca-certs", "/etc/ssl/certs", true)
+	}
 	for _, d := range caCertDirs {
 		if p.Exists(d) {
 			v.dir(strings.ReplaceAll(strings.TrimPrefix(d, "/"), "/", "-"), d, true)
