@@ -1,0 +1,199 @@
+package firstboot
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/images"
+)
+
+// oracleVersions are the versions whose real kubeadm judges ours.
+var oracleVersions = []string{"v1.19.12", "v1.20.15"}
+
+// oracleCase is a configuration, testdata/oracle/NAME.yaml, and what there is
+// on both machines before; all of it may be nil.
+type oracleCase struct {
+	// prepare changes the root directory of a machine. made is one on which
+	// kubeadm ran already, with the same configuration.
+	prepare func(t *testing.T, root, made string)
+	env     []string // of kubeadm and of kbuild-firstboot
+	patches string   // kubeadm's --experimental-patches
+}
+
+// TestOracle gives each configuration to real kubeadm and to the steps, each
+// on an empty machine of its own, and compares what they leave on the disk:
+// certificates field by field, manifests, kubeconfigs and configuration as
+// objects, modes. What differs must be listed in testdata/oracle-differences.txt,
+// and what is listed must differ.
+func TestOracle(t *testing.T) {
+	dir := os.Getenv("KBUILD_ORACLE")
+	if dir == "" {
+		if os.Getenv("CI") != "" {
+			t.Fatal("KBUILD_ORACLE names no directory with kubeadm-VERSION binaries")
+		}
+		t.Skip("KBUILD_ORACLE names no directory with kubeadm-VERSION binaries: run `make oracle`")
+	}
+	if os.Getuid() != 0 {
+		t.Fatal("kubeadm --rootfs needs root")
+	}
+	files, err := filepath.Glob("testdata/oracle/*.yaml")
+	if err != nil || len(files) < 12 {
+		t.Fatalf("want at least 12 configurations, have %d (%v)", len(files), err)
+	}
+	names := map[string]bool{}
+	var ran atomic.Int32
+	list := readOracleList(t)
+	t.Run("compare", func(t *testing.T) {
+		for _, version := range oracleVersions {
+			for _, file := range files {
+				name := strings.TrimSuffix(filepath.Base(file), ".yaml")
+				names[name] = true
+				t.Run(version+"/"+name, func(t *testing.T) {
+					t.Parallel()
+					ran.Add(1)
+					oracleCompare(t, list, oracleKubeadm{filepath.Join(dir, "kubeadm-"+version), version}, name, file)
+				})
+			}
+		}
+	})
+	for name := range oracleCases() {
+		if !names[name] {
+			t.Errorf("testdata/oracle/%s.yaml is missing", name)
+		}
+	}
+	if !t.Failed() && int(ran.Load()) == len(files)*len(oracleVersions) { // not with a -run that picks
+		list.checkUsed(t)
+	}
+}
+
+func oracleCompare(t *testing.T, list *oracleList, k oracleKubeadm, name, file string) {
+	c := oracleCases()[name]
+	doc, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc = []byte(strings.ReplaceAll(string(doc), "VERSION", k.version))
+	theirs, ours, made := oracleRoot(t), testHost(t), ""
+	oracleDirs(t, ours.Path("/"))
+	if c.prepare != nil {
+		made = oracleRoot(t)
+		k.phases(t, made, doc, c)
+		c.prepare(t, theirs, made)
+		c.prepare(t, ours.Path("/"), made)
+	}
+	k.phases(t, theirs, doc, c)
+	want := oracleView(t, theirs)
+	maps.Copy(want, k.configMaps(t, doc))
+
+	before := oracleContents(t, ours.Path("/"))
+	ours.Env, ours.Now = c.env, time.Now // kubeadm made some of what is there just now
+	n := oracleSteps(t, &Run{Host: ours, Baked: oracleBaked(t, k.version)}, doc, c)
+	got := oracleView(t, ours.Path("/"))
+	maps.Copy(got, oracleOurConfigMaps(t, n, oracleBaked(t, k.version).Release))
+	for f, b := range before {
+		if after, err := os.ReadFile(filepath.Join(ours.Path("/"), f)); err != nil || string(after) != b {
+			t.Errorf("%s was there before and is not the same any more (%v)", f, err)
+		}
+	}
+	for _, at := range slices.Sorted(maps.Keys(union(anyOf(want), anyOf(got)))) {
+		if want[at] != got[at] && !list.has(k.version, name, at) {
+			t.Errorf("%s:\n\tkubeadm %q\n\tkbuild  %q", at, want[at], got[at])
+		}
+	}
+}
+
+func anyOf(m map[string]string) map[string]any {
+	out := map[string]any{}
+	for k, v := range m {
+		out[k] = v
+	}
+	return out
+}
+
+// oracleBaked is an image without a pod network, since kubeadm brings none.
+func oracleBaked(t *testing.T, version string) images.Baked {
+	rel, err := images.Lookup(version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return images.Baked{Arch: "amd64", CNI: "none", Release: rel}
+}
+
+// oracleSteps runs our steps on r.
+func oracleSteps(t *testing.T, r *Run, doc []byte, c oracleCase) *config.Node {
+	t.Helper()
+	machine := config.Machine{Hostname: "node-1", Links: []config.Link{{Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.10/24")}}}}
+	n, _, err := config.Load(r.Baked, machine, config.Document{Source: "test", Data: doc})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Init.Patches = c.patches
+	r.Node = n
+	if err := converge(context.Background(), r, stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane()); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// oracleRoot is the empty disk of a machine.
+func oracleRoot(t *testing.T) string {
+	dir := t.TempDir()
+	oracleDirs(t, dir)
+	return dir
+}
+
+// oracleDirs makes what the base system has.
+func oracleDirs(t *testing.T, root string) {
+	for _, d := range []string{"tmp", "var/lib", "etc/ssl/certs", "usr/share/ca-certificates", "usr/libexec/kubernetes/kubelet-plugins/volume/exec"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// oracleKubeadm is a real kubeadm.
+type oracleKubeadm struct{ bin, version string }
+
+// command is kubeadm in root, with the name of the machine and no other
+// environment than the case's.
+func (k oracleKubeadm) command(root string, env []string, args ...string) *exec.Cmd {
+	cmd := exec.Command("unshare", append([]string{"--uts", "sh", "-c", `hostname node-1 && exec "$0" "$@"`, k.bin, "--rootfs=" + root}, args...)...)
+	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, env...)
+	return cmd
+}
+
+func (k oracleKubeadm) run(t *testing.T, root string, env []string, args ...string) {
+	t.Helper()
+	if out, err := k.command(root, env, args...).CombinedOutput(); err != nil {
+		t.Fatalf("kubeadm %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// phases runs the phases that write files.
+func (k oracleKubeadm) phases(t *testing.T, root string, doc []byte, c oracleCase) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(root, "kubeadm.yaml"), doc, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	conf := "--config=/kubeadm.yaml"
+	k.run(t, root, c.env, "init", "phase", "certs", "all", conf)
+	k.run(t, root, c.env, "init", "phase", "kubeconfig", "all", conf)
+	args := []string{conf}
+	if c.patches != "" {
+		oraclePatches(t, root, c.patches)
+		args = append(args, "--experimental-patches="+c.patches)
+	}
+	k.run(t, root, c.env, append([]string{"init", "phase", "control-plane", "all"}, args...)...)
+	k.run(t, root, c.env, append([]string{"init", "phase", "etcd", "local"}, args...)...)
+	k.run(t, root, c.env, "init", "phase", "kubelet-start", conf)
+}
