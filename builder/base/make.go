@@ -138,9 +138,11 @@ func enterCache(dir, tmp string, t *Tree) error {
 
 func runMmdebstrap(ctx context.Context, r recipe, root string, file map[string]string) error {
 	args := []string{
-		// Its own mount and process namespaces, also for root: whatever stops
-		// it, no mount and no process is left.
-		"--mode=unshare", "--format=directory", "--variant=essential",
+		// A process namespace around all of it, whose end takes every process
+		// and mount with it, also when kbuild itself is killed: mmdebstrap
+		// alone goes on until its current work is done.
+		"--pid", "--fork", "--kill-child=KILL", "--mount", "--propagation=private", "--mount-proc", "--",
+		"mmdebstrap", "--mode=unshare", "--format=directory", "--variant=essential",
 		"--architectures=" + r.Arch, `--aptopt=Apt::Install-Recommends "false"`,
 		"--include=" + strings.Join(r.Include, ","),
 		"--setup-hook=" + lockHook,
@@ -155,19 +157,19 @@ func runMmdebstrap(ctx context.Context, r recipe, root string, file map[string]s
 		args = append(args, "--customize-hook=set -eu\n"+r.Hook)
 	}
 	args = append(args, "--customize-hook="+listHook, r.Suite, root)
-	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
+	cmd := exec.CommandContext(ctx, "unshare", args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Env = append(os.Environ(), fmt.Sprintf("SOURCE_DATE_EPOCH=%d", treeTime),
 		"INITRD=No", // the kernel's package then leaves the initrd to us
-		"LC_ALL=C.UTF-8", "TZ=UTC", "PATH="+searchPath())
+		"LC_ALL=C.UTF-8", "TZ=UTC", "PATH="+searchPath(), "TMPDIR="+filepath.Dir(root))
 	for name, value := range file {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
-	if path, err := lookPath("mmdebstrap"); err == nil {
+	if path, err := lookPath("unshare"); err == nil {
 		cmd.Path, cmd.Err = path, nil
 	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = io.Discard, &out
-	stopNicely(cmd)
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -202,8 +204,8 @@ func explain(err error, out string) error {
 		hint = "; this host lacks Debian's keys: apt-get install debian-archive-keyring gpg"
 	case has("Could not resolve", "Temporary failure resolving", "Unable to connect", "Could not connect", "Network is unreachable", "Connection timed out"):
 		hint = "; making a tree needs the network, a tree that is in the cache does not"
-	case has("failed to unshare", "unshare() failed", "newuidmap"):
-		hint = "; this host does not allow user namespaces here: run kbuild as root"
+	case has("failed to unshare", "unshare() failed", "unshare failed", "mount /proc failed", "newuidmap"):
+		hint = "; this host does not allow the namespaces that this needs: run kbuild as root, outside of a confined container"
 	}
 	return fmt.Errorf("mmdebstrap failed (%w)%s:\n  %s", err, hint, tail)
 }
