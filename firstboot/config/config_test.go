@@ -222,3 +222,25 @@ func TestDoc(t *testing.T) {
 		t.Errorf("the table has %d lines", rows)
 	}
 }
+
+// What the README shows as user-data is user-data.
+func TestREADME(t *testing.T) {
+	b, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, block := range strings.Split(string(b), "```yaml\n")[1:] {
+		text, _, _ := strings.Cut(block, "```")
+		if !strings.Contains(text, "kbuild.dev/") && !strings.Contains(text, "kubeadm.k8s.io/") {
+			continue
+		}
+		n++
+		if _, _, err := load(t, text); err != nil {
+			t.Errorf("%v\n%s", err, text)
+		}
+	}
+	if n < 2 {
+		t.Errorf("only %d examples", n)
+	}
+}

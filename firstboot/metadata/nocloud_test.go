@@ -2,8 +2,11 @@ package metadata
 
 import (
 	"bytes"
+	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -165,18 +168,42 @@ func TestISOPlainNames(t *testing.T) {
 	}
 }
 
-// Whatever is on the volume, reading it ends, with the files or an error, and
+// patched is a volume with some of its bytes changed: data holds records of a
+// three-byte offset and a byte.
+type patched struct {
+	base string
+	data []byte
+}
+
+func (p patched) ReadAt(b []byte, off int64) (int, error) {
+	n, err := strings.NewReader(p.base).ReadAt(b, off)
+	for d := p.data; len(d) >= 4; d = d[4:] {
+		at := int64(d[0])<<16 | int64(d[1])<<8 | int64(d[2])
+		if at >= off && at < off+int64(n) {
+			b[at-off] = d[3]
+		}
+	}
+	return n, err
+}
+
+// Whatever is on a volume, reading it ends, with the files or an error, and
 // takes no more memory than the files may have.
 func FuzzVolume(f *testing.F) {
-	files := map[string]string{"user-data": "a: b\n", "meta-data": "instance-id: i\n"}
-	// Small images: what is cut off is read as missing.
-	for _, image := range volumes(f, files) {
-		f.Add([]byte(strings.TrimRight(image[:min(len(image), 200<<10)], "\x00")))
+	all := volumes(f, map[string]string{"user-data": "a: b\n" + strings.Repeat("#", 9000), "meta-data": "instance-id: i\n"})
+	kinds := slices.Sorted(maps.Keys(all))
+	for i := range kinds {
+		f.Add(uint8(i), []byte{})
+		f.Add(uint8(i), []byte{0, 0x80, 0, 2})       // type of an ISO's first descriptor
+		f.Add(uint8(i), []byte{0, 0x80, 0xa6, 0xff}) // size of an ISO's top directory
+		f.Add(uint8(i), []byte{0, 0, 13, 0x80})      // sectors in a FAT's cluster
+		f.Add(uint8(i), []byte{0, 2, 3, 2})          // a FAT's cluster that follows itself
 	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		found, err := readNoCloud(bytes.NewReader(data))
-		if err == nil && len(found.UserData()) > config.MaxSize {
-			t.Errorf("%d bytes of user-data", len(found.UserData()))
+	f.Fuzz(func(t *testing.T, kind uint8, data []byte) {
+		for _, r := range []io.ReaderAt{patched{all[kinds[int(kind)%len(kinds)]], data}, bytes.NewReader(data)} {
+			found, err := readNoCloud(r)
+			if err == nil && len(found.UserData()) > config.MaxSize {
+				t.Errorf("%d bytes of user-data", len(found.UserData()))
+			}
 		}
 	})
 }
