@@ -103,7 +103,7 @@ func TestScenarioBadUserData(t *testing.T) {
 	if err := m.SetUserData(userData(initDoc(t, ""))); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Reboot(ctx); err != nil {
+	if err := errors.Join(m.Stop(ctx), m.Start(ctx)); err != nil {
 		t.Fatal(err)
 	}
 	waitReady(t, m)
