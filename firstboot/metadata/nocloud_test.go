@@ -114,6 +114,18 @@ func TestNoCloudLabels(t *testing.T) {
 	}
 }
 
+// udev's links are relative.
+func TestNoCloudLink(t *testing.T) {
+	t.Setenv("CREDENTIALS_DIRECTORY", "")
+	h := machine(t, map[string]string{"/dev/vdb": iso(t, map[string]string{"user-data": "a: b\n"}, true), "/dev/disk/by-label/x": ""})
+	if err := os.Symlink("../../vdb", h.Path("/dev/disk/by-label/cidata")); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := Find(t.Context(), h); err != nil || string(f.UserData()) != "a: b\n" {
+		t.Errorf("%+v %v", f, err)
+	}
+}
+
 func TestNoCloudBad(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it writes many volumes")
