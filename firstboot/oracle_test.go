@@ -92,13 +92,15 @@ func oracleCompare(t *testing.T, list *oracleList, k oracleKubeadm, name, file s
 		c.prepare(t, ours.Path("/"), made)
 	}
 	k.phases(t, theirs, doc, c)
-	want := oracleView(t, theirs)
+	want := diskView(t, theirs)
 	maps.Copy(want, k.configMaps(t, doc))
 
 	before := oracleContents(t, ours.Path("/"))
 	ours.Env, ours.Now = c.env, time.Now // kubeadm made some of what is there just now
+	ours.Systemd.Restart = func(context.Context, string) error { return nil }
+	ours.Systemd.Active = func(context.Context, string) (string, error) { return "active", nil }
 	n := oracleSteps(t, &Run{Host: ours, Baked: oracleBaked(t, k.version)}, doc, c)
-	got := oracleView(t, ours.Path("/"))
+	got := diskView(t, ours.Path("/"))
 	maps.Copy(got, oracleOurConfigMaps(t, n, oracleBaked(t, k.version).Release))
 	for f, b := range before {
 		if after, err := os.ReadFile(filepath.Join(ours.Path("/"), f)); err != nil || string(after) != b {
@@ -139,7 +141,7 @@ func oracleSteps(t *testing.T, r *Run, doc []byte, c oracleCase) *config.Node {
 	}
 	n.Init.Patches = c.patches
 	r.Node = n
-	if err := converge(context.Background(), r, stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane()); err != nil {
+	if err := converge(context.Background(), r, stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane(), stepKubeletStart()); err != nil {
 		t.Fatal(err)
 	}
 	return n

@@ -33,6 +33,7 @@ func Local(root string, log *slog.Logger) (*Host, error) {
 		SetHostname: func(name string) error { return unix.Sethostname([]byte(name)) },
 		Log:         log,
 		Probe:       LocalProbe(),
+		Env:         os.Environ(),
 	}, nil
 }
 
