@@ -117,6 +117,14 @@ func TestDisk(t *testing.T) {
 
 	t.Run("judges", func(t *testing.T) { judge(t, tools, first, out) })
 
+	t.Run("units", func(t *testing.T) {
+		cmd := base.Tree{Dir: in.Root}.Command(t.Context(), nil, nil, "systemd-analyze", "verify", "--man=no",
+			"var.mount", "local-fs.target", "emergency.service", "systemd-networkd-wait-online.service", "multi-user.target")
+		if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+		}
+	})
+
 	t.Run("identical", func(t *testing.T) {
 		defer syscall.Umask(syscall.Umask(0o077))
 		t.Setenv("TZ", "Asia/Tokyo")
