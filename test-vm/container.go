@@ -219,7 +219,20 @@ func (c *container) Reboot(ctx context.Context) error {
 		return fmt.Errorf("the machine went down for the reboot with exit status %d, want %d", code, rebootExit)
 	}
 	c.client.Close()
+	// A kernel begins without cgroups; a kubelet that finds those of dead
+	// containers spends a minute looking for them.
+	if err := c.removeCgroups(); err != nil {
+		return err
+	}
 	return c.Start(ctx)
+}
+
+func (c *container) removeCgroups() error {
+	var errs []error
+	for _, dir := range c.s.rec.Cgroups {
+		errs = append(errs, removeCgroup(dir))
+	}
+	return errors.Join(errs...)
 }
 
 func (c *container) PowerCut() error {
@@ -238,12 +251,7 @@ func (c *container) PowerCut() error {
 	if c.ended != nil {
 		<-c.ended
 	}
-	for _, dir := range c.s.rec.Cgroups {
-		if err := removeCgroup(dir); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.removeCgroups()
 }
 
 func childrenOf(pid int) []int {
