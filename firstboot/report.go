@@ -2,7 +2,6 @@ package firstboot
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -49,11 +48,10 @@ func (p *Report) sources(v map[string]string) { p.update(func(s *Status) { s.Sou
 func (p *Report) running(step string) { p.step(step, StepChecking, "") }
 func (p *Report) skipped(step string) { p.step(step, StepSkipped, "") }
 
-// changing is a transition only the first time: a step that waits and tries
-// again is still the same piece of work.
 func (p *Report) changing(step string) { p.step(step, StepWorking, "") }
 
 func (p *Report) waiting(step, why string)      { p.step(step, StepWaiting, why) }
+func (p *Report) stopped(step string)           { p.step(step, StepStopped, "") }
 func (p *Report) failed(step string, err error) { p.step(step, StepFailed, err.Error()) }
 
 func (p *Report) done(step string, changed bool) {
@@ -66,7 +64,7 @@ func (p *Report) done(step string, changed bool) {
 
 // step records a transition; one that says nothing new is not told again.
 func (p *Report) step(name string, state StepState, why string) {
-	if p == nil {
+	if p == nil || p.stands(name, state, why) {
 		return
 	}
 	var line string
@@ -82,7 +80,7 @@ func (p *Report) step(name string, state StepState, why string) {
 		}
 		tell := st.told != string(state)+why
 		if state == StepWorking && st.worked {
-			tell = false
+			tell = false // it waited and tries again: the same piece of work
 		}
 		st.worked = st.worked || state == StepWorking
 		st.State, st.Why = state, why
@@ -103,15 +101,23 @@ func (p *Report) step(name string, state StepState, why string) {
 		slog.String("MESSAGE_ID", TransitionID), slog.String("KBUILD_STEP", name), slog.String("KBUILD_RESULT", string(state)))
 }
 
+// stands says whether that is known already: a step that waits says so often.
+func (p *Report) stands(name string, state StepState, why string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st := p.s.find(name)
+	return st != nil && st.State == state && st.Why == why
+}
+
 // end says how the pass came out.
-func (p *Report) end(err error) {
+func (p *Report) end(err error, stopped bool) {
 	p.update(func(s *Status) {
 		s.Ended = p.Host.Now()
 		s.Error = ""
 		switch {
 		case err == nil:
 			s.State = StateDone
-		case errors.Is(err, context.Canceled):
+		case stopped:
 			s.State, s.Error = StateStopped, err.Error()
 		default:
 			s.State, s.Error = StateFailed, err.Error()

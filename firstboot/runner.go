@@ -14,7 +14,7 @@ import (
 type Options struct {
 	Until string   // stop after this step; empty is the end of the list
 	Skip  []string // steps that are left out
-	Only  string   // this step alone, but for metadata, which tells who the node is
+	Only  string   // this step alone, after those that tell who the node is
 }
 
 // Converge goes through the steps: what holds is skipped, what does not is
@@ -24,21 +24,38 @@ type Options struct {
 // because of it is left alone. When ctx ends, the steps are stopped and the
 // error wraps ctx's cause.
 func Converge(ctx context.Context, r *Run, list func(role string) []Step, o Options, report *Report) error {
-	head := list("")
 	if err := o.check(list); err != nil {
 		return err
 	}
+	head := list("")
 	report.begin(head)
-	err := walk(ctx, r, head, o, report)
-	if err == nil && r.Node != nil && !slices.ContainsFunc(head, func(s Step) bool { return s.Name == o.Until }) {
-		all := list(string(r.Node.Role))
-		o.Skip = append(slices.Clone(o.Skip), r.Node.Init.SkipPhases...)
-		report.sources(r.Node.Sources)
-		report.begin(all)
-		err = walk(ctx, r, all[len(head):], o, report)
+	err := walk(ctx, r, head, Options{Until: o.Until, Skip: o.Skip}, report)
+	if err == nil && !o.within(head) {
+		err = convergeRole(ctx, r, list, len(head), o, report)
 	}
-	report.end(err)
+	report.end(err, ctx.Err() != nil)
 	return err
+}
+
+// convergeRole is Converge for a node that knows its role.
+func convergeRole(ctx context.Context, r *Run, list func(role string) []Step, head int, o Options, report *Report) error {
+	if r.Node == nil {
+		return errors.New("cannot go on: the node has no configuration, because the step metadata was left out")
+	}
+	role := string(r.Node.Role)
+	if !slices.Contains(Roles(), role) {
+		return fmt.Errorf("cannot make this machine a node of role %q: this version of kbuild knows %q", role, Roles()[1:])
+	}
+	all := list(role)
+	o.Skip = append(slices.Clone(o.Skip), r.Node.Init.SkipPhases...)
+	report.sources(r.Node.Sources)
+	report.begin(all)
+	return walk(ctx, r, all[head:], o, report)
+}
+
+// within says whether steps are all that is asked for.
+func (o Options) within(steps []Step) bool {
+	return slices.ContainsFunc(steps, func(s Step) bool { return s.Name == o.Until || s.Name == o.Only })
 }
 
 // check refuses names that no list has.
@@ -51,10 +68,17 @@ func (o Options) check(list func(string) []Step) error {
 	}
 	for _, n := range append([]string{o.Until, o.Only}, o.Skip...) {
 		if !names[n] {
-			return fmt.Errorf("cannot run step %q: there is no such step; `kbuild-firstboot plan` lists them", n)
+			return UnknownStep{n}
 		}
 	}
 	return nil
+}
+
+// UnknownStep is the error of a step's name that no list has.
+type UnknownStep struct{ Name string }
+
+func (e UnknownStep) Error() string {
+	return fmt.Sprintf("there is no step %q; `kbuild-firstboot plan` lists them", e.Name)
 }
 
 // walk runs steps, each as soon as what it needs holds.
@@ -79,7 +103,7 @@ func walk(ctx context.Context, r *Run, steps []Step, o Options, report *Report) 
 				continue
 			}
 			started[i] = true
-			if slices.Contains(o.Skip, s.Name) || o.Only != "" && o.Only != s.Name && s.Name != "metadata" {
+			if slices.Contains(o.Skip, s.Name) || o.Only != "" && o.Only != s.Name {
 				report.skipped(s.Name)
 				holds[s.Name] = true
 				continue
@@ -117,6 +141,7 @@ func ready(before []Step, s Step, holds map[string]bool) bool {
 
 // one takes a single step to its end.
 func one(ctx context.Context, r *Run, s Step, report *Report) (err error) {
+	outer := ctx
 	limit := s.Limit
 	if s.LimitOf != nil {
 		limit = s.LimitOf(r)
@@ -131,7 +156,11 @@ func one(ctx context.Context, r *Run, s Step, report *Report) (err error) {
 	did := false     // Do came to its end since Done was last false
 	changed := false // Do was called at all
 	defer func() {
-		if err != nil {
+		switch {
+		case err == nil:
+		case outer.Err() != nil:
+			report.stopped(s.Name)
+		default:
 			report.failed(s.Name, err)
 		}
 	}()
@@ -161,11 +190,13 @@ func one(ctx context.Context, r *Run, s Step, report *Report) (err error) {
 			}
 			err = ctx.Err()
 		}
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) && why != "" {
+		switch {
+		case outer.Err() != nil:
+			return fmt.Errorf("%s: stopped: %w", s.Name, context.Cause(outer))
+		case ctx.Err() != nil && why != "":
 			return fmt.Errorf("%s: not so after %s: %s", s.Name, limit, why)
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("%s: stopped: %w", s.Name, context.Cause(ctx))
+		case ctx.Err() != nil:
+			return fmt.Errorf("%s: not so after %s: %w", s.Name, limit, err)
 		}
 		return fmt.Errorf("%s: %w", s.Name, err)
 	}

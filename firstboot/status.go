@@ -37,6 +37,7 @@ const (
 	StepUnchanged StepState = "unchanged" // was already so
 	StepSkipped   StepState = "skipped"   // left out as asked
 	StepFailed    StepState = "failed"    // for what Why says
+	StepStopped   StepState = "stopped"   // by a signal, or because another step failed
 )
 
 func (s StepState) active() bool {
