@@ -9,10 +9,12 @@ import (
 )
 
 // stepCerts makes the cluster's keys and certificates (kubeadm init phase
-// certs all).
+// certs all). Keys take about a second of both processors, so they are made
+// beside the images step.
 func stepCerts() Step {
 	return Step{
-		Name: "certs",
+		Name:  "certs",
+		Needs: []string{"preflight"},
 		Done: func(_ context.Context, r *Run) (bool, error) {
 			done, err := pki.Complete(r.Host, r.Node, certClock(r))
 			return done, whenClockIsRight(err)

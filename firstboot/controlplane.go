@@ -13,7 +13,8 @@ func stepControlPlane() Step {
 		return manifests(r, templates.ControlPlanePods(podParams(r))...)
 	}
 	return Step{
-		Name: "control-plane",
+		Name:  "control-plane",
+		Needs: []string{"certs", "kubeconfig"},
 		Done: func(_ context.Context, r *Run) (bool, error) {
 			ms, err := want(r)
 			return err == nil && manifestsDone(r, ms), err

@@ -16,7 +16,8 @@ func stepEtcd() Step {
 		return manifests(r, templates.EtcdPod(podParams(r)))
 	}
 	return Step{
-		Name: "etcd",
+		Name:  "etcd",
+		Needs: []string{"certs"},
 		Done: func(_ context.Context, r *Run) (bool, error) {
 			ms, err := want(r)
 			return err == nil && manifestsDone(r, ms), err

@@ -10,7 +10,8 @@ import (
 // the control plane (kubeadm init phase kubeconfig all).
 func stepKubeconfig() Step {
 	return Step{
-		Name: "kubeconfig",
+		Name:  "kubeconfig",
+		Needs: []string{"certs"},
 		Done: func(_ context.Context, r *Run) (bool, error) {
 			done, err := pki.KubeconfigsComplete(r.Host, r.Node, r.Baked.Release, certClock(r))
 			return done, whenClockIsRight(err)

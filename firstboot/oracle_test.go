@@ -134,16 +134,22 @@ func oracleBaked(t *testing.T, version string) images.Baked {
 // oracleSteps runs our steps on r.
 func oracleSteps(t *testing.T, r *Run, doc []byte, c oracleCase) *config.Node {
 	t.Helper()
+	r.Node = oracleNode(t, r.Baked, doc, c)
+	if err := converge(context.Background(), r, stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane(), stepKubeletStart()); err != nil {
+		t.Fatal(err)
+	}
+	return r.Node
+}
+
+// oracleNode is what a machine makes of a configuration.
+func oracleNode(t *testing.T, baked images.Baked, doc []byte, c oracleCase) *config.Node {
+	t.Helper()
 	machine := config.Machine{Hostname: "node-1", Links: []config.Link{{Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.10/24")}}}}
-	n, _, err := config.Load(r.Baked, machine, config.Document{Source: "test", Data: doc})
+	n, _, err := config.Load(baked, machine, config.Document{Source: "test", Data: doc})
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.Init.Patches = c.patches
-	r.Node = n
-	if err := converge(context.Background(), r, stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane(), stepKubeletStart()); err != nil {
-		t.Fatal(err)
-	}
 	return n
 }
 

@@ -1,0 +1,99 @@
+package firstboot
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestManifestsGolden holds the static pods of some of the oracle's
+// configurations, so that a change shows where there is no kubeadm to judge
+// it. `make golden` writes them anew.
+func TestManifestsGolden(t *testing.T) {
+	for _, c := range []struct{ name, version string }{
+		{"default", "v1.19.12"}, {"default", "v1.20.15"}, {"dual-stack-ipv6-first", "v1.19.12"},
+		{"external-etcd", "v1.19.12"}, {"extra-args", "v1.19.12"}, {"extra-volumes", "v1.20.15"}, {"patches", "v1.19.12"},
+	} {
+		t.Run(c.name+" "+c.version, func(t *testing.T) {
+			doc, err := os.ReadFile("testdata/oracle/" + c.name + ".yaml")
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := initMachine(t)
+			r.Baked = oracleBaked(t, c.version)
+			oracleDirs(t, r.Host.Path("/"))
+			setup := oracleCases()[c.name]
+			if setup.patches != "" {
+				oraclePatches(t, r.Host.Path("/"), setup.patches)
+			}
+			r.Node = oracleNode(t, r.Baked, []byte(strings.ReplaceAll(string(doc), "VERSION", c.version)), setup)
+			if err := converge(context.Background(), r, stepEtcd(), stepControlPlane()); err != nil {
+				t.Fatal(err)
+			}
+			var got strings.Builder
+			for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"} {
+				b, err := r.Host.ReadFile(manifestPath(name))
+				if err != nil && (name != "etcd" || r.Node.Cluster.Etcd.External == nil) {
+					t.Fatal(err)
+				}
+				got.WriteString("--- # " + name + "\n" + string(b))
+			}
+			golden := filepath.Join("testdata/manifests", c.name+"."+c.version+".golden")
+			if os.Getenv("UPDATE_GOLDEN") != "" {
+				if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(string(want), got.String()); d != "" {
+				t.Errorf("%s (-golden +now):\n%s", golden, d)
+			}
+		})
+	}
+}
+
+// TestPatchTrouble: a patch that cannot be applied is an error that names its
+// file, and no manifest is written.
+func TestPatchTrouble(t *testing.T) {
+	for name, c := range map[string]struct{ file, text, want string }{
+		"not YAML":     {"etcd.yaml", "a: [", "etcd.yaml"},
+		"no pod":       {"etcd.yaml", "spec: {hostNetwrk: true}", "hostNetwrk"},
+		"wrong path":   {"etcd+json.yaml", "[{op: replace, path: /spec/nothing/there, value: 1}]", "etcd+json.yaml"},
+		"unknown type": {"etcd+xml.yaml", "a: b", "strategic, merge or json"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := initMachine(t)
+			r.Node.Init.Patches = "/usr/share/patches"
+			if err := r.Host.WriteFile("/usr/share/patches/"+c.file, []byte(c.text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range []Step{stepEtcd(), stepControlPlane()} {
+				err := converge(context.Background(), r, s)
+				if s.Name == "control-plane" && name != "unknown type" {
+					if err != nil {
+						t.Errorf("%s: a patch for another pod: %v", s.Name, err)
+					}
+					continue
+				}
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("%s: error %v, want %q in it", s.Name, err, c.want)
+				}
+			}
+			if r.Host.Exists(manifestPath("etcd")) {
+				t.Error("a manifest was written")
+			}
+		})
+	}
+	r := initMachine(t)
+	r.Node.Init.Patches = "/usr/share/patches"
+	if err := converge(context.Background(), r, stepEtcd()); err == nil || !strings.Contains(err.Error(), "/usr/share/patches") {
+		t.Errorf("no directory: %v", err)
+	}
+}
