@@ -179,15 +179,34 @@ func contains(have, want map[string]string) bool {
 }
 
 // apply makes what is missing, under a lease, so that containerd's garbage
-// collection keeps its hands off until the image records hold everything.
-func (c *crt) apply(ctx context.Context, t todo) error {
+// collection keeps its hands off until the image records hold everything. A
+// collection may still be under way that takes what was there at the first
+// look and nothing held; so it looks again until nothing is missing.
+func (c *crt) apply(ctx context.Context, want []bakedImage) error {
 	ctx = namespaces.WithNamespace(ctx, "k8s.io")
 	ctx, release, err := c.client.WithLease(ctx, leases.WithRandomID(), leases.WithExpiration(time.Hour))
 	if err != nil {
 		return fmt.Errorf("cannot hand over the baked images: %w", err)
 	}
 	defer func() { release(context.WithoutCancel(ctx)) }()
-	put := c.link
+	for range 5 {
+		have, err := c.have(ctx)
+		if err != nil {
+			return err
+		}
+		t := c.missing(want, have)
+		if t.empty() {
+			return nil
+		}
+		if err := c.make(ctx, t); err != nil {
+			return err
+		}
+	}
+	return errors.New("cannot hand over the baked images: containerd's garbage collection takes them faster than they are handed over")
+}
+
+// make makes what is missing.
+func (c *crt) make(ctx context.Context, t todo) error {
 	for _, l := range t.relinks {
 		if err := c.host.Do("relink layer "+l.chain.String(), func() error { return c.relink(ctx, l) }); err != nil {
 			return fmt.Errorf("cannot link layer %s again: %w", l.chain, err)
@@ -195,7 +214,7 @@ func (c *crt) apply(ctx context.Context, t todo) error {
 	}
 	probed := false
 	for _, l := range t.layers {
-		if err := c.host.Do("link layer "+l.chain.String(), func() error { return c.snapshot(ctx, l, put) }); err != nil {
+		if err := c.host.Do("link layer "+l.chain.String(), func() error { return c.snapshot(ctx, l, c.link) }); err != nil {
 			return fmt.Errorf("cannot hand over layer %s: %w", l.chain, err)
 		}
 		if probed || l.parent == "" {
@@ -206,14 +225,14 @@ func (c *crt) apply(ctx context.Context, t todo) error {
 		probed = true
 		if err := c.probe(ctx, l); err != nil {
 			c.host.Log.Warn("layers cannot be used in place, so they are copied; starting takes longer and more space", slog.Any("error", err))
-			return c.applyCopies(ctx, t)
+			return c.makeCopies(ctx, t)
 		}
 	}
 	return c.records(ctx, t)
 }
 
-// applyCopies is apply for a machine on which links do not work.
-func (c *crt) applyCopies(ctx context.Context, t todo) error {
+// makeCopies is make for a machine on which links do not work.
+func (c *crt) makeCopies(ctx context.Context, t todo) error {
 	sn := c.client.SnapshotService(c.snapshotter)
 	for _, l := range slices.Backward(t.layers) {
 		if err := sn.Remove(ctx, l.chain.String()); err != nil && !errdefs.IsNotFound(err) {

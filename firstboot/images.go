@@ -76,11 +76,7 @@ func (o handover) hand(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
-	have, err := c.have(ctx)
-	if err != nil {
-		return err
-	}
-	return c.apply(ctx, c.missing(want, have))
+	return c.apply(ctx, want)
 }
 
 // want reads the store and adds the sandbox image's second name.
