@@ -4,32 +4,87 @@
 VERSION  ?= v1.19.12
 OUT      ?= out/$(VERSION)
 LANE     ?= container
-SCENARIO ?= .
+SCENARIO ?=
 FUZZTIME ?= 30s
 SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
 GOBUILD  := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -buildid='
-# A KVM device may exist and still not work: the programs probe for it.
+# Kubernetes versions whose real kubeadm judges ours.
+ORACLES  := v1.19.12 v1.20.15 v1.37.2
+TEST     := KBUILD_ORACLE=$(if $(CI)$(wildcard out/oracle/kubeadm-v1.37.2),$(CURDIR)/out/oracle) go test
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test build image vm vm-stop test check test-vm oracle golden fuzz repro bench bench-boot clean
+.PHONY: help deps deps-test build image vm vm-stop test check test-vm oracle kubeadms golden fuzz repro bench bench-boot clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# $(1): a command that must be there, $(2): the Debian package that has it.
+# $(1): a program that must be there, $(2): the Debian package that has it.
 need = command -v $(1) >/dev/null || { echo "installing $(2)"; $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qqy --no-install-recommends $(2); }
 
 deps: ## install what building needs: mmdebstrap
 	@$(call need,mmdebstrap,mmdebstrap)
 
-deps-test: deps ## install what the container lane needs besides: systemd-nspawn, ip
+deps-test: deps ## install what testing needs besides
 	@$(call need,systemd-nspawn,systemd-container)
 	@$(call need,ip,iproute2)
+	@$(call need,cpio,cpio)
 
 build: ## compile kbuild and kbuild-firstboot into out/bin
 	@mkdir -p out/bin
 	$(GOBUILD) -o out/bin/ ./builder/cmd/kbuild ./firstboot/cmd/kbuild-firstboot
 
-image: deps build ## build the bootable image of VERSION (default v1.19.12) in out/VERSION
+image: deps build ## build the bootable image of VERSION (v1.19.12) in out/VERSION
 	out/bin/kbuild image --version $(VERSION) --out $(OUT) --force
-	@echo "To boot it:  make vm   (or write $(OUT)/disk.raw to a machine's disk: see README.md)"
+	@echo "To boot it: make vm, or write $(OUT)/disk.raw to a disk (README.md tells about user-data)."
+
+vm: image ## boot the image in QEMU and wait for Ready; the disk is kept
+	$(GOBUILD) -o out/bin/vm ./test-vm/cmd/vm
+	KBUILD_VM_TREE=$$(out/bin/kbuild tree vm) out/bin/vm up --image $(OUT)
+
+vm-stop: ## power the VM off; its disk stays
+	out/bin/vm stop
+
+test: deps-test $(if $(CI),kubeadms) check ## check, and run every test that needs no booted image
+	$(TEST) ./...
+
+check: ## format, vet, lint, tidy
+	@test -z "$$(gofmt -l builder firstboot images templates test-vm)" || { echo "run gofmt -w on:"; gofmt -l builder firstboot images templates test-vm; exit 1; }
+	go mod tidy -diff
+	go vet ./...
+	cd .ci/tools && go build -o ../../out/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+	out/bin/staticcheck ./...
+
+test-vm: deps-test image ## boot the image and run SCENARIO in LANE (container or vm); KEEP=1 leaves the machine
+	KBUILD_IMAGE=$(CURDIR)/$(OUT) KBUILD_VM_TREE=$$(test $(LANE) != vm || out/bin/kbuild tree vm) \
+		go test ./test-vm -count=1 -v -timeout 60m -run '^TestScenario$(SCENARIO)' -lane $(LANE)
+
+kubeadms: ## compile real kubeadm of the versions that judge ours
+	@mkdir -p out/oracle
+	@for v in $(ORACLES); do ln -sfn "$$(go run ./builder/source/cmd/kubeadm $$v)" out/oracle/kubeadm-$$v || exit 1; done
+
+oracle: kubeadms ## compare with real kubeadm, live
+	KBUILD_ORACLE=$(CURDIR)/out/oracle go test -count=1 -v -run 'Oracle' ./images ./firstboot/...
+
+golden: ## write the golden files anew; read the diff
+	UPDATE_GOLDEN=1 go test ./images ./templates ./builder/... ./firstboot/... -run 'Golden|Release|List|Plan|Addon|StaticPod|Refus|Error'
+	git diff --stat
+
+fuzz: ## fuzz every parser of foreign bytes, FUZZTIME (30s) each
+	@for p in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+		for f in $$(grep -ho '^func Fuzz[A-Za-z]*' $$p/*_test.go | cut -c6-); do \
+			echo "$$p $$f"; go test $$p -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) || exit 1; done; done
+
+repro: deps build ## build the image twice, in other circumstances, and compare every byte
+	rm -rf out/repro && mkdir -p out/repro/a "out/repro/another place"
+	umask 022; TZ=UTC LC_ALL=C.UTF-8 out/bin/kbuild image --version $(VERSION) --format raw,qcow2 --out out/repro/a
+	umask 077; TZ=Asia/Kolkata LC_ALL=C out/bin/kbuild image --version $(VERSION) --format raw,qcow2 --out "out/repro/another place"
+	cd "out/repro/another place" && sha256sum --check ../a/SHA256SUMS && cmp SHA256SUMS ../a/SHA256SUMS
+	rm -rf out/repro
+
+bench: bench-boot ## every benchmark
+
+bench-boot: deps-test image ## first boot against kubeadm init and against the floor
+	go run ./test-vm/cmd/bench-boot --image $(OUT) --kubeadm "$$(go run ./builder/source/cmd/kubeadm $(VERSION))"
+
+clean: ## remove out; the cache stays
+	rm -rf out

@@ -128,6 +128,9 @@ func (p *Plan) assemble(ctx context.Context, dir string, osTree base.Tree, out s
 	if err := t.write(dir); err != nil {
 		return nil, err
 	}
+	if err := nameImage(dir, p.Spec.Version); err != nil {
+		return nil, err
+	}
 	store := filepath.Join(dir, images.StoreDir)
 	baked, err := writeStore(ctx, out.Images, store)
 	if err != nil {
@@ -142,6 +145,17 @@ func (p *Plan) assemble(ctx context.Context, dir string, osTree base.Tree, out s
 	}
 	env.Log("%d images baked, %d MB stored once instead of again", len(baked), saved>>20)
 	return baked, nil
+}
+
+// nameImage makes the image say what it is in os-release, where boot menu and
+// systemd-sysupdate look.
+func nameImage(root, version string) error {
+	file := filepath.Join(root, "usr/lib/os-release")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("cannot name the image: %w", err)
+	}
+	return os.WriteFile(file, disk.OSRelease(b, version), 0o644)
 }
 
 // placePlugins bakes the CNI plugins, and has tmpfiles link each into the

@@ -31,7 +31,6 @@ type entry struct {
 	file  string // copied from this file of the build machine
 	link  string // a symbolic link to this target
 	dir   bool
-	base  bool // replaces what the base OS has there
 }
 
 func newTree() *tree { return &tree{entries: map[string]entry{}} }

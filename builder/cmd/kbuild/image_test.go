@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// kbuild runs the command line and returns its exit code and output.
+func kbuild(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = Execute(t.Context(), args, strings.NewReader(""), &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// TestPlanGolden holds the whole Plan: whoever changes what an image is made
+// of sees it in the diff. UPDATE_GOLDEN=1 writes it.
+func TestPlanGolden(t *testing.T) {
+	t.Setenv("SOURCE_DATE_EPOCH", "")
+	t.Setenv("KBUILD_CACHE", t.TempDir())
+	code, first, stderr := kbuild(t, "plan", "--version", "v1.19.12")
+	if code != exitOK {
+		t.Fatalf("exit %d: %s", code, stderr)
+	}
+	_, again, _ := kbuild(t, "plan", "--version", "v1.19.12")
+	if first != again {
+		t.Error("the same flags gave other bytes")
+	}
+	file := filepath.Join("testdata", "plan-v1.19.12.json")
+	if os.Getenv("UPDATE_GOLDEN") != "" {
+		if err := os.WriteFile(file, []byte(first), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first != string(want) {
+		t.Errorf("the plan is not that of %s; see `make golden`, and the diff that it leaves", file)
+	}
+	if entries, err := os.ReadDir(os.Getenv("KBUILD_CACHE")); err != nil || len(entries) != 0 {
+		t.Errorf("planning left %v in the cache, %v", entries, err)
+	}
+}
+
+func TestPlanFollowsItsFlags(t *testing.T) {
+	dir := t.TempDir()
+	manifest := filepath.Join(dir, "app.yaml")
+	if err := os.WriteFile(manifest, []byte("apiVersion: v1\nkind: Pod\nspec: {containers: [{name: a, image: registry.example/app:1}]}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	code, out, stderr := kbuild(t, "plan", "--version", "v1.19.12", "--cni", "none", "--manifest", manifest, "--include-image", "registry.example/more:2", "--format", "raw,qcow2")
+	if code != exitOK {
+		t.Fatalf("exit %d: %s", code, stderr)
+	}
+	for _, want := range []string{"registry.example/app:1", "registry.example/more:2", "disk.qcow2", "/usr/share/kbuild/manifests/app.yaml"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the plan misses %s", want)
+		}
+	}
+	if strings.Contains(out, "flanneld") {
+		t.Error("--cni none still brings flanneld")
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, data string) string {
+		t.Helper()
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(data), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	badConfig := write("config.yaml", "apiVersion: kubeadm.k8s.io/v1beta2\nkind: ClusterConfiguration\nnetworking:\n  podSubnett: 10.0.0.0/16\n")
+	badManifest := write("bad.yaml", "a: [")
+	noKind := write("nokind.yaml", "a: 1\n")
+	text := write("notes.txt", "")
+	for name, c := range map[string]struct {
+		args []string
+		want []string
+	}{
+		"no version":        {[]string{"plan"}, []string{"--version"}},
+		"unknown minor":     {[]string{"plan", "--version", "v1.3.0"}, []string{"v1.3.0", "v1.19"}},
+		"no version at all": {[]string{"plan", "--version", "newest"}, []string{"newest"}},
+		"source":            {[]string{"plan", "--version", "v1.19.12", "--source", "cloud"}, []string{"cloud", "modules"}},
+		"format":            {[]string{"plan", "--version", "v1.19.12", "--format", "vhd"}, []string{"vhd", "qcow2"}},
+		"cni":               {[]string{"plan", "--version", "v1.19.12", "--cni", "own"}, []string{"own", "none"}},
+		"arch":              {[]string{"plan", "--version", "v1.19.12", "--arch", "s390x"}, []string{"s390x"}},
+		"config":            {[]string{"plan", "--version", "v1.19.12", "--config", badConfig}, []string{"config.yaml", "line 4", "podSubnett"}},
+		"missing config":    {[]string{"plan", "--version", "v1.19.12", "--config", filepath.Join(dir, "none.yaml")}, []string{"none.yaml"}},
+		"manifest":          {[]string{"plan", "--version", "v1.19.12", "--manifest", badManifest}, []string{"bad.yaml"}},
+		"no object":         {[]string{"plan", "--version", "v1.19.12", "--manifest", noKind}, []string{"nokind.yaml", "kind"}},
+		"no manifest":       {[]string{"plan", "--version", "v1.19.12", "--manifest", text}, []string{"notes.txt", ".yaml"}},
+		"argument":          {[]string{"plan", "v1.19.12"}, []string{"v1.19.12"}},
+		"tree":              {[]string{"tree", "mac"}, []string{"mac", "tools"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, out, stderr := kbuild(t, c.args...)
+			if code == exitOK || out != "" {
+				t.Fatalf("exit %d, output %q", code, out)
+			}
+			for _, w := range c.want {
+				if !strings.Contains(stderr, w) {
+					t.Errorf("error %q does not name %q", stderr, w)
+				}
+			}
+		})
+	}
+}
+
+func TestImageRefusesBeforeItWorks(t *testing.T) {
+	out := t.TempDir()
+	t.Setenv("KBUILD_CACHE", t.TempDir())
+	code, _, stderr := kbuild(t, "image", "--version", "v1.19.12", "--out", out, "--firstboot", filepath.Join(out, "none"))
+	if code == exitOK || !strings.Contains(stderr, "make build") {
+		t.Errorf("exit %d: %q: want one that says how to build kbuild-firstboot", code, stderr)
+	}
+	firstboot := filepath.Join(t.TempDir(), "fb")
+	if err := os.WriteFile(firstboot, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lock := filepath.Join(t.TempDir(), "lock.json")
+	if err := os.WriteFile(lock, []byte("{}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr = kbuild(t, "image", "--version", "v1.19.12", "--out", out, "--firstboot", firstboot, "--lock", lock)
+	if code == exitOK || !strings.Contains(stderr, "manifest.json") {
+		t.Errorf("exit %d: %q: want one that says what a lock is", code, stderr)
+	}
+	if entries, err := os.ReadDir(out); err != nil || len(entries) != 0 {
+		t.Errorf("a refused build left %v, %v", entries, err)
+	}
+}

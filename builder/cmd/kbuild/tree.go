@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kbuild/kbuild/builder/base"
+	"github.com/kbuild/kbuild/builder/source"
+)
+
+// treeCommand makes the Debian trees that kbuild works with, for whoever wants
+// to run what is in them: the test machines run QEMU from one.
+func treeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "tree os|tools|vm",
+		Short: "Make a Debian tree in the cache and print where it is",
+		Long: `Make one of the Debian trees that kbuild works with, unless it is in the cache,
+and print its directory. Read it, never write it.
+
+  os     the node's operating system, without Kubernetes
+  tools  systemd-repart, ukify, mkfs.erofs, veritysetup: what makes disks
+  vm     QEMU and UEFI firmware`,
+		Example: `  kbuild tree vm
+  ls $(kbuild tree os)/usr/bin`,
+		ValidArgs: []string{"os", "tools", "vm"},
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usage(errors.New("want one of os, tools and vm"))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			trees := map[string]func(context.Context, base.Config) (base.Tree, error){"os": base.OS, "tools": base.Tools, "vm": base.VM}
+			get, ok := trees[args[0]]
+			if !ok {
+				return usage(fmt.Errorf("unknown tree %q: want os, tools or vm", args[0]))
+			}
+			if err := base.Reexec(); err != nil {
+				return err
+			}
+			cache, err := source.CacheDir()
+			if err != nil {
+				return err
+			}
+			t, err := get(cmd.Context(), base.Config{Cache: cache, Log: source.To(cmd.ErrOrStderr())})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), t.Dir)
+			return nil
+		},
+	}
+}
