@@ -1,0 +1,105 @@
+package firstboot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
+	ctrimages "github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// crt is a connection to containerd, in the kubelet's namespace.
+type crt struct {
+	handover
+	client *containerd.Client
+	conn   *grpc.ClientConn
+}
+
+// dial connects to containerd; while its socket is not there, that is a Retry.
+func (o handover) dial(ctx context.Context) (*crt, error) {
+	conn, err := grpc.NewClient("unix://"+o.host.Path(o.socket), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)))
+	if err != nil {
+		return nil, fmt.Errorf("cannot connect to containerd: %w", err)
+	}
+	if !o.host.Exists(o.socket) {
+		conn.Close()
+		return nil, Retry{After: time.Second, Why: "containerd's socket " + o.socket + " is not there yet; containerd.service makes it",
+			Wake: func(ctx context.Context) { o.host.WaitFile(ctx, o.socket) }}
+	}
+	client, err := containerd.NewWithConn(conn, containerd.WithDefaultNamespace("k8s.io"))
+	if err == nil {
+		_, err = client.Version(namespaces.WithNamespace(ctx, "k8s.io"))
+	}
+	if err != nil {
+		conn.Close()
+		if errdefs.IsUnavailable(err) || errors.Is(err, context.DeadlineExceeded) {
+			return nil, Retry{After: 200 * time.Millisecond, Why: "containerd does not answer: " + err.Error()}
+		}
+		return nil, fmt.Errorf("cannot connect to containerd at %s: %w", o.socket, err)
+	}
+	return &crt{o, client, conn}, nil
+}
+
+func (c *crt) Close() error { return c.conn.Close() }
+
+// having is what containerd holds.
+type having struct {
+	images    map[string]ctrimages.Image
+	content   map[digest.Digest]map[string]string // labels by digest
+	snapshots map[string]snapshots.Info
+}
+
+func (c *crt) have(ctx context.Context) (having, error) {
+	ctx = namespaces.WithNamespace(ctx, "k8s.io")
+	h := having{map[string]ctrimages.Image{}, map[digest.Digest]map[string]string{}, map[string]snapshots.Info{}}
+	list, err := c.client.ImageService().List(ctx)
+	if err != nil {
+		return h, fmt.Errorf("cannot list containerd's images: %w", err)
+	}
+	for _, i := range list {
+		h.images[i.Name] = i
+	}
+	err = c.client.ContentStore().Walk(ctx, func(i content.Info) error { h.content[i.Digest] = i.Labels; return nil })
+	if err != nil {
+		return h, fmt.Errorf("cannot list containerd's content: %w", err)
+	}
+	err = c.client.SnapshotService(c.snapshotter).Walk(ctx, func(_ context.Context, i snapshots.Info) error { h.snapshots[i.Name] = i; return nil })
+	if err != nil {
+		return h, fmt.Errorf("cannot list containerd's snapshots of %s: %w", c.snapshotter, err)
+	}
+	return h, nil
+}
+
+// seen asks the CRI, as the kubelet will, and returns a Retry until it knows
+// every image.
+func (c *crt) seen(ctx context.Context, want []bakedImage) error {
+	resp, err := cri.NewImageServiceClient(c.conn).ListImages(ctx, &cri.ListImagesRequest{})
+	if err != nil {
+		return fmt.Errorf("cannot list the images that containerd shows to the kubelet: %w", err)
+	}
+	known := map[string]bool{}
+	for _, i := range resp.Images {
+		for _, t := range i.RepoTags {
+			known[t] = true
+		}
+	}
+	for _, img := range want {
+		for _, ref := range img.refs {
+			if !known[ref] {
+				return Retry{After: 20 * time.Millisecond, Why: "containerd does not show image " + ref + " to the kubelet yet"}
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,150 @@
+package firstboot
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+)
+
+// apply makes what is missing, under a lease, so that containerd's garbage
+// collection keeps its hands off until the image records hold everything. A
+// collection may still be under way that takes what was there at the first
+// look and nothing held; so it looks again until nothing is missing.
+func (c *crt) apply(ctx context.Context, want []bakedImage) error {
+	ctx = namespaces.WithNamespace(ctx, "k8s.io")
+	ctx, release, err := c.client.WithLease(ctx, leases.WithRandomID(), leases.WithExpiration(time.Hour))
+	if err != nil {
+		return fmt.Errorf("cannot hand over the baked images: %w", err)
+	}
+	defer func() { release(context.WithoutCancel(ctx)) }()
+	for range 5 {
+		have, err := c.have(ctx)
+		if err != nil {
+			return err
+		}
+		t := c.missing(want, have)
+		if t.empty() {
+			return nil
+		}
+		if err := c.make(ctx, t); err != nil {
+			return err
+		}
+	}
+	return errors.New("cannot hand over the baked images: containerd's garbage collection takes them faster than they are handed over")
+}
+
+// make makes what is missing.
+func (c *crt) make(ctx context.Context, t todo) error {
+	for _, l := range t.relinks {
+		if err := c.host.Do("relink layer "+l.chain.String(), func() error { return c.relink(ctx, l) }); err != nil {
+			return fmt.Errorf("cannot link layer %s again: %w", l.chain, err)
+		}
+	}
+	probed := false
+	for _, l := range t.layers {
+		if err := c.host.Do("link layer "+l.chain.String(), func() error { return c.snapshot(ctx, l, c.link) }); err != nil {
+			return fmt.Errorf("cannot hand over layer %s: %w", l.chain, err)
+		}
+		if probed || l.parent == "" {
+			continue
+		}
+		// The first layer on top of another shows whether this kernel and
+		// containerd can mount linked layers at all.
+		probed = true
+		if err := c.probe(ctx, l); err != nil {
+			c.host.Log.Warn("layers cannot be used in place, so they are copied; starting takes longer and more space", slog.Any("error", err))
+			return c.makeCopies(ctx, t)
+		}
+	}
+	return c.records(ctx, t)
+}
+
+// makeCopies is make for a machine on which links do not work.
+func (c *crt) makeCopies(ctx context.Context, t todo) error {
+	sn := c.client.SnapshotService(c.snapshotter)
+	for _, l := range slices.Backward(t.layers) {
+		if err := sn.Remove(ctx, l.chain.String()); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("cannot take back the link of layer %s: %w", l.chain, err)
+		}
+	}
+	for _, l := range t.layers {
+		if err := c.host.Do("copy layer "+l.chain.String(), func() error { return c.snapshot(ctx, l, c.copy) }); err != nil {
+			return fmt.Errorf("cannot copy layer %s: %w", l.chain, err)
+		}
+	}
+	return c.records(ctx, t)
+}
+
+// records writes blobs first, then the image records that name them.
+func (c *crt) records(ctx context.Context, t todo) error {
+	for _, b := range t.blobs {
+		if err := c.host.Do("write blob "+b.Digest.String(), func() error { return c.write(ctx, b) }); err != nil {
+			return fmt.Errorf("cannot hand over blob %s: %w", b.Digest, err)
+		}
+	}
+	is := c.client.ImageService()
+	for _, i := range t.images {
+		err := c.host.Do("name image "+i.Name, func() error {
+			_, err := is.Create(ctx, i)
+			if errdefs.IsAlreadyExists(err) {
+				_, err = is.Update(ctx, i, "target", "labels")
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("cannot name image %s: %w", i.Name, err)
+		}
+	}
+	for _, name := range t.stale {
+		err := c.host.Do("forget image "+name, func() error { return is.Delete(ctx, name) })
+		if err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("cannot forget image %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (c *crt) write(ctx context.Context, b blobWant) error {
+	cs := c.client.ContentStore()
+	if !b.there {
+		err := content.WriteBlob(ctx, cs, "kbuild-"+b.Digest.String(), bytes.NewReader(b.data), b.Descriptor, content.WithLabels(b.labels))
+		if !errdefs.IsAlreadyExists(err) {
+			return err
+		}
+	}
+	var fields []string
+	for k := range b.labels {
+		fields = append(fields, "labels."+k)
+	}
+	_, err := cs.Update(ctx, content.Info{Digest: b.Digest, Labels: b.labels}, fields...)
+	return err
+}
+
+// probe mounts a chain as a container would have it, and looks into it.
+func (c *crt) probe(ctx context.Context, l bakedLayer) error {
+	sn := c.client.SnapshotService(c.snapshotter)
+	key := "kbuild-probe-" + l.chain.String()
+	mounts, err := sn.View(ctx, key, l.chain.String())
+	if err != nil {
+		return err
+	}
+	defer sn.Remove(context.WithoutCancel(ctx), key)
+	return mount.WithReadonlyTempMount(ctx, mounts, func(root string) error {
+		names, err := os.ReadDir(root)
+		if err == nil && len(names) == 0 {
+			err = errors.New("the mounted layers are empty")
+		}
+		return err
+	})
+}
