@@ -237,33 +237,13 @@ func (c *container) removeCgroups() error {
 
 func (c *container) PowerCut() error {
 	c.client.Close()
-	// The death of systemd-nspawn ends the init inside (PR_SET_PDEATHSIG), and
-	// that every process in its PID namespace. To be sure of the order, and
-	// not to depend on the signal, init goes first.
-	for _, pid := range childrenOf(c.s.rec.Machine.PID) {
-		if err := procOf(pid).kill(); err != nil {
-			return err
-		}
-	}
-	if err := c.s.rec.Machine.kill(); err != nil {
+	if err := c.s.rec.end(); err != nil {
 		return err
 	}
 	if c.ended != nil {
 		<-c.ended
 	}
 	return c.removeCgroups()
-}
-
-func childrenOf(pid int) []int {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	var pids []int
-	for _, f := range strings.Fields(string(b)) {
-		var n int
-		if _, err := fmt.Sscan(f, &n); err == nil {
-			pids = append(pids, n)
-		}
-	}
-	return pids
 }
 
 func (c *container) Stop(ctx context.Context) error {

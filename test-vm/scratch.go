@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -138,9 +139,49 @@ func readRecord(dir string) (record, error) {
 	return r, json.Unmarshal(b, &r)
 }
 
+// end ends the machine's processes at once. A container's init outlives
+// systemd-nspawn, and goes first: the kernel ends all others in its PID
+// namespace with it. What is then left in the machine's own cgroups is ended
+// too, whoever its parent is.
+func (r record) end() error {
+	var errs []error
+	for _, pid := range childrenOf(r.Machine.PID) {
+		if r.Machine.alive() {
+			errs = append(errs, procOf(pid).kill())
+		}
+	}
+	errs = append(errs, r.Machine.kill())
+	for _, dir := range r.Cgroups {
+		filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+			if err != nil || d.Name() != "cgroup.procs" {
+				return nil
+			}
+			b, _ := os.ReadFile(p)
+			for _, f := range strings.Fields(string(b)) {
+				if pid, err := strconv.Atoi(f); err == nil && pid != os.Getpid() {
+					errs = append(errs, procOf(pid).kill())
+				}
+			}
+			return nil
+		})
+	}
+	return errors.Join(errs...)
+}
+
+func childrenOf(pid int) []int {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	var pids []int
+	for _, f := range strings.Fields(string(b)) {
+		if n, err := strconv.Atoi(f); err == nil {
+			pids = append(pids, n)
+		}
+	}
+	return pids
+}
+
 // release ends the machine and gives back what lies outside its directory.
 func (r record) release() error {
-	errs := []error{r.Machine.kill()}
+	errs := []error{r.end()}
 	if r.Netns != "" {
 		if _, err := os.Stat("/run/netns/" + r.Netns); err == nil {
 			errs = append(errs, run("ip", "netns", "delete", r.Netns))

@@ -58,10 +58,11 @@ func tree(ctx context.Context) (guest.Tree, error) {
 	return t, objects(ctx, t)
 }
 
-// rewritten says whether p may be written at every boot with the same bytes:
-// the pod network's installer does so with its configuration and its plugins.
+// rewritten says whether p may be written at every boot with the same bytes.
+// The machine ID is laid over the read-only root anew by each boot;
+// the pod network's installer writes its configuration and its plugins.
 func rewritten(p string) bool {
-	return strings.HasPrefix(p, "/var/lib/kbuild/cni") || strings.HasPrefix(p, "/var/lib/kbuild/opt-cni")
+	return p == "/etc/machine-id" || strings.HasPrefix(p, "/var/lib/kbuild/cni") || strings.HasPrefix(p, "/var/lib/kbuild/opt-cni")
 }
 
 func describe(p string, anyTime bool) (string, error) {
