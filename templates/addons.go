@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"strings"
 	"text/template"
 )
@@ -36,7 +37,7 @@ type AddonParams struct {
 	// kube-proxy.
 	ProxyImage  string // full name of the image
 	ProxyConfig string // KubeProxyConfiguration, as YAML
-	APIServer   string // URL by which kube-proxy reaches the API server
+	APIServer   string // URL by which kube-proxy, and flannel, reach the API server
 
 	// flannel.
 	FlannelImage string // full name of the image
@@ -48,7 +49,7 @@ type AddonParams struct {
 func (a Addon) Render(p AddonParams) ([]byte, error) {
 	view := struct {
 		AddonParams
-		CNIConf, FlannelConf string
+		CNIConf, FlannelConf, APIHost, APIPort string
 	}{AddonParams: p, CNIConf: FlannelCNIConf()}
 	view.ProxyConfig = strings.TrimRight(p.ProxyConfig, "\n") // as kubeadm stores it
 	if a == Flannel {
@@ -57,6 +58,11 @@ func (a Addon) Render(p AddonParams) ([]byte, error) {
 			return nil, fmt.Errorf("cannot render add-on %s: %w", a, err)
 		}
 		view.FlannelConf = conf
+		u, err := url.Parse(p.APIServer)
+		if err != nil || u.Hostname() == "" || u.Port() == "" {
+			return nil, fmt.Errorf("cannot render add-on %s: %q is no URL of an API server: want https://HOST:PORT", a, p.APIServer)
+		}
+		view.APIHost, view.APIPort = u.Hostname(), u.Port()
 	}
 	t, err := template.New(string(a)+".yaml").Funcs(template.FuncMap{"json": jsonText}).ParseFS(addons, "addons/"+string(a)+".yaml")
 	if err != nil {
