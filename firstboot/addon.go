@@ -40,10 +40,8 @@ func stepAddon() Step {
 			return partsApplied(ctx, r, allAddonParts)
 		},
 		Do: func(ctx context.Context, r *Run) error {
-			if r.Baked.CNI == "flannel" {
-				if err := r.Host.WriteFile(flannelCNIConf, []byte(templates.FlannelCNIConf()), 0o644); err != nil {
-					return err
-				}
+			if err := writeCNIConf(r); err != nil {
+				return err
 			}
 			c, cfg, err := asAdmin(r)
 			if err != nil {
@@ -60,6 +58,15 @@ func stepAddon() Step {
 			return soon(errors.Join(applyMissing(ctx, c, addons), applyInOrder(ctx, c, manifests)))
 		},
 	}
+}
+
+// writeCNIConf writes what the container runtime must know of the baked pod
+// network.
+func writeCNIConf(r *Run) error {
+	if r.Baked.CNI != "flannel" {
+		return nil
+	}
+	return r.Host.WriteFile(flannelCNIConf, []byte(templates.FlannelCNIConf()), 0o644)
 }
 
 func hasCNIConf(r *Run) bool {

@@ -123,7 +123,18 @@ func TestCertsCrash(t *testing.T)        { cutPower(t, initMachine, stepCerts())
 func TestKubeconfigCrash(t *testing.T)   { cutPower(t, after(t, stepCerts()), stepKubeconfig()) }
 func TestEtcdCrash(t *testing.T)         { cutPower(t, initMachine, stepEtcd()) }
 func TestControlPlaneCrash(t *testing.T) { cutPower(t, initMachine, stepControlPlane()) }
-func TestKubeletStartCrash(t *testing.T) { cutPower(t, initMachine, stepKubeletStart()) }
+
+// The kubelet's step comes after the kubeconfigs, and waits for an answer that
+// this machine's kubelet does not give: so none is asked for.
+func TestKubeletStartCrash(t *testing.T) {
+	machine := after(t, stepCerts(), stepKubeconfig())
+	cutPower(t, func(t *testing.T) *Run {
+		r := machine(t)
+		r.Node.Kubelet["healthzPort"] = int64(0)
+		r.Baked.CNI = "flannel"
+		return r
+	}, stepKubeletStart())
+}
 
 // TestNewImage boots a machine with an image whose templates differ: its
 // manifests are written anew, its keys stay.

@@ -11,7 +11,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,32 +21,41 @@ import (
 )
 
 const (
-	kubeletDir    = "/var/lib/kubelet"
-	kubeletConfig = kubeletDir + "/config.yaml"
-	kubeletFlags  = kubeletDir + "/kubeadm-flags.env"
+	kubeletDir      = "/var/lib/kubelet"
+	kubeletConfig   = kubeletDir + "/config.yaml"
+	kubeletInstance = kubeletDir + "/instance-config.yaml"
+	kubeletFlags    = kubeletDir + "/kubeadm-flags.env"
 	// kubeletRunsWith holds the digest of the files above that the running
 	// kubelet was started with. It is gone after a reboot, as the kubelet is.
 	kubeletRunsWith = "/run/kbuild/kubelet-runs-with"
 )
 
-// stepKubeletStart writes the kubelet's configuration and starts it with it
-// (kubeadm init phase kubelet-start). The unit is not enabled, so on every boot
-// it is this step that starts the kubelet, after containerd has its images.
+// stepKubeletStart writes the kubelet's configuration, starts it with it
+// (kubeadm init phase kubelet-start) and waits until it says that it is well.
+// The unit is not enabled, so on every boot it is this step that starts the
+// kubelet, after containerd has its images.
 func stepKubeletStart() Step {
 	return Step{Name: "kubelet-start", Limit: 5 * time.Minute, Done: kubeletStarted, Do: startKubelet}
 }
 
 // kubeletFiles are what this image wants the kubelet to run with.
 func kubeletFiles(r *Run) (files map[string][]byte, digest string, err error) {
-	conf, err := config.MarshalKubelet(r.Node, r.Baked.Release)
-	if err != nil {
+	n, files := *r.Node, map[string][]byte{}
+	socket := n.Init.NodeRegistration.CRISocket
+	if r.Baked.Release.Has(images.FactInstanceConfig) {
+		n.Kubelet = maps.Clone(n.Kubelet)
+		n.Kubelet["containerRuntimeEndpoint"] = socket
+		files[kubeletInstance] = fmt.Appendf(nil, "containerRuntimeEndpoint: %q\n", socket)
+	}
+	if files[kubeletConfig], err = config.MarshalKubelet(&n, r.Baked.Release); err != nil {
 		return nil, "", err
 	}
-	env := fmt.Appendf(nil, "KUBELET_KUBEADM_ARGS=%q\n", strings.Join(kubeletArguments(r.Node, r.Baked.Release), " "))
+	files[kubeletFlags] = fmt.Appendf(nil, "KUBELET_KUBEADM_ARGS=%q\n", strings.Join(kubeletArguments(&n, r.Baked.Release), " "))
 	h := sha256.New()
-	h.Write(conf)
-	h.Write(env)
-	return map[string][]byte{kubeletConfig: conf, kubeletFlags: env}, hex.EncodeToString(h.Sum(nil)), nil
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		fmt.Fprintf(h, "%s %d\n%s", name, len(files[name]), files[name])
+	}
+	return files, hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // kubeletArguments are the flags that kubeadm gives a kubelet beside its
@@ -59,7 +67,9 @@ func kubeletArguments(n *config.Node, rel images.Release) []string {
 	if rel.Has(images.FactRemoteRuntimeFlag) {
 		args["container-runtime"] = "remote"
 	}
-	args["container-runtime-endpoint"] = reg.CRISocket
+	if !rel.Has(images.FactInstanceConfig) {
+		args["container-runtime-endpoint"] = reg.CRISocket
+	}
 	var taints []string
 	for _, t := range reg.Taints {
 		taints = append(taints, t.ToString())
@@ -99,10 +109,19 @@ func kubeletStarted(ctx context.Context, r *Run) (bool, error) {
 		return false, nil
 	}
 	state, err := r.Host.Systemd.Active(ctx, kubeletUnit)
-	if err != nil {
+	switch {
+	case err != nil:
 		return false, err
+	case state == "inactive" || state == "failed":
+		return false, nil // somebody stopped it
+	case state != "active":
+		return false, Retry{After: time.Second, Why: fmt.Sprintf("%s is %s; `journalctl -u %s` says why", kubeletUnit, state, kubeletUnit),
+			Wake: func(ctx context.Context) { r.Host.Systemd.Wait(ctx, kubeletUnit) }}
 	}
-	return state == "active" || state == "activating", nil
+	if err := kubeletHealthy(ctx, r); err != nil {
+		return false, Retry{After: 50 * time.Millisecond, Why: err.Error()}
+	}
+	return true, nil
 }
 
 func startKubelet(ctx context.Context, r *Run) error {
@@ -121,10 +140,16 @@ func startKubelet(ctx context.Context, r *Run) error {
 			return err
 		}
 	}
-	if err := r.Host.BeforeChange("restart " + kubeletUnit); err != nil {
+	// The runtime reads it when the kubelet asks whether there is a network:
+	// with it there from the start the node is Ready at its first breath.
+	if err := writeCNIConf(r); err != nil {
 		return err
 	}
-	if err := r.Host.Systemd.Restart(ctx, kubeletUnit); err != nil {
+	if err := placeClientCertificate(r); err != nil {
+		return err
+	}
+	err = r.Host.Do("restart "+kubeletUnit, func() error { return r.Host.Systemd.Restart(ctx, kubeletUnit) })
+	if err != nil {
 		return fmt.Errorf("cannot start the kubelet: %w", err)
 	}
 	return r.Host.WriteFile(kubeletRunsWith, []byte(digest), 0o644)
@@ -146,16 +171,18 @@ func kubeletHealthy(ctx context.Context, r *Run) error {
 	if port == 0 {
 		return nil // the user turned it off
 	}
-	url := "http://" + net.JoinHostPort(host, strconv.Itoa(port)) + path.Join("/", "healthz")
+	url := "http://" + net.JoinHostPort(host, strconv.Itoa(port)) + "/healthz"
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	// No proxy: the kubelet is on this machine.
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("the kubelet does not answer at %s; `journalctl -u %s` says why", url, kubeletUnit)
+		return fmt.Errorf("the kubelet does not answer at %s yet; `journalctl -u %s` says why", url, kubeletUnit)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {

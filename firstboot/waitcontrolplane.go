@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"k8s.io/client-go/kubernetes"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
@@ -28,25 +29,32 @@ func stepWaitControlPlane() Step {
 			return 4 * time.Minute // kubeadm's default
 		},
 		Done: func(ctx context.Context, r *Run) (bool, error) {
-			err := apiHealthy(ctx, r)
-			if err == nil {
+			c, _, err := cluster.Connect(r.Host, adminKubeconfig)
+			if err != nil {
+				return false, err
+			}
+			if err = apiHealthy(ctx, c); err == nil {
 				return true, nil
 			}
 			if ctx.Err() != nil {
 				return false, ctx.Err()
 			}
-			return false, Retry{After: 100 * time.Millisecond, Why: whyNoAPI(ctx, r, err)}
+			// Why is asked for seldom, the API server often.
+			return false, Retry{After: 2 * time.Second, Why: whyNoAPI(ctx, r, err), Wake: func(ctx context.Context) {
+				for ctx.Err() == nil && apiHealthy(ctx, c) != nil {
+					select {
+					case <-ctx.Done():
+					case <-time.After(50 * time.Millisecond):
+					}
+				}
+			}}
 		},
 		Do: func(context.Context, *Run) error { return nil },
 	}
 }
 
 // apiHealthy asks the API server as its administrator, as kubeadm does.
-func apiHealthy(ctx context.Context, r *Run) error {
-	c, _, err := cluster.Connect(r.Host, adminKubeconfig)
-	if err != nil {
-		return err
-	}
+func apiHealthy(ctx context.Context, c kubernetes.Interface) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	status := 0

@@ -81,6 +81,9 @@ const (
 	// FactRemoteRuntimeFlag: the kubelet must be told --container-runtime=remote
 	// for anything that is not Docker.
 	FactRemoteRuntimeFlag Fact = "remote-runtime-flag"
+	// FactInstanceConfig: kubeadm tells the kubelet its container runtime's
+	// socket in instance-config.yaml, laid over config.yaml, and not by a flag.
+	FactInstanceConfig Fact = "instance-config"
 	// FactProbePort: the static pods name their probe port "probe-port".
 	FactProbePort Fact = "probe-port"
 	// FactHyperKube: the config field useHyperKubeImage works.

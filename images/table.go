@@ -84,7 +84,7 @@ func table() []row {
 				r.Taint = controlPlane
 				r.SuperAdminConf = true
 				r.CRI = "v1"
-				r.Facts = facts(FactServiceAccountIssuer, FactEtcdRequests, FactProbePort, FactDNSFirst, FactMemCheck)
+				r.Facts = facts(FactServiceAccountIssuer, FactEtcdRequests, FactProbePort, FactDNSFirst, FactMemCheck, FactInstanceConfig)
 			}},
 	}
 }

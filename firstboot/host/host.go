@@ -135,6 +135,33 @@ func (h *Host) WriteFile(name string, data []byte, mode fs.FileMode) error {
 	return h.syncDir(dir)
 }
 
+// Symlink makes name a symbolic link to target, in the place of what is there:
+// at any time name is either the old or the new. Missing directories are made
+// with mode 0755.
+func (h *Host) Symlink(target, name string) error {
+	name = rel(name)
+	if old, err := h.Root.Readlink(name); err == nil && old == target {
+		return nil
+	}
+	if err := h.effect("link " + name); err != nil {
+		return err
+	}
+	dir := path.Dir(name)
+	tmp := path.Join(dir, ".kbuild-"+rand.Text())
+	err := h.Root.MkdirAll(dir, 0o755)
+	if err == nil {
+		err = h.Root.Symlink(target, tmp)
+	}
+	if err == nil {
+		err = h.Root.Rename(tmp, name)
+	}
+	if err != nil {
+		h.Root.Remove(tmp)
+		return fmt.Errorf("cannot link %s: %w", name, err)
+	}
+	return h.syncDir(dir)
+}
+
 // Remove removes a file; one that is not there is no error.
 func (h *Host) Remove(name string) error {
 	name = rel(name)
