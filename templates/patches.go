@@ -77,6 +77,10 @@ func (p Patches) Manifest(pod *corev1.Pod) ([]byte, error) {
 		if err := yaml.UnmarshalStrict(doc, pod); err != nil {
 			return nil, fmt.Errorf("cannot use the patches for %s: the outcome is no pod: %w", name, err)
 		}
+		// The kubelet passes over such a manifest in silence.
+		if pod.APIVersion != "v1" || pod.Kind != "Pod" || pod.Name == "" || len(pod.Spec.Containers) == 0 {
+			return nil, fmt.Errorf("cannot use the patches for %s: the outcome is no pod: it must keep apiVersion v1, kind Pod, a name and a container", name)
+		}
 	}
 	return yaml.Marshal(pod)
 }
