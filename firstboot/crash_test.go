@@ -96,6 +96,12 @@ func initMachine(t *testing.T) *Run {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// /etc is part of the read-only root; this is how it leads to the disk.
+	root := r.Host.Path("/")
+	if err := errors.Join(os.MkdirAll(filepath.Join(root, "etc"), 0o755), os.MkdirAll(filepath.Join(root, "var/lib/kbuild/kubernetes"), 0o755),
+		os.Symlink("../var/lib/kbuild/kubernetes", filepath.Join(root, "etc/kubernetes"))); err != nil {
+		t.Fatal(err)
+	}
 	r.Host.Systemd.Restart = func(context.Context, string) error { return nil }
 	r.Host.Systemd.Active = func(context.Context, string) (string, error) { return "active", nil }
 	return r
@@ -111,6 +117,9 @@ func after(t *testing.T, steps ...Step) func(t *testing.T) *Run {
 	return func(t *testing.T) *Run {
 		t.Helper()
 		r := initMachine(t)
+		if err := r.Host.Root.Remove("etc/kubernetes"); err != nil { // CopyFS will not replace it
+			t.Fatal(err)
+		}
 		if err := os.CopyFS(r.Host.Path("/"), os.DirFS(first.Host.Path("/"))); err != nil {
 			t.Fatal(err)
 		}

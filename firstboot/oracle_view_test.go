@@ -41,6 +41,10 @@ func diskView(t *testing.T, root string) map[string]string {
 			if strings.HasPrefix(filepath.Base(name), ".kbuild-") {
 				return nil // of a write that was cut; nobody reads it
 			}
+			if d.Type()&fs.ModeSymlink != 0 {
+				view[name+" link"], err = os.Readlink(file)
+				return err
+			}
 			st, err := d.Info()
 			if err != nil {
 				return err
@@ -249,7 +253,7 @@ func byName(v any) any {
 func oracleContents(t *testing.T, root string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
-	err := filepath.WalkDir(filepath.Join(root, "etc/kubernetes"), func(file string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(root+"/etc/kubernetes/.", func(file string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			if os.IsNotExist(err) {
 				return nil
