@@ -96,12 +96,14 @@ func oracleCompare(t *testing.T, list *oracleList, k oracleKubeadm, name, file s
 	maps.Copy(want, k.configMaps(t, doc))
 
 	before := oracleContents(t, ours.Path("/"))
+	delete(before, kubeletKubeconfig)    // see oracleSteps
 	ours.Env, ours.Now = c.env, time.Now // kubeadm made some of what is there just now
 	ours.Systemd.Restart = func(context.Context, string) error { return nil }
 	ours.Systemd.Active = func(context.Context, string) (string, error) { return "active", nil }
-	n := oracleSteps(t, &Run{Host: ours, Baked: oracleBaked(t, k.version)}, doc, c)
-	got := diskView(t, ours.Path("/"))
-	maps.Copy(got, oracleOurConfigMaps(t, n, oracleBaked(t, k.version).Release))
+	r := &Run{Host: ours, Baked: oracleBaked(t, k.version)}
+	r.Node = oracleNode(t, r.Baked, doc, c)
+	got := oracleSteps(t, r)
+	maps.Copy(got, oracleOurConfigMaps(t, r.Node, r.Baked.Release))
 	for f, b := range before {
 		if after, err := os.ReadFile(filepath.Join(ours.Path("/"), f)); err != nil || string(after) != b {
 			t.Errorf("%s was there before and is not the same any more (%v)", f, err)
@@ -131,14 +133,26 @@ func oracleBaked(t *testing.T, version string) images.Baked {
 	return images.Baked{Arch: "amd64", CNI: "none", Release: rel}
 }
 
-// oracleSteps runs our steps on r.
-func oracleSteps(t *testing.T, r *Run, doc []byte, c oracleCase) *config.Node {
+// oracleSteps runs our steps on r and returns what they left. The kubelet's
+// step also does part of what kubeadm's kubelet-finalize does, so the
+// kubeconfigs are looked at before it, and of what it leaves only the kubelet's
+// configuration.
+func oracleSteps(t *testing.T, r *Run) map[string]string {
 	t.Helper()
-	r.Node = oracleNode(t, r.Baked, doc, c)
-	if err := converge(context.Background(), r, stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane(), stepKubeletStart()); err != nil {
+	ctx := context.Background()
+	if err := converge(ctx, r, stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane()); err != nil {
 		t.Fatal(err)
 	}
-	return r.Node
+	view := diskView(t, r.Host.Path("/"))
+	if err := stepKubeletStart().Do(ctx, r); err != nil {
+		t.Fatal(err)
+	}
+	for at, v := range diskView(t, r.Host.Path("/")) {
+		if strings.HasPrefix(at, kubeletDir) && !strings.HasPrefix(at, kubeletDir+"/pki") {
+			view[at] = v
+		}
+	}
+	return view
 }
 
 // oracleNode is what a machine makes of a configuration.
