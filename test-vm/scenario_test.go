@@ -90,8 +90,16 @@ func show(t *testing.T, m Machine) {
 
 // userData is what every scenario's node is told; docs are laid over it.
 func userData(docs ...string) string {
-	if Lane(*lane) == Container {
+	switch Lane(*lane) {
+	case Container:
 		docs = append(docs, ContainerUserData())
+	case VM:
+		// Emulated on busy cores, a control plane takes longer than kubeadm's four
+		// minutes; this is also what the probes of its static pods go by.
+		if strings.Contains(docs[0], "kubeadm.k8s.io/v1beta2") || strings.Contains(docs[0], "kubeadm.k8s.io/v1beta3") {
+			api, _, _ := strings.Cut(docs[0], "\n")
+			docs = append(docs, api+"\nkind: ClusterConfiguration\napiServer:\n  timeoutForControlPlane: 20m0s\n")
+		}
 	}
 	return strings.Join(docs, "---\n")
 }
