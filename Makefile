@@ -37,9 +37,9 @@ image: deps build ## build the bootable image of VERSION (v1.19.12) in out/VERSI
 	out/bin/kbuild image --version $(VERSION) --out $(OUT) --force
 	@echo "To boot it: make vm, or write $(OUT)/disk.raw to a disk (README.md tells about user-data)."
 
-vm: image ## boot the image in QEMU and wait for Ready; the disk is kept
+vm: image ## boot the image in QEMU and wait for Ready; the disk is kept (FRESH=1: a new one)
 	$(GOBUILD) -o out/bin/vm ./test-vm/cmd/vm
-	KBUILD_VM_TREE=$$(out/bin/kbuild tree vm) out/bin/vm up --image $(OUT)
+	KBUILD_VM_TREE=$$(out/bin/kbuild tree vm) out/bin/vm up --image $(OUT) $(if $(FRESH),--fresh)
 
 vm-stop: ## power the VM off; its disk stays
 	out/bin/vm stop

@@ -20,6 +20,8 @@ type Image struct {
 	// Version is the Kubernetes version that manifest.json names; empty where
 	// there is no manifest.json.
 	Version string
+
+	diskSHA256 string // of Disk, as manifest.json says
 }
 
 // OpenImage looks what dir holds.
@@ -46,7 +48,10 @@ func OpenImage(dir string) (Image, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return i, nil
 	}
-	var m struct{ Version string }
+	var m struct {
+		Version string
+		Files   []struct{ Name, SHA256 string }
+	}
 	if err == nil {
 		err = json.Unmarshal(b, &m)
 	}
@@ -54,6 +59,11 @@ func OpenImage(dir string) (Image, error) {
 		return i, fmt.Errorf("cannot read %s: %w", filepath.Join(dir, "manifest.json"), err)
 	}
 	i.Version = m.Version
+	for _, f := range m.Files {
+		if f.Name == filepath.Base(i.Disk) {
+			i.diskSHA256 = f.SHA256
+		}
+	}
 	return i, nil
 }
 

@@ -66,14 +66,14 @@ func (v *virtual) prepare(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = errors.Join(os.WriteFile(v.s.path("vars.fd"), vars, 0o600), v.s.recordBacking(v.o.Image.Disk))
+		err = errors.Join(os.WriteFile(v.s.path("vars.fd"), vars, 0o600), v.s.recordBacking(v.o.Image))
 		if err != nil {
 			return err
 		}
 		if err := os.Rename(v.s.path("disk.qcow2.new"), v.s.path("disk.qcow2")); err != nil {
 			return err
 		}
-	} else if err := v.s.checkBacking(v.o.Image.Disk); err != nil {
+	} else if err := v.s.checkBacking(v.o.Image); err != nil {
 		return err
 	}
 	if err := BuildChecker(ctx, v.s.path("checker.img")); err != nil {

@@ -11,26 +11,28 @@ import (
 // backing is what an overlay was made over. An overlay holds only differences:
 // over another disk than that it is garbage.
 type backing struct {
-	Path  string    `json:"path"`
-	Size  int64     `json:"size"`
-	Mtime time.Time `json:"mtime"`
+	Path string `json:"path"`
+	ID   string `json:"id"` // "sha256:…" from manifest.json, else size and time
 }
 
-func backingOf(disk string) (backing, error) {
-	st, err := os.Stat(disk)
+func backingOf(i Image) (backing, error) {
+	if i.diskSHA256 != "" {
+		return backing{i.Disk, "sha256:" + i.diskSHA256}, nil
+	}
+	st, err := os.Stat(i.Disk)
 	if err != nil {
 		return backing{}, err
 	}
-	return backing{disk, st.Size(), st.ModTime().UTC()}, nil
+	return backing{i.Disk, fmt.Sprintf("%d bytes of %s", st.Size(), st.ModTime().UTC().Format(time.RFC3339Nano))}, nil
 }
 
 // ErrOtherImage says that a machine's directory holds a disk that was made
 // over another image than the one to boot.
 var ErrOtherImage = errors.New("the machine's disk was made over another image")
 
-// checkBacking compares disk with what the overlay in the directory was made
+// checkBacking compares the image's disk with what the overlay in the directory was made
 // over; recordBacking notes it.
-func (s *scratch) checkBacking(disk string) error {
+func (s *scratch) checkBacking(i Image) error {
 	b, err := os.ReadFile(s.path("backing.json"))
 	if err != nil {
 		return err
@@ -39,18 +41,18 @@ func (s *scratch) checkBacking(disk string) error {
 	if err := json.Unmarshal(b, &was); err != nil {
 		return err
 	}
-	now, err := backingOf(disk)
+	now, err := backingOf(i)
 	if err != nil {
 		return err
 	}
 	if now != was {
-		return fmt.Errorf("%w: %s of %s, and now %s of %s", ErrOtherImage, was.Path, was.Mtime.Format(time.DateTime), now.Path, now.Mtime.Format(time.DateTime))
+		return fmt.Errorf("%w: %s (%s), and now it is %s (%s)", ErrOtherImage, was.Path, was.ID, now.Path, now.ID)
 	}
 	return nil
 }
 
-func (s *scratch) recordBacking(disk string) error {
-	was, err := backingOf(disk)
+func (s *scratch) recordBacking(i Image) error {
+	was, err := backingOf(i)
 	if err != nil {
 		return err
 	}
