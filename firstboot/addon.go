@@ -32,7 +32,8 @@ const dnsReplicas = 2
 // kube-proxy, CoreDNS) and the manifests that are baked.
 func stepAddon() Step {
 	return Step{
-		Name: "addon",
+		Name:  "addon",
+		Needs: []string{"wait-control-plane"},
 		Done: func(ctx context.Context, r *Run) (bool, error) {
 			if r.Baked.CNI == "flannel" && !hasCNIConf(r) {
 				return false, nil

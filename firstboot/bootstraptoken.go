@@ -21,9 +21,10 @@ import (
 // must not bring them back.
 func stepBootstrapToken() Step {
 	return Step{
-		Name: "bootstrap-token",
-		Done: func(ctx context.Context, r *Run) (bool, error) { return partsApplied(ctx, r, bootstrapTokenParts) },
-		Do:   func(ctx context.Context, r *Run) error { return applyParts(ctx, r, bootstrapTokenParts) },
+		Name:  "bootstrap-token",
+		Needs: []string{"wait-control-plane"},
+		Done:  func(ctx context.Context, r *Run) (bool, error) { return partsApplied(ctx, r, bootstrapTokenParts) },
+		Do:    func(ctx context.Context, r *Run) error { return applyParts(ctx, r, bootstrapTokenParts) },
 	}
 }
 

@@ -8,13 +8,30 @@ import (
 	"github.com/kbuild/kbuild/firstboot/pki"
 )
 
+// stepCertsCA makes the cluster's authority (kubeadm init phase certs ca). It
+// comes before the other certificates because the kubelet can start with it,
+// and a kubelet takes seconds to start.
+func stepCertsCA() Step {
+	return Step{
+		Name:  "certs/ca",
+		Needs: []string{"preflight"},
+		Done: func(_ context.Context, r *Run) (bool, error) {
+			done, err := pki.HasCA(r.Host, r.Node, certClock(r))
+			return done, whenClockIsRight(err)
+		},
+		Do: func(ctx context.Context, r *Run) error {
+			return whenClockIsRight(pki.EnsureCA(ctx, r.Host, r.Node, certClock(r)))
+		},
+	}
+}
+
 // stepCerts makes the cluster's keys and certificates (kubeadm init phase
 // certs all). Keys take about a second of both processors, so they are made
-// beside the images step.
+// beside the images step and while the kubelet starts.
 func stepCerts() Step {
 	return Step{
 		Name:  "certs",
-		Needs: []string{"preflight"},
+		Needs: []string{"certs/ca"},
 		Done: func(_ context.Context, r *Run) (bool, error) {
 			done, err := pki.Complete(r.Host, r.Node, certClock(r))
 			return done, whenClockIsRight(err)

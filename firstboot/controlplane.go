@@ -14,7 +14,7 @@ func stepControlPlane() Step {
 	}
 	return Step{
 		Name:  "control-plane",
-		Needs: []string{"certs", "kubeconfig"},
+		Needs: []string{"kubeconfig", "images"},
 		Done: func(_ context.Context, r *Run) (bool, error) {
 			ms, err := want(r)
 			return err == nil && manifestsDone(r, ms), err

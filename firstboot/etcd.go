@@ -17,7 +17,7 @@ func stepEtcd() Step {
 	}
 	return Step{
 		Name:  "etcd",
-		Needs: []string{"certs"},
+		Needs: []string{"certs", "images"},
 		Done: func(_ context.Context, r *Run) (bool, error) {
 			ms, err := want(r)
 			return err == nil && manifestsDone(r, ms), err

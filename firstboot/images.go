@@ -26,6 +26,7 @@ const SandboxImage = "kbuild.invalid/pause:baked"
 func stepImages() Step {
 	return Step{
 		Name:  "images",
+		Needs: []string{"hostname"},
 		Done:  func(ctx context.Context, r *Run) (bool, error) { return imagesAt(r).done(ctx) },
 		Do:    func(ctx context.Context, r *Run) error { return imagesAt(r).hand(ctx) },
 		Limit: 5 * time.Minute,

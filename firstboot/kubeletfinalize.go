@@ -28,6 +28,7 @@ const (
 func stepKubeletFinalize() Step {
 	return Step{
 		Name:  "kubelet-finalize",
+		Needs: []string{"kubelet-start"},
 		Limit: 5 * time.Minute,
 		Done: func(ctx context.Context, r *Run) (bool, error) {
 			if !rotates(r.Node) {

@@ -33,9 +33,26 @@ const (
 // stepKubeletStart writes the kubelet's configuration, starts it with it
 // (kubeadm init phase kubelet-start) and waits until it says that it is well.
 // The unit is not enabled, so on every boot it is this step that starts the
-// kubelet, after containerd has its images.
+// kubelet.
+//
+// A kubelet takes seconds before it looks for pods (one of v1.19 looks five
+// seconds for a Docker that is not there), so on first boot it starts as early
+// as it can, and images, certificates and manifests come meanwhile.
 func stepKubeletStart() Step {
-	return Step{Name: "kubelet-start", Limit: 5 * time.Minute, Done: kubeletStarted, Do: startKubelet}
+	return Step{
+		Name: "kubelet-start", Needs: []string{"kubeconfig/kubelet"}, NeedsOf: staticPodsNeed,
+		Limit: 5 * time.Minute, Done: kubeletStarted, Do: startKubelet,
+	}
+}
+
+// staticPodsNeed makes the kubelet wait for the images where it would find
+// static pods at once: it must not try to pull theirs.
+func staticPodsNeed(r *Run) []string {
+	found, err := fs.Glob(r.Host.Root.FS(), strings.TrimPrefix(manifestDir, "/")+"/*")
+	if err == nil && len(found) == 0 {
+		return nil
+	}
+	return []string{"images"}
 }
 
 // kubeletFiles are what this image wants the kubelet to run with.

@@ -19,7 +19,8 @@ const markedAnnotation = "kbuild.dev/marked"
 // it as configured.
 func stepMarkControlPlane() Step {
 	return Step{
-		Name: "mark-control-plane",
+		Name:  "mark-control-plane",
+		Needs: []string{"wait-control-plane"},
 		Done: func(ctx context.Context, r *Run) (bool, error) {
 			digest, err := markDigest(r)
 			if err != nil {

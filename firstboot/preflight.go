@@ -29,7 +29,7 @@ const preflightRetry = 5 * time.Second
 // stepPreflight is kubeadm's phase of that name: it looks whether this machine
 // can become a control plane, before anything is made of it.
 func stepPreflight() Step {
-	return Step{Name: "preflight", Done: preflightDone, Do: preflightDo}
+	return Step{Name: "preflight", Needs: []string{"hostname"}, Done: preflightDone, Do: preflightDo}
 }
 
 func preflightDone(_ context.Context, r *Run) (bool, error) {

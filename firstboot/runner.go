@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -58,6 +59,12 @@ func (o Options) within(steps []Step) bool {
 	return slices.ContainsFunc(steps, func(s Step) bool { return s.Name == o.Until || s.Name == o.Only })
 }
 
+// skips says whether a step is left out, or the phase that it is part of.
+func (o Options) skips(name string) bool {
+	phase, _, _ := strings.Cut(name, "/")
+	return slices.Contains(o.Skip, name) || slices.Contains(o.Skip, phase)
+}
+
 // check refuses names that no list has.
 func (o Options) check(list func(string) []Step) error {
 	names := map[string]bool{"": true}
@@ -88,6 +95,12 @@ func walk(ctx context.Context, r *Run, steps []Step, o Options, report *Report) 
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	steps = slices.Clone(steps)
+	for i, s := range steps {
+		if s.NeedsOf != nil {
+			steps[i].Needs = slices.Concat(s.Needs, s.NeedsOf(r))
+		}
+	}
 	type outcome struct {
 		name string
 		err  error
@@ -103,7 +116,7 @@ func walk(ctx context.Context, r *Run, steps []Step, o Options, report *Report) 
 				continue
 			}
 			started[i] = true
-			if slices.Contains(o.Skip, s.Name) || o.Only != "" && o.Only != s.Name {
+			if o.skips(s.Name) || o.Only != "" && o.Only != s.Name {
 				report.skipped(s.Name)
 				holds[s.Name] = true
 				continue

@@ -16,7 +16,8 @@ import (
 // is unreachable. Routes live in memory, so it has work on every boot.
 func stepServiceRoute() Step {
 	return Step{
-		Name: "service-route",
+		Name:  "service-route",
+		Needs: []string{"hostname"},
 		Done: func(_ context.Context, r *Run) (bool, error) {
 			missing, err := unroutedServices(r)
 			return err == nil && len(missing) == 0, err

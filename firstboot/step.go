@@ -21,6 +21,9 @@ type Step struct {
 	// steps that do not need each other run side by side. Nil means all of the
 	// steps before it in the list.
 	Needs []string
+	// NeedsOf names further ones where they depend on the machine. It is called
+	// once, when the role's part of the list begins.
+	NeedsOf func(r *Run) []string
 	// Done says whether it is so already. It changes nothing.
 	Done func(ctx context.Context, r *Run) (bool, error)
 	// Do makes it so. Afterwards Done must hold.

@@ -36,7 +36,8 @@ const (
 // sees. It is done once, and only when the configuration asks for it.
 func stepUploadCerts() Step {
 	return Step{
-		Name: "upload-certs",
+		Name:  "upload-certs",
+		Needs: []string{"wait-control-plane"},
 		Done: func(ctx context.Context, r *Run) (bool, error) {
 			if !r.Node.Init.UploadCerts {
 				return true, nil

@@ -29,7 +29,8 @@ const (
 // configuration, and on this node's Node object its CRI socket.
 func stepUploadConfig() Step {
 	return Step{
-		Name: "upload-config",
+		Name:  "upload-config",
+		Needs: []string{"wait-control-plane"},
 		Done: func(ctx context.Context, r *Run) (bool, error) {
 			if ok, err := partsApplied(ctx, r, uploadConfigParts); !ok || err != nil {
 				return false, err

@@ -21,7 +21,8 @@ import (
 // (kubeadm init phase wait-control-plane), and tells meanwhile what is missing.
 func stepWaitControlPlane() Step {
 	return Step{
-		Name: "wait-control-plane",
+		Name:  "wait-control-plane",
+		Needs: []string{"kubelet-start", "control-plane", "etcd"},
 		LimitOf: func(r *Run) time.Duration {
 			if t := r.Node.Cluster.APIServer.TimeoutForControlPlane; t != nil {
 				return t.Duration

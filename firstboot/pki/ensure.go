@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,17 +36,30 @@ type state struct {
 // key before its certificate, so that a cut leaves a key that the next run
 // goes on with.
 func Ensure(ctx context.Context, h *host.Host, n *config.Node, clock Clock) error {
+	return ensure(ctx, h, n, clock, func(string) bool { return true })
+}
+
+// EnsureCA is Ensure for the cluster's authority alone. It judges the whole
+// table, so that no second authority is made where certificates of a first
+// one are.
+func EnsureCA(ctx context.Context, h *host.Host, n *config.Node, clock Clock) error {
+	return ensure(ctx, h, n, clock, func(base string) bool { return base == CA })
+}
+
+// ensure is Ensure for the rows that are wanted.
+func ensure(ctx context.Context, h *host.Host, n *config.Node, clock Clock, wanted func(base string) bool) error {
 	s, err := judge(h, n, clock.now())
 	if err != nil {
 		return err
 	}
-	keys, err := makeKeys(ctx, s.keyless(), ecdsaKeys(n))
+	keyless := slices.DeleteFunc(s.keyless(), func(base string) bool { return !wanted(base) })
+	keys, err := makeKeys(ctx, keyless, ecdsaKeys(n))
 	if err != nil {
 		return err
 	}
 	for _, c := range s.table {
 		p := s.have[c.Base]
-		if p.cert != nil {
+		if p.cert != nil || !wanted(c.Base) {
 			continue
 		}
 		if p.key == nil {
@@ -59,7 +73,20 @@ func Ensure(ctx context.Context, h *host.Host, n *config.Node, clock Clock) erro
 		}
 		s.have[c.Base] = p
 	}
+	if !wanted(SAKey) {
+		return nil
+	}
 	return s.sa.ensure(h, s.dir, keys[SAKey])
+}
+
+// HasCA says whether the cluster's authority is there. What is there and not
+// valid is an error.
+func HasCA(h *host.Host, n *config.Node, clock Clock) (bool, error) {
+	s, err := judge(h, n, clock.now())
+	if err != nil {
+		return false, err
+	}
+	return s.have[CA].cert != nil, nil
 }
 
 // Complete says whether nothing is missing. What is there and not valid is an

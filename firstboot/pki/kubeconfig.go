@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,10 +70,11 @@ func Endpoint(n *config.Node) string {
 	return "https://" + net.JoinHostPort(endpointHost(e), port)
 }
 
-// EnsureKubeconfigs writes those that are missing. One that is there must be
-// for this cluster's authority, and is kept.
-func EnsureKubeconfigs(ctx context.Context, h *host.Host, n *config.Node, rel images.Release, clock Clock) error {
-	missing, ca, err := judgeKubeconfigs(h, n, rel, clock.now())
+// EnsureKubeconfigs writes those that are missing, of the named files or, when
+// none is named, of all. One that is there must be for this cluster's
+// authority, and is kept.
+func EnsureKubeconfigs(ctx context.Context, h *host.Host, n *config.Node, rel images.Release, clock Clock, only ...string) error {
+	missing, ca, err := judgeKubeconfigs(h, n, rel, clock.now(), only)
 	if err != nil || len(missing) == 0 {
 		return err
 	}
@@ -99,16 +101,16 @@ func EnsureKubeconfigs(ctx context.Context, h *host.Host, n *config.Node, rel im
 	return nil
 }
 
-// KubeconfigsComplete says whether none is missing.
-func KubeconfigsComplete(h *host.Host, n *config.Node, rel images.Release, clock Clock) (bool, error) {
-	missing, _, err := judgeKubeconfigs(h, n, rel, clock.now())
+// KubeconfigsComplete says whether none of those is missing.
+func KubeconfigsComplete(h *host.Host, n *config.Node, rel images.Release, clock Clock, only ...string) (bool, error) {
+	missing, _, err := judgeKubeconfigs(h, n, rel, clock.now(), only)
 	return err == nil && len(missing) == 0, err
 }
 
 // judgeKubeconfigs returns the kubeconfigs that are missing, and the authority
 // that signs for them. A file that names another server than kubeadm would is
 // kept as kubeadm keeps it: with a warning.
-func judgeKubeconfigs(h *host.Host, n *config.Node, rel images.Release, now time.Time) ([]Kubeconfig, pair, error) {
+func judgeKubeconfigs(h *host.Host, n *config.Node, rel images.Release, now time.Time, only []string) ([]Kubeconfig, pair, error) {
 	ca, err := load(h, n.Cluster.CertificatesDir, Cert{Base: CA})
 	if err != nil {
 		return nil, ca, err
@@ -118,6 +120,9 @@ func judgeKubeconfigs(h *host.Host, n *config.Node, rel images.Release, now time
 	}
 	var missing []Kubeconfig
 	for _, k := range Kubeconfigs(n, rel) {
+		if len(only) > 0 && !slices.Contains(only, k.File) {
+			continue
+		}
 		file := path.Join(KubernetesDir, k.File)
 		b, err := h.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
