@@ -230,10 +230,10 @@ func TestConvergeLimits(t *testing.T) {
 func TestConvergeCatchesPanics(t *testing.T) {
 	s := &script{}
 	bad := s.step("bad")
-	bad.Do = func(context.Context, *Run) error { var m map[string]int; m["x"] = 1; return nil }
+	bad.Do = func(_ context.Context, r *Run) error { r.Node.Role = ""; return nil } // there is no node
 	s.rest = []Step{bad}
 	_, err := s.run(t, t.Context(), Options{})
-	if err == nil || !strings.Contains(err.Error(), "bad: panic: assignment to entry in nil map") {
+	if err == nil || !strings.Contains(err.Error(), "bad: panic: runtime error: invalid memory address") {
 		t.Fatalf("error %v", err)
 	}
 }
