@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -35,9 +36,8 @@ const (
 // The unit is not enabled, so on every boot it is this step that starts the
 // kubelet.
 //
-// A kubelet takes seconds before it looks for pods (one of v1.19 looks five
-// seconds for a Docker that is not there), so on first boot it starts as early
-// as it can, and images, certificates and manifests come meanwhile.
+// A kubelet takes a while before it looks for pods, so on first boot it starts
+// as early as it can, and images, certificates and manifests come meanwhile.
 func stepKubeletStart() Step {
 	return Step{
 		Name: "kubelet-start", Needs: []string{"kubeconfig/kubelet"}, NeedsOf: staticPodsNeed,
@@ -164,6 +164,11 @@ func startKubelet(ctx context.Context, r *Run) error {
 	}
 	if err := placeClientCertificate(r); err != nil {
 		return err
+	}
+	if r.Baked.Release.Has(images.FactDockerProbe) {
+		if err := answerDockerProbe(ctx, r.Host); err != nil {
+			r.Host.Log.Warn("the kubelet will look for Docker for five seconds", slog.Any("error", err))
+		}
 	}
 	err = r.Host.Do("restart "+kubeletUnit, func() error { return r.Host.Systemd.Restart(ctx, kubeletUnit) })
 	if err != nil {

@@ -81,6 +81,9 @@ const (
 	// FactRemoteRuntimeFlag: the kubelet must be told --container-runtime=remote
 	// for anything that is not Docker.
 	FactRemoteRuntimeFlag Fact = "remote-runtime-flag"
+	// FactDockerProbe: the kubelet looks for Docker for five seconds whenever it
+	// starts, whatever its runtime is.
+	FactDockerProbe Fact = "docker-probe"
 	// FactInstanceConfig: kubeadm tells the kubelet its container runtime's
 	// socket in instance-config.yaml, laid over config.yaml, and not by a flag.
 	FactInstanceConfig Fact = "instance-config"
