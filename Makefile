@@ -10,7 +10,7 @@ SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
 GOBUILD  := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 # Kubernetes versions whose real kubeadm judges ours.
 ORACLES  := v1.19.12 v1.20.15 v1.37.2
-TEST     := KBUILD_ORACLE=$(if $(CI)$(wildcard out/oracle/kubeadm-v1.37.2),$(CURDIR)/out/oracle) go test
+TEST     := KBUILD_ORACLE=$(if $(CI)$(wildcard out/oracle/kubeadm-v1.37.2),$(CURDIR)/out/oracle) go test -timeout 30m
 
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-test build image vm vm-stop test check test-vm oracle kubeadms golden fuzz repro bench bench-boot clean
@@ -23,6 +23,7 @@ need = command -v $(1) >/dev/null || { echo "installing $(2)"; $(SUDO) apt-get u
 
 deps: ## install what building needs: mmdebstrap
 	@$(call need,mmdebstrap,mmdebstrap)
+	@test $$(id -u) = 0 || { $(call need,newuidmap,uidmap); }
 
 deps-test: deps ## install what testing needs besides
 	@$(call need,systemd-nspawn,systemd-container)
@@ -63,7 +64,7 @@ kubeadms: ## compile real kubeadm of the versions that judge ours
 	@for v in $(ORACLES); do ln -sfn "$$(go run ./builder/source/cmd/kubeadm $$v)" out/oracle/kubeadm-$$v || exit 1; done
 
 oracle: kubeadms ## compare with real kubeadm, live
-	KBUILD_ORACLE=$(CURDIR)/out/oracle go test -count=1 -v -run 'Oracle' ./images ./firstboot/...
+	KBUILD_ORACLE=$(CURDIR)/out/oracle go test -count=1 -timeout 30m -run 'Oracle' ./images ./firstboot
 
 golden: ## write the golden files anew; read the diff
 	UPDATE_GOLDEN=1 go test ./images ./templates ./builder/... ./firstboot/... -run 'Golden|Release|List|Plan|Addon|StaticPod|Refus|Error'
