@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -33,7 +34,7 @@ func ready(ctx context.Context) (guest.Ready, error) {
 		return missing("%v", err)
 	}
 	if err := k.healthy(ctx); err != nil {
-		return missing("API server: %v", err)
+		return missing("API server: %s", unready(err))
 	}
 	r.API = true
 	name, err := k.thisNode(ctx)
@@ -57,6 +58,22 @@ func ready(ctx context.Context) (guest.Ready, error) {
 	}
 	r.KubeProxy = true
 	return r, nil
+}
+
+// unready shortens what /readyz says: the checks that failed, without those
+// that hold.
+func unready(err error) string {
+	var failed []string
+	for _, f := range strings.Split(err.Error(), "\\n") { // client-go quotes the body
+		if name, ok := strings.CutPrefix(f, "[-]"); ok {
+			name, _, _ = strings.Cut(name, " ")
+			failed = append(failed, name)
+		}
+	}
+	if failed == nil {
+		return err.Error()
+	}
+	return "not so yet: " + strings.Join(failed, ", ")
 }
 
 func nodeMissing(n *corev1.Node, boot time.Time) string {
