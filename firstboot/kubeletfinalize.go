@@ -67,11 +67,8 @@ func stepKubeletFinalize() Step {
 				}
 			}
 			if r.Host.Exists(kubeletRestartDue) {
-				if err := r.Host.BeforeChange("restart " + kubeletUnit); err != nil {
+				if err := restartKubelet(ctx, r); err != nil {
 					return err
-				}
-				if err := r.Host.Systemd.Restart(ctx, kubeletUnit); err != nil {
-					return fmt.Errorf("cannot restart the kubelet: %w", err)
 				}
 			}
 			return r.Host.Remove(kubeletRestartDue)

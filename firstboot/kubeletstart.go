@@ -165,16 +165,25 @@ func startKubelet(ctx context.Context, r *Run) error {
 	if err := placeClientCertificate(r); err != nil {
 		return err
 	}
+	if err := restartKubelet(ctx, r); err != nil {
+		return err
+	}
+	return r.Host.WriteFile(kubeletRunsWith, []byte(digest), 0o644)
+}
+
+// restartKubelet starts the kubelet, again if it runs. What a starting one asks
+// for is answered until ctx, the calling step's, ends.
+func restartKubelet(ctx context.Context, r *Run) error {
 	if r.Baked.Release.Has(images.FactDockerProbe) {
 		if err := answerDockerProbe(ctx, r.Host); err != nil {
 			r.Host.Log.Warn("the kubelet will look for Docker for five seconds", slog.Any("error", err))
 		}
 	}
-	err = r.Host.Do("restart "+kubeletUnit, func() error { return r.Host.Systemd.Restart(ctx, kubeletUnit) })
+	err := r.Host.Do("restart "+kubeletUnit, func() error { return r.Host.Systemd.Restart(ctx, kubeletUnit) })
 	if err != nil {
 		return fmt.Errorf("cannot start the kubelet: %w", err)
 	}
-	return r.Host.WriteFile(kubeletRunsWith, []byte(digest), 0o644)
+	return nil
 }
 
 // kubeletHealthy asks the kubelet's own health endpoint, and says why when it

@@ -3,12 +3,15 @@ package firstboot
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/kbuild/kbuild/images"
 )
 
 // stepNodeReady waits until the cluster says that this node is Ready, with the
@@ -21,13 +24,41 @@ func stepNodeReady() Step {
 			if err != nil {
 				return false, err
 			}
-			if why := notReady(n, r.Baked.Release.Version); why != "" {
-				return false, Retry{After: 10 * time.Second, Why: why, Wake: func(ctx context.Context) { watchNode(ctx, c, n) }}
+			why := notReady(n, r.Baked.Release.Version)
+			if why == "" {
+				return true, nil
 			}
-			return true, nil
+			again := Retry{After: 10 * time.Second, Why: why, Wake: func(ctx context.Context) { watchNode(ctx, c, n) }}
+			if r.Baked.Release.Has(images.FactSlowReady) && waitsForCSINode(n) && !r.Host.Exists(kubeletNudged) {
+				if _, err := c.StorageV1().CSINodes().Get(ctx, n.Name, metav1.GetOptions{}); err == nil {
+					return false, nil
+				}
+				again.After = 200 * time.Millisecond // the node does not change when it is made
+			}
+			return false, again
 		},
-		Do: func(context.Context, *Run) error { return nil },
+		Do: func(ctx context.Context, r *Run) error {
+			// Once: what it says afterwards is the truth.
+			if err := r.Host.WriteFile(kubeletNudged, nil, 0o600); err != nil {
+				return err
+			}
+			return restartKubelet(ctx, r)
+		},
 	}
+}
+
+// kubeletNudged says that the kubelet was restarted to tell the cluster that it
+// is Ready. It is gone after a reboot.
+const kubeletNudged = "/run/kbuild/kubelet-nudged"
+
+// waitsForCSINode says whether that is the one thing that keeps a node from
+// being Ready. A kubelet registers its node like this, because its CSINode can
+// be made only afterwards; that it is made, an old one says when its next ten
+// seconds are over, or when it starts. kubeadm, too, restarts it about then.
+func waitsForCSINode(n *corev1.Node) bool {
+	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Message == "CSINode is not yet initialized"
+	})
 }
 
 // watchNode returns when n changes in the cluster, or ctx ends.

@@ -84,6 +84,9 @@ const (
 	// FactDockerProbe: the kubelet looks for Docker for five seconds whenever it
 	// starts, whatever its runtime is.
 	FactDockerProbe Fact = "docker-probe"
+	// FactSlowReady: the kubelet tells the cluster only every ten seconds, or
+	// when it starts, that it has become ready.
+	FactSlowReady Fact = "slow-ready"
 	// FactInstanceConfig: kubeadm tells the kubelet its container runtime's
 	// socket in instance-config.yaml, laid over config.yaml, and not by a flag.
 	FactInstanceConfig Fact = "instance-config"

@@ -55,7 +55,7 @@ func table() []row {
 				r.Taint = master
 				r.ClusterStatus = true
 				r.CRI = "v1alpha2"
-				r.Facts = facts(FactInsecurePort, FactNodeCIDRMask, FactHyperKube, FactRemoteRuntimeFlag, FactDockerProbe)
+				r.Facts = facts(FactInsecurePort, FactNodeCIDRMask, FactHyperKube, FactRemoteRuntimeFlag, FactDockerProbe, FactSlowReady)
 			}},
 		{minor: 20, newest: 15, registry: oldRegistry,
 			etcd: func(patch int) map[int]string {
@@ -72,7 +72,7 @@ func table() []row {
 				r.Taint = master
 				r.ClusterStatus = true
 				r.CRI = "v1alpha2"
-				r.Facts = facts(FactInsecurePort, FactServiceAccountIssuer, FactEtcdRequests, FactHyperKube, FactMemCheck, FactRemoteRuntimeFlag, FactDockerProbe)
+				r.Facts = facts(FactInsecurePort, FactServiceAccountIssuer, FactEtcdRequests, FactHyperKube, FactMemCheck, FactRemoteRuntimeFlag, FactDockerProbe, FactSlowReady)
 			}},
 		{minor: 37, newest: 2, registry: newRegistry,
 			etcd:    always(map[int]string{36: "3.7.0-0"}),
