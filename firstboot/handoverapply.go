@@ -11,10 +11,14 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
+	ctrimages "github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kbuild/kbuild/firstboot/host"
 )
 
 // apply makes what is missing, under a lease, so that containerd's garbage
@@ -51,12 +55,27 @@ func (c *crt) make(ctx context.Context, t todo) error {
 			return fmt.Errorf("cannot link layer %s again: %w", l.chain, err)
 		}
 	}
-	probed := false
+	// Lowest layers need no other; the rest come in the order of their chains.
+	var lowest, higher []bakedLayer
 	for _, l := range t.layers {
-		if err := c.host.Do("link layer "+l.chain.String(), func() error { return c.snapshot(ctx, l, c.link) }); err != nil {
-			return fmt.Errorf("cannot hand over layer %s: %w", l.chain, err)
+		if l.parent == "" {
+			lowest = append(lowest, l)
+		} else {
+			higher = append(higher, l)
 		}
-		if probed || l.parent == "" {
+	}
+	err := sideBySide(c.host, lowest, func(l bakedLayer) (string, func() error) {
+		return "link layer " + l.chain.String(), func() error { return c.snapshot(ctx, l, c.link) }
+	})
+	if err != nil {
+		return err
+	}
+	probed := false
+	for _, l := range higher {
+		if err := c.host.Do("link layer "+l.chain.String(), func() error { return c.snapshot(ctx, l, c.link) }); err != nil {
+			return fmt.Errorf("cannot link layer %s: %w", l.chain, err)
+		}
+		if probed {
 			continue
 		}
 		// The first layer on top of another shows whether this kernel and
@@ -86,25 +105,27 @@ func (c *crt) makeCopies(ctx context.Context, t todo) error {
 	return c.records(ctx, t)
 }
 
-// records writes blobs first, then the image records that name them.
+// records writes blobs first, then the image records that name them. Each is a
+// transaction that goes to the disk, so several are under way at a time.
 func (c *crt) records(ctx context.Context, t todo) error {
-	for _, b := range t.blobs {
-		if err := c.host.Do("write blob "+b.Digest.String(), func() error { return c.write(ctx, b) }); err != nil {
-			return fmt.Errorf("cannot hand over blob %s: %w", b.Digest, err)
-		}
+	err := sideBySide(c.host, t.blobs, func(b blobWant) (string, func() error) {
+		return "write blob " + b.Digest.String(), func() error { return c.write(ctx, b) }
+	})
+	if err != nil {
+		return err
 	}
 	is := c.client.ImageService()
-	for _, i := range t.images {
-		err := c.host.Do("name image "+i.Name, func() error {
+	err = sideBySide(c.host, t.images, func(i ctrimages.Image) (string, func() error) {
+		return "name image " + i.Name, func() error {
 			_, err := is.Create(ctx, i)
 			if errdefs.IsAlreadyExists(err) {
 				_, err = is.Update(ctx, i, "target", "labels")
 			}
 			return err
-		})
-		if err != nil {
-			return fmt.Errorf("cannot name image %s: %w", i.Name, err)
 		}
+	})
+	if err != nil {
+		return err
 	}
 	for _, name := range t.stale {
 		err := c.host.Do("forget image "+name, func() error { return is.Delete(ctx, name) })
@@ -113,6 +134,26 @@ func (c *crt) records(ctx context.Context, t todo) error {
 		}
 	}
 	return nil
+}
+
+// sideBySide makes the change that each item stands for, several at a time. It
+// returns when all have ended, with the first error.
+func sideBySide[T any](h *host.Host, items []T, change func(T) (what string, do func() error)) error {
+	var g errgroup.Group
+	g.SetLimit(8)
+	for _, item := range items {
+		what, do := change(item)
+		if err := h.BeforeChange(what); err != nil {
+			return errors.Join(err, g.Wait())
+		}
+		g.Go(func() error {
+			if err := do(); err != nil {
+				return fmt.Errorf("cannot %s: %w", what, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
 }
 
 func (c *crt) write(ctx context.Context, b blobWant) error {
