@@ -46,6 +46,11 @@ func TestOracle(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Fatal("kubeadm --rootfs needs root")
 	}
+	for _, version := range oracleVersions {
+		if _, err := os.Stat(filepath.Join(dir, "kubeadm-"+version)); err != nil {
+			t.Fatalf("cannot ask real kubeadm: %v; `make oracle` compiles it", err)
+		}
+	}
 	files, err := filepath.Glob("testdata/oracle/*.yaml")
 	if err != nil || len(files) < 12 {
 		t.Fatalf("want at least 12 configurations, have %d (%v)", len(files), err)
