@@ -13,6 +13,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -447,6 +448,31 @@ func BenchmarkEnsure(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkKeys compares making the keys of a control plane one after another,
+// as kubeadm does, with makeKeys.
+func BenchmarkKeys(b *testing.B) {
+	names := make([]string, 15)
+	for i := range names {
+		names[i] = strconv.Itoa(i)
+	}
+	b.Run("one after another", func(b *testing.B) {
+		for b.Loop() {
+			for range names {
+				if _, err := newKey(false); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+	})
+	b.Run("side by side", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := makeKeys(b.Context(), names, false); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
 
 // BenchmarkComplete is what each boot does.
