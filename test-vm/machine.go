@@ -106,13 +106,15 @@ func New(ctx context.Context, lane Lane, o Options) (Machine, error) {
 	return nil, fmt.Errorf("cannot make a machine of lane %q: want %s or %s", lane, Container, VM)
 }
 
-// Wait asks look every two seconds until it says that nothing is missing. What
-// is missing goes to log whenever it changes, and once a minute. An error of
+// Wait asks look until it says that nothing is missing: every two seconds, or
+// less often where an answer takes long, for a slow machine has better things
+// to do than to answer. What is missing goes to log whenever it changes, and once a minute. An error of
 // look counts as missing, for a machine that boots cannot answer; Wait fails
 // when the machine ends or ctx does.
 func Wait(ctx context.Context, m Machine, log func(string, ...any), what string, look func(context.Context) (missing string, err error)) error {
 	start, said, last := time.Now(), time.Time{}, "\x00"
 	for {
+		asked := time.Now()
 		ask, cancel := context.WithTimeout(ctx, 60*time.Second)
 		missing, err := look(ask)
 		cancel()
@@ -133,7 +135,7 @@ func Wait(ctx context.Context, m Machine, log func(string, ...any), what string,
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("gave up waiting for %s after %s: %w: %s", what, time.Since(start).Round(time.Second), context.Cause(ctx), missing)
-		case <-time.After(2 * time.Second):
+		case <-time.After(max(2*time.Second, 3*time.Since(asked))):
 		}
 	}
 }
