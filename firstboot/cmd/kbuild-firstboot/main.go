@@ -45,6 +45,9 @@ func Execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
 	var u usageError
+	if _, ok := errors.AsType[firstboot.UnknownStep](err); ok {
+		err = usageError{err}
+	}
 	switch {
 	case err == nil:
 		return exitOK

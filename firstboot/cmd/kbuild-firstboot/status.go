@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +25,8 @@ func outputFlag(cmd *cobra.Command, o *string) {
 	cmd.Flags().StringVarP(o, "output", "o", "text", "text or json")
 }
 
-// print writes v as JSON, or by text, as asked.
+// printAs writes v as JSON, or by text, as asked.
+// The commands check o before they work.
 func printAs(w io.Writer, o string, v any, text func(*tabwriter.Writer)) error {
 	switch o {
 	case "json":
@@ -33,7 +38,14 @@ func printAs(w io.Writer, o string, v any, text func(*tabwriter.Writer)) error {
 		text(t)
 		return t.Flush()
 	}
-	return usageError{fmt.Errorf("unknown output %q: want -o text or -o json", o)}
+	return checkOutput(o)
+}
+
+func checkOutput(o string) error {
+	if o != "text" && o != "json" {
+		return usageError{fmt.Errorf("unknown output %q: want -o text or -o json", o)}
+	}
+	return nil
 }
 
 func statusCommand(dir *string) *cobra.Command {
@@ -48,6 +60,9 @@ held, else 1.`,
   kbuild-firstboot status -o json | jq .why`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(o); err != nil {
+				return err
+			}
 			r, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
 			if err != nil {
 				return err
@@ -69,59 +84,50 @@ held, else 1.`,
 }
 
 func statusText(w *tabwriter.Writer, r *firstboot.Run, s firstboot.Status) {
-	fmt.Fprintf(w, "Kubernetes %s: %s\n\n", r.Baked.Release.Version, s.Summary())
+	fmt.Fprintf(w, "Kubernetes %s: %s\n", r.Baked.Release.Version, s.Summary())
+	if !s.Started.IsZero() {
+		end := s.Ended
+		if end.IsZero() {
+			end = r.Host.Now()
+		}
+		fmt.Fprintf(w, "begun %s, %s\n", s.Started.Local().Format(time.DateTime), end.Sub(s.Started).Round(100*time.Millisecond))
+	}
+	fmt.Fprintln(w)
 	for _, st := range s.Steps {
-		fmt.Fprintf(w, "%s\t%s\t%.1fs\t%s\n", st.Name, st.State, st.Seconds, st.Why)
+		took := ""
+		if st.State != firstboot.StepPending && st.State != firstboot.StepSkipped {
+			took = fmt.Sprintf("%.1fs", st.Seconds)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", st.Name, st.State, took, firstLine(st.Why))
+	}
+	if len(s.Sources) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nConfiguration, by where it came from:")
+	bySource := map[string][]string{}
+	for value, source := range s.Sources {
+		bySource[source] = append(bySource[source], value)
+	}
+	for _, source := range slices.Sorted(maps.Keys(bySource)) {
+		values := bySource[source]
+		slices.Sort(values)
+		for i, v := range values {
+			if i > 0 {
+				source = ""
+			}
+			fmt.Fprintf(w, "%s\t%s\n", source, v)
+		}
 	}
 }
 
-// plannedStep is one line of the plan.
-type plannedStep struct {
-	Name  string `json:"name"`
-	Holds bool   `json:"holds"`
-	Why   string `json:"why,omitempty"` // why that cannot be told, or what is missing
-}
-
-func planCommand(dir *string) *cobra.Command {
-	var o string
-	cmd := &cobra.Command{
-		Use:   "plan",
-		Short: "Tell which steps hold already and which a run would do",
-		Long: `Tell which steps hold already and which a run would do now. Nothing is changed.
-A step that comes after one that does not hold often cannot tell yet.`,
-		Example: `  kbuild-firstboot plan
-  kbuild-firstboot plan -o json`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := open(*dir, slog.New(slog.DiscardHandler))
-			if err != nil {
-				return err
-			}
-			defer r.Host.Root.Close()
-			var plan []plannedStep
-			role := string("init")
-			for _, s := range firstboot.List(role) {
-				p := plannedStep{Name: s.Name}
-				if r.Node == nil && s.Name != "metadata" && s.Name != "clock" {
-					p.Why = "the node has no configuration yet"
-				} else if p.Holds, err = s.Done(cmd.Context(), r); err != nil {
-					p.Why = err.Error()
-				}
-				plan = append(plan, p)
-			}
-			return printAs(cmd.OutOrStdout(), o, plan, func(w *tabwriter.Writer) {
-				for _, p := range plan {
-					state := "to do"
-					if p.Holds {
-						state = "holds"
-					}
-					fmt.Fprintf(w, "%s\t%s\t%s\n", p.Name, state, p.Why)
-				}
-			})
-		},
+// firstLine is a reason's first line; what follows is in the journal and in
+// -o json.
+func firstLine(s string) string {
+	line, rest, _ := strings.Cut(s, "\n")
+	if rest != "" {
+		line += " …"
 	}
-	outputFlag(cmd, &o)
-	return cmd
+	return line
 }
 
 func versionCommand(dir *string) *cobra.Command {
@@ -129,8 +135,13 @@ func versionCommand(dir *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Tell what this image is",
-		Args:  noArgs,
+		Example: `  kbuild-firstboot version
+  kbuild-firstboot version -o json`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(o); err != nil {
+				return err
+			}
 			r, err := open(*dir, slog.New(slog.DiscardHandler))
 			if err != nil {
 				return err
