@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kbuild/kbuild/builder/base"
 	"github.com/kbuild/kbuild/builder/disk"
 	"github.com/kbuild/kbuild/builder/source"
@@ -31,6 +33,8 @@ type Env struct {
 // Build carries out a Plan. Outputs appear in Spec.Out all at once when
 // everything is done; a build that fails or is stopped leaves nothing there.
 func Build(ctx context.Context, p *Plan, src source.Source, env Env) (err error) {
+	// Modes in the image are those that are asked for, whoever builds it.
+	defer unix.Umask(unix.Umask(0o022))
 	if _, err := os.Stat(env.Firstboot); err != nil {
 		return fmt.Errorf("cannot bake kbuild-firstboot: %w; build it with `make build`, or name it with --firstboot", err)
 	}
