@@ -160,7 +160,7 @@ func (st *StepStatus) line() string {
 	case StepWaiting:
 		return fmt.Sprintf("%s: waiting: %s", st.Name, st.Why)
 	case StepFailed:
-		return fmt.Sprintf("cannot finish %s", st.Why)
+		return fmt.Sprintf("cannot finish %s: %s", st.Name, st.Why)
 	default:
 		return fmt.Sprintf("%s: %s", st.Name, st.State)
 	}

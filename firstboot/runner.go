@@ -88,6 +88,15 @@ func (e UnknownStep) Error() string {
 	return fmt.Sprintf("there is no step %q; `kbuild-firstboot plan` lists them", e.Name)
 }
 
+// StepError is the error that a step ended with. The report has told it already.
+type StepError struct {
+	Step string
+	Err  error
+}
+
+func (e *StepError) Error() string { return e.Step + ": " + e.Err.Error() }
+func (e *StepError) Unwrap() error { return e.Err }
+
 // walk runs steps, each as soon as what it needs holds.
 func walk(ctx context.Context, r *Run, steps []Step, o Options, report *Report) error {
 	if i := slices.IndexFunc(steps, func(s Step) bool { return s.Name == o.Until }); i >= 0 {
@@ -122,7 +131,13 @@ func walk(ctx context.Context, r *Run, steps []Step, o Options, report *Report) 
 				continue
 			}
 			running++
-			go func() { ended <- outcome{s.Name, one(ctx, r, s, report)} }()
+			go func() {
+				err := one(ctx, r, s, report)
+				if err != nil {
+					err = &StepError{s.Name, err}
+				}
+				ended <- outcome{s.Name, err}
+			}()
 		}
 		if running == 0 {
 			break
@@ -184,7 +199,7 @@ func one(ctx context.Context, r *Run, s Step, report *Report) (err error) {
 			return nil
 		}
 		if err == nil && did {
-			return fmt.Errorf("%s: done, but it does not hold", s.Name)
+			return errors.New("done, but it does not hold")
 		}
 		if err == nil {
 			changed = true
@@ -205,13 +220,13 @@ func one(ctx context.Context, r *Run, s Step, report *Report) (err error) {
 		}
 		switch {
 		case outer.Err() != nil:
-			return fmt.Errorf("%s: stopped: %w", s.Name, context.Cause(outer))
+			return fmt.Errorf("stopped: %w", context.Cause(outer))
 		case ctx.Err() != nil && why != "":
-			return fmt.Errorf("%s: not so after %s: %s", s.Name, limit, why)
+			return fmt.Errorf("not so after %s: %s", limit, why)
 		case ctx.Err() != nil:
-			return fmt.Errorf("%s: not so after %s: %w", s.Name, limit, err)
+			return fmt.Errorf("not so after %s: %w", limit, err)
 		}
-		return fmt.Errorf("%s: %w", s.Name, err)
+		return err
 	}
 }
 

@@ -96,8 +96,8 @@ func (s *Status) Summary() string {
 		return s.Step + ": waiting: " + s.Why
 	case s.Step != "":
 		return s.Step
-	case s.State == "":
-		return string(StateNone)
+	case s.State == "" || s.State == StateNone:
+		return "no run since boot"
 	default:
 		return string(s.State)
 	}

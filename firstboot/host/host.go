@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -16,6 +17,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Host is one machine. Its functions are fields so that a test may replace
@@ -199,6 +202,30 @@ func (h *Host) syncDir(dir string) error {
 	}
 	defer d.Close()
 	return d.Sync()
+}
+
+// Lock takes the lock that the file name stands for, and fails when another
+// process holds it. The lock ends with unlock, or with the process.
+func (h *Host) Lock(name string) (unlock func(), err error) {
+	name = rel(name)
+	if err := h.Root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return nil, fmt.Errorf("cannot lock %s: %w", name, err)
+	}
+	f, err := h.Root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock %s: %w", name, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		holder, _ := io.ReadAll(io.LimitReader(f, 32))
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("cannot lock /%s: process %s holds it", name, strings.TrimSpace(string(holder)))
+		}
+		return nil, fmt.Errorf("cannot lock /%s: %w", name, err)
+	}
+	f.Truncate(0)
+	fmt.Fprintf(f, "%d\n", os.Getpid())
+	return func() { f.Close() }, nil
 }
 
 // Path is the path of name as the process sees it, for clients that take a

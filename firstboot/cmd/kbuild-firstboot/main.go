@@ -22,15 +22,36 @@ import (
 // Exit codes.
 const (
 	exitOK      = 0
-	exitFailed  = 1 // a step failed, or a step does not hold (status, plan)
-	exitUsage   = 2 // the command line is wrong: nothing was done
-	exitStopped = 130
+	exitFailed  = 1   // it went wrong, or is not so yet (status); what is said tells why
+	exitUsage   = 2   // the command line is wrong: nothing was done
+	exitStopped = 128 // and the signal's number
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
+	ctx, stop := stopOnSignal(context.Background())
+	defer stop()
 	os.Exit(Execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// stopped is the cause of a context that a signal ended.
+type stopped struct{ syscall.Signal }
+
+func (s stopped) Error() string { return "signal: " + s.String() }
+
+// stopOnSignal ends the context at the first SIGINT or SIGTERM; a second one
+// ends the process.
+func stopOnSignal(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		s, ok := <-c
+		signal.Stop(c)
+		if sig, is := s.(syscall.Signal); ok && is {
+			cancel(stopped{sig})
+		}
+	}()
+	return ctx, func() { signal.Stop(c); cancel(nil) }
 }
 
 // usageError is a mistake of the caller's.
@@ -56,25 +77,38 @@ func Execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	case errors.Is(err, errNotSo):
 		return exitFailed
-	case ctx.Err() != nil:
-		fmt.Fprintf(stderr, "kbuild-firstboot: %v\n", err)
-		return exitStopped
 	}
-	fmt.Fprintf(stderr, "kbuild-firstboot: cannot finish %v\n", err)
+	// What a step ended with was told when it did.
+	if _, told := errors.AsType[*firstboot.StepError](err); !told {
+		fmt.Fprintf(stderr, "kbuild-firstboot: %v\n", err)
+	}
+	if s, ok := errors.AsType[stopped](context.Cause(ctx)); ok {
+		return exitStopped + int(s.Signal)
+	}
 	return exitFailed
 }
 
 func rootCommand() *cobra.Command {
 	var dir string
 	root := &cobra.Command{
-		Use:           "kbuild-firstboot",
-		Short:         "Make this machine the Kubernetes node that its user-data asks for",
+		Use:   "kbuild-firstboot",
+		Short: "Make this machine the Kubernetes node that its user-data asks for",
+		Long: `Make this machine the Kubernetes node that its user-data asks for.
+
+systemd runs "kbuild-firstboot run" on every boot (kbuild-firstboot.service);
+the other commands are for looking, and for hands.
+
+Exit codes: 0 all is well; 1 something failed or is not so yet; 2 the command
+line is wrong; 130 and 143 stopped by a signal.`,
+		Example: `  kbuild-firstboot status
+  kbuild-firstboot plan
+  kbuild-firstboot run --until control-plane`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.PersistentFlags().StringVar(&dir, "root", "/", "root directory of the machine")
+	root.PersistentFlags().StringVar(&dir, "root", "/", "root `directory` of the machine")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(runCommand(&dir), phaseCommand(&dir), planCommand(&dir), statusCommand(&dir), versionCommand(&dir))
 	return root

@@ -134,7 +134,7 @@ func TestPlan(t *testing.T) {
 
 func TestStatus(t *testing.T) {
 	root, _ := machine(t)
-	if code, out, _ := execute(t, root, "status"); code != exitFailed || !strings.Contains(out, "none") {
+	if code, out, _ := execute(t, root, "status"); code != exitFailed || !strings.Contains(out, "no run since boot") {
 		t.Errorf("before a run: exit code %d:\n%s", code, out)
 	}
 	begun := time.Now().Add(-time.Minute)

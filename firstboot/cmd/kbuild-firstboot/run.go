@@ -1,13 +1,15 @@
 package main
 
 import (
-	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/spf13/cobra"
 
 	"github.com/kbuild/kbuild/firstboot"
@@ -38,8 +40,8 @@ func phaseCommand(dir *string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "phase NAME",
 		Short: "Do one step of the list",
-		Long: `Do one step of the list, and no other but metadata, which tells who this node
-is. ` + "`kbuild-firstboot plan`" + ` lists the steps.`,
+		Long: `Do one step of the list, after the first ones (clock, metadata, hostname), which
+tell who this node is. ` + "`kbuild-firstboot plan`" + ` lists the steps.`,
 		Example: `  kbuild-firstboot phase certs
   kbuild-firstboot phase addon`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -54,6 +56,9 @@ is. ` + "`kbuild-firstboot plan`" + ` lists the steps.`,
 	}
 }
 
+// lockFile keeps two runs from working at the same time.
+const lockFile = "/run/kbuild/lock"
+
 // converge runs the list and tells journal, console, systemd and the status
 // file how it goes.
 func converge(cmd *cobra.Command, dir string, o firstboot.Options) error {
@@ -62,40 +67,33 @@ func converge(cmd *cobra.Command, dir string, o firstboot.Options) error {
 		return err
 	}
 	defer r.Host.Root.Close()
+	unlock, err := r.Host.Lock(lockFile)
+	if err != nil {
+		return fmt.Errorf("another run is under way (`kbuild-firstboot status` tells how far it is): %w", err)
+	}
+	defer unlock()
 	report := &firstboot.Report{Host: r.Host, Notify: func(state string) {
 		daemon.SdNotify(false, state) // no service manager listens to a person's run
 	}}
 	return firstboot.Converge(cmd.Context(), r, firstboot.List, o, report)
 }
 
-// logHandler logs to the journal and the console when systemd runs this
-// program, and to stderr when a person does.
+// logHandler logs to the journal, and where people see it: to the console when
+// systemd runs this program, to stderr when a person does.
 func logHandler(stderr io.Writer) slog.Handler {
-	if os.Getenv("JOURNAL_STREAM") == "" {
-		return host.ConsoleHandler(func() (io.WriteCloser, error) { return keepOpen{stderr}, nil })
+	if inUnit, _ := journal.StderrIsJournalStream(); inUnit {
+		return slog.NewMultiHandler(host.JournalHandler(), host.ConsoleHandler(func() (io.WriteCloser, error) {
+			// Not the controlling terminal, and no waiting for a line that nobody reads.
+			return os.OpenFile("/dev/console", os.O_WRONLY|syscall.O_NOCTTY|syscall.O_NONBLOCK, 0)
+		}))
 	}
-	return both{host.JournalHandler(), host.ConsoleHandler(func() (io.WriteCloser, error) {
-		return os.OpenFile("/dev/console", os.O_WRONLY, 0)
-	})}
+	people := host.ConsoleHandler(func() (io.WriteCloser, error) { return keepOpen{stderr}, nil })
+	if os.Getuid() == 0 && journal.Enabled() {
+		return slog.NewMultiHandler(host.JournalHandler(), people)
+	}
+	return people
 }
 
 type keepOpen struct{ io.Writer }
 
 func (keepOpen) Close() error { return nil }
-
-// both is a handler that hands each record to two.
-type both [2]slog.Handler
-
-func (b both) Enabled(ctx context.Context, l slog.Level) bool {
-	return b[0].Enabled(ctx, l) || b[1].Enabled(ctx, l)
-}
-
-func (b both) Handle(ctx context.Context, r slog.Record) error {
-	return errors.Join(b[0].Handle(ctx, r.Clone()), b[1].Handle(ctx, r))
-}
-
-func (b both) WithAttrs(a []slog.Attr) slog.Handler {
-	return both{b[0].WithAttrs(a), b[1].WithAttrs(a)}
-}
-
-func (b both) WithGroup(g string) slog.Handler { return both{b[0].WithGroup(g), b[1].WithGroup(g)} }

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/kbuild/kbuild/firstboot"
+	"github.com/kbuild/kbuild/firstboot/host"
+)
+
+// A node without user-data waits, says so, lets nobody else work meanwhile,
+// and stops when it is told to.
+func TestStopped(t *testing.T) {
+	root, _ := machine(t)
+	t.Setenv("CREDENTIALS_DIRECTORY", "")
+	t.Setenv("JOURNAL_STREAM", "")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	out, errs := new(bytes.Buffer), new(bytes.Buffer)
+	code := make(chan int)
+	go func() { code <- Execute(ctx, []string{"run", "--root", root}, out, errs) }()
+	var s firstboot.Status
+	for end := time.Now().Add(30 * time.Second); s.Step != "metadata" || s.Why == ""; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no wait in sight: %+v", s)
+		}
+		h, err := host.Local(root, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err = firstboot.ReadStatus(h)
+		h.Root.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !strings.Contains(s.Why, "user-data") {
+		t.Errorf("it waits for %q", s.Why)
+	}
+	if c, _, errs := execute(t, root, "run"); c != exitFailed || !strings.Contains(errs, "another run is under way") {
+		t.Errorf("a second run beside the first: exit code %d, %q", c, errs)
+	}
+	cancel(stopped{syscall.SIGTERM})
+	if c := <-code; c != 128+int(syscall.SIGTERM) {
+		t.Errorf("exit code %d, want 143: %s", c, errs)
+	}
+	if n := strings.Count(errs.String(), "signal: terminated"); n > 1 {
+		t.Errorf("it says %d times that it was stopped:\n%s", n, errs)
+	}
+	if c, out, _ := execute(t, root, "status"); c != exitFailed || !strings.Contains(out, "signal: terminated") {
+		t.Errorf("status: exit code %d, %q", c, out)
+	}
+	if c, _, errs := execute(t, root, "run", "--until", "clock"); c != exitOK || errs != "kbuild-firstboot: clock: already so\n" {
+		t.Errorf("a run after it: exit code %d, %q", c, errs)
+	}
+}
+
+func TestOutputFails(t *testing.T) {
+	root, _ := machine(t)
+	broken := errors.New("no space left on device")
+	var errs bytes.Buffer
+	code := Execute(t.Context(), []string{"version", "--root", root}, failing{broken}, &errs)
+	if code != exitFailed || !strings.Contains(errs.String(), broken.Error()) {
+		t.Errorf("exit code %d, %q", code, errs.String())
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Write([]byte) (int, error) { return 0, f.err }
