@@ -140,7 +140,7 @@ func (v *virtual) args(ctx context.Context) []string {
 		"-drive", "if=none,id=checker,format=raw,readonly=on,file="+v.s.path("checker.img"),
 		"-device", "virtio-blk-pci,drive=checker,serial="+guest.Drive,
 		"-chardev", "file,id=console,append=on,path="+v.s.path("console.log"), "-serial", "chardev:console",
-		"-device", "virtio-serial-pci",
+		"-device", "virtio-serial-pci,max_ports=2", // port 0 is the console's; each has queues that QEMU polls
 		"-chardev", "socket,id=checker,server=on,wait=off,path="+v.client.Path,
 		"-device", "virtserialport,chardev=checker,name="+guest.Port,
 		"-qmp", "unix:"+v.s.path("qmp.sock")+",server=on,wait=off",
