@@ -135,7 +135,7 @@ func Wait(ctx context.Context, m Machine, log func(string, ...any), what string,
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("gave up waiting for %s after %s: %w: %s", what, time.Since(start).Round(time.Second), context.Cause(ctx), missing)
-		case <-time.After(max(2*time.Second, 3*time.Since(asked))):
+		case <-time.After(min(max(2*time.Second, 3*time.Since(asked)), 10*time.Second)):
 		}
 	}
 }
