@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
@@ -14,7 +15,9 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -85,6 +88,11 @@ func (c *crt) have(ctx context.Context) (having, error) {
 // every image.
 func (c *crt) seen(ctx context.Context, want []bakedImage) error {
 	resp, err := cri.NewImageServiceClient(c.conn).ListImages(ctx, &cri.ListImagesRequest{})
+	// containerd answers its own API a moment before its CRI service is ready,
+	// and says so with code Unknown up to 1.7.
+	if status.Code(err) == codes.Unavailable || err != nil && strings.Contains(err.Error(), "server is not initialized yet") {
+		return Retry{After: 50 * time.Millisecond, Why: "containerd does not serve the kubelet yet"}
+	}
 	if err != nil {
 		return fmt.Errorf("cannot list the images that containerd shows to the kubelet: %w", err)
 	}

@@ -32,6 +32,7 @@ func (c *crt) apply(ctx context.Context, want []bakedImage) error {
 		return fmt.Errorf("cannot hand over the baked images: %w", err)
 	}
 	defer func() { release(context.WithoutCancel(ctx)) }()
+	var gone error
 	for range 5 {
 		have, err := c.have(ctx)
 		if err != nil {
@@ -41,11 +42,12 @@ func (c *crt) apply(ctx context.Context, want []bakedImage) error {
 		if t.empty() {
 			return nil
 		}
-		if err := c.make(ctx, t); err != nil {
-			return err
+		// What was there at the look may be gone when it is built upon.
+		if gone = c.make(ctx, t); gone != nil && !errdefs.IsNotFound(gone) {
+			return gone
 		}
 	}
-	return errors.New("cannot hand over the baked images: containerd's garbage collection takes them faster than they are handed over")
+	return errors.Join(errors.New("cannot hand over the baked images: containerd's garbage collection takes them faster than they are handed over"), gone)
 }
 
 // make makes what is missing.
