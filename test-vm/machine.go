@@ -74,6 +74,8 @@ type Options struct {
 	UserData string // the credential kbuild.userdata
 	// Credentials are further system credentials by name.
 	Credentials map[string]string
+	// FwCfg is user-data too, given by QEMU's fw_cfg device. VM lane only.
+	FwCfg string
 	// NoCloud, when not nil, is what a NoCloud volume labelled cidata holds, by
 	// file name. VM lane only.
 	NoCloud map[string]string

@@ -95,6 +95,11 @@ func (v *virtual) prepare(ctx context.Context) error {
 			return err
 		}
 	}
+	if v.o.FwCfg != "" {
+		if err := os.WriteFile(v.s.path("fwcfg"), []byte(v.o.FwCfg), 0o600); err != nil {
+			return err
+		}
+	}
 	if v.o.NoCloud != nil {
 		return writeISO(v.s.path("cidata.iso"), "cidata", v.o.NoCloud)
 	}
@@ -160,6 +165,9 @@ func (v *virtual) args(ctx context.Context) []string {
 	a = append(a, "-netdev", net, "-device", "virtio-net-pci,netdev=net,romfile=")
 	if v.o.NoCloud != nil {
 		a = append(a, "-drive", "if=none,id=cidata,format=raw,readonly=on,file="+v.s.path("cidata.iso"), "-device", "virtio-blk-pci,drive=cidata")
+	}
+	if v.o.FwCfg != "" {
+		a = append(a, "-fw_cfg", "name=opt/io.systemd.credentials/kbuild.userdata,file="+v.s.path("fwcfg"))
 	}
 	creds, _ := filepath.Glob(v.s.path("cred", "*"))
 	for _, f := range creds {
