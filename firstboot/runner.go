@@ -63,7 +63,7 @@ func convergeRole(ctx context.Context, r *Run, list func(role string) []Step, he
 // that has not found its cluster, where finding it is left out.
 func (o Options) knowsCluster(n *config.Node) error {
 	before := []string{"", "preflight", "images", "discovery"}
-	if n.KnowsCluster() || slices.Contains(before, o.Only) && !slices.Contains(o.Skip, "discovery") {
+	if !n.Role.Joins() || n.KnowsCluster() || slices.Contains(before, o.Only) && !slices.Contains(o.Skip, "discovery") {
 		return nil
 	}
 	return errors.New("cannot go on: this node has not found its cluster yet; run `kbuild-firstboot phase discovery` first")
