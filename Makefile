@@ -29,6 +29,7 @@ deps-test: deps ## install what testing needs besides
 	@$(call need,systemd-nspawn,systemd-container)
 	@$(call need,ip,iproute2)
 	@$(call need,cpio,cpio)
+	@$(call need,genisoimage,genisoimage)
 	@$(call need,containerd,containerd runc)
 
 build: ## compile kbuild and kbuild-firstboot into out/bin

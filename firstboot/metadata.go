@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/host"
 	"github.com/kbuild/kbuild/firstboot/metadata"
 )
 
@@ -19,8 +22,13 @@ const (
 	nodeFile = "/var/lib/kbuild/node.json"
 	// hostsFile is what /etc/hosts links to.
 	hostsFile = "/run/kbuild/hosts"
-	// metadataRetry is how often user-data is looked for again.
+	// metadataRetry is how often user-data is looked for again, and
+	// metadataSlow how seldom at most where it must be fetched.
 	metadataRetry = 5 * time.Second
+	metadataSlow  = 30 * time.Second
+	// metadataGlance is how long a node that has its configuration may look
+	// whether its user-data is still the same.
+	metadataGlance = time.Second
 	// userDataSource is the key in Node.Sources under which the frozen
 	// user-data's name and digest stand.
 	userDataSource = "userdata"
@@ -63,6 +71,8 @@ func metadataDone(ctx context.Context, r *Run) (bool, error) {
 // the node was made of, and whether the new one is to be taken: by a machine
 // that waits to join and may have been given a better token, pin or name.
 func noteChange(ctx context.Context, r *Run, n *config.Node) (taken bool) {
+	ctx, cancel := context.WithTimeout(ctx, metadataGlance)
+	defer cancel()
 	found, err := metadata.Find(ctx, r.Host)
 	if err != nil || found.Source == "" {
 		return false // it has done its work; it may be gone
@@ -91,6 +101,9 @@ func userDataDigest(f metadata.Found) string {
 func freezeMetadata(ctx context.Context, r *Run) error {
 	wait := func(err error) error { return Retry{After: metadataRetry, Why: err.Error()} }
 	found, err := metadata.Find(ctx, r.Host)
+	if late, ok := errors.AsType[metadata.NotYet](err); ok {
+		return Retry{After: max(late.After, backoff(r.Host)), Why: err.Error()}
+	}
 	if err != nil {
 		return wait(err)
 	}
@@ -110,7 +123,7 @@ func freezeMetadata(ctx context.Context, r *Run) error {
 	case err != nil:
 		return wait(err)
 	}
-	for _, w := range warnings {
+	for _, w := range append(found.Warnings, warnings...) {
 		r.Host.Log.Warn("configuration: " + w)
 	}
 	n.Sources[userDataSource] = userDataDigest(found)
@@ -127,9 +140,23 @@ func freezeMetadata(ctx context.Context, r *Run) error {
 	return nil
 }
 
+// backoff is how long to leave a service alone that does not answer yet: about
+// a tenth of the time that the machine is up, so that one that boots along with
+// it is seen at once, and many machines do not hammer one that is gone.
+func backoff(h *host.Host) time.Duration {
+	b, _ := h.ReadFile("/proc/uptime") // seconds, idle seconds
+	seconds, _, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
+	up, err := strconv.ParseFloat(seconds, 64)
+	if err != nil || !(up > 0) {
+		up = 0
+	}
+	tenth := time.Duration(min(up, 3600) / 10 * float64(time.Second))
+	return min(max(tenth, time.Second/2), metadataSlow) * time.Duration(90+rand.IntN(20)) / 100
+}
+
 const noUserData = "there is none yet. Give this machine the systemd credential " + metadata.Credential +
 	" (SMBIOS type 11 io.systemd.credential.binary:" + metadata.Credential + "=BASE64, or fw_cfg opt/io.systemd.credentials/" + metadata.Credential +
-	"), or a volume labelled cidata with a file user-data; the least of it is `apiVersion: kbuild.dev/v1alpha1`, `kind: NodeMetadata`, `role: init`"
+	"), a volume labelled cidata with a file user-data, user-data of its platform (README.md, \"User-data\"), or kbuild.userdata=https://HOST/PATH on the kernel command line; the least of it is `apiVersion: kbuild.dev/v1alpha1`, `kind: NodeMetadata`, `role: init`"
 
 // stepHostname gives the machine the node's name, and makes that name resolve
 // without a DNS server: a static pod would wait ten seconds for it otherwise.

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -215,6 +217,83 @@ func TestMetadataWaits(t *testing.T) {
 	m.Host.Probe.Links = links
 	if err := converge(ctx, m.Run, firstSteps()...); err != nil {
 		t.Errorf("mended: %v", err)
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// On a platform the node waits for its service by name, is made of what that
+// says, and says so; later boots do not need the service.
+func TestMetadataPlatform(t *testing.T) {
+	ctx := context.Background()
+	m := newTestMachine(t, map[string]string{"sys/class/dmi/id/product_name": "OpenStack Nova\n", "proc/uptime": "20.00 31.00\n"})
+	var user string
+	var service roundTrip
+	m.Host.HTTP = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) { return service(r) })}
+
+	service = func(*http.Request) (*http.Response, error) { return nil, errors.New("network is unreachable") }
+	w := why(t, stepMetadata().Do(ctx, m.Run))
+	if !strings.Contains(w, "OpenStack metadata service: waiting for it at 169.254.169.254: network is unreachable") {
+		t.Errorf("not reached: %s", w)
+	}
+	if wait, _ := errors.AsType[Retry](stepMetadata().Do(ctx, m.Run)); wait.After < time.Second || wait.After > 3*time.Second {
+		t.Errorf("up for 20 s, it waits for %v", wait.After)
+	}
+
+	answers := func(r *http.Request) (*http.Response, error) {
+		text, status := "", http.StatusNotFound
+		switch r.URL.Path {
+		case "/openstack/latest/meta_data.json":
+			text, status = `{"uuid": "d8e02d56", "hostname": "node-7.novalocal"}`, http.StatusOK
+		case "/openstack/latest/user_data":
+			if user != "" {
+				text, status = user, http.StatusOK
+			}
+		}
+		return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(text)), Request: r}, nil
+	}
+	service = answers
+	if w := why(t, stepMetadata().Do(ctx, m.Run)); !strings.Contains(w, "there is none yet") {
+		t.Errorf("without user-data: %s", w)
+	}
+	user = "#cloud-config\nusers: []\nkbuild:\n  apiVersion: kbuild.dev/v1alpha1\n  kind: NodeMetadata\n  role: init\n  clusterName: seven\n"
+	if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+		t.Fatal(err)
+	}
+	if m.hostname != "node-7.novalocal" || m.Node.Sources["cluster.clusterName"] != "OpenStack user-data, key kbuild of its #cloud-config, line 7" || !strings.HasPrefix(m.Node.Sources[userDataSource], "OpenStack user-data, sha256:") {
+		t.Errorf("host name %q, sources %q", m.hostname, m.Node.Sources)
+	}
+	if !strings.Contains(m.log.String(), `ignored are \"users\"`) && !strings.Contains(m.log.String(), `ignored are \\\"users`) {
+		t.Errorf("no warning of what is ignored: %s", m.log.String())
+	}
+
+	for name, s := range map[string]roundTrip{
+		"the same": answers,
+		"gone":     func(*http.Request) (*http.Response, error) { return nil, errors.New("network is unreachable") },
+		"hangs":    func(r *http.Request) (*http.Response, error) { <-r.Context().Done(); return nil, r.Context().Err() },
+	} {
+		m.reboot(t)
+		service = s
+		if err := converge(ctx, m.Run, firstSteps()...); err != nil || m.Node.Cluster.ClusterName != "seven" || strings.Contains(m.log.String(), "has changed") {
+			t.Errorf("another boot, the service is %s: %v, log: %s", name, err, m.log.String())
+		}
+	}
+	m.reboot(t)
+	service, user = answers, strings.Replace(user, "seven", "eight", 1)
+	if err := converge(ctx, m.Run, firstSteps()...); err != nil || m.Node.Cluster.ClusterName != "seven" || !strings.Contains(m.log.String(), "has changed") {
+		t.Errorf("other user-data: %v, log: %s", err, m.log.String())
+	}
+}
+
+// A service is asked again soon after the machine came up, and seldom later.
+func TestMetadataBackoff(t *testing.T) {
+	for uptime, want := range map[string]time.Duration{"": time.Second / 2, "3.5 1.0": time.Second / 2, "100.00 5.00": 10 * time.Second, "86400.12 1.0": metadataSlow, "1e300 0": metadataSlow, "-5 0": time.Second / 2, "NaN": time.Second / 2} {
+		m := newTestMachine(t, map[string]string{"proc/uptime": uptime + "\n"})
+		if got := backoff(m.Host); got < want*9/10 || got > want*11/10 {
+			t.Errorf("up for %q: %v, want %v", uptime, got, want)
+		}
 	}
 }
 

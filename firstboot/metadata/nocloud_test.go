@@ -5,6 +5,8 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -49,6 +51,11 @@ func volume(t testing.TB, size int64, sector diskfs.SectorSize, spec disk.Filesy
 		t.Fatal(err)
 	}
 	for file, text := range files {
+		if dir := path.Dir(file); dir != "." {
+			if err := fs.Mkdir(dir); err != nil {
+				t.Fatal(err)
+			}
+		}
 		w, err := fs.OpenFile(file, os.O_CREATE|os.O_RDWR)
 		if err != nil {
 			t.Fatal(err)
@@ -66,6 +73,37 @@ func volume(t testing.TB, size int64, sector diskfs.SectorSize, spec disk.Filesy
 		}
 	}
 	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// genisoimage is a disc of these files by the program of that name, which
+// OpenStack runs too.
+func genisoimage(t testing.TB, files map[string]string, flags ...string) string {
+	t.Helper()
+	bin, err := exec.LookPath("genisoimage")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	dir, out := t.TempDir(), filepath.Join(t.TempDir(), "disc")
+	for name, text := range files {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if msg, err := exec.Command(bin, append(flags, "-quiet", "-o", out, dir)...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, msg)
+	}
+	b, err := os.ReadFile(out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +174,7 @@ func TestNoCloudBad(t *testing.T) {
 	}{
 		"no user-data":  {map[string]string{"meta-data": "instance-id: a\n"}, "no file user-data"},
 		"bad meta-data": {map[string]string{"user-data": "a: b\n", "meta-data": "- x\n: :\n"}, "meta-data"},
-		"too large":     {map[string]string{"user-data": strings.Repeat("#", config.MaxSize+1)}, "more than"},
+		"too large":     {map[string]string{"user-data": strings.Repeat("#", config.MaxSize+1)}, "larger than"},
 	} {
 		for kind, image := range volumes(t, c.files) {
 			if _, err := read(image); err == nil || !strings.Contains(err.Error(), c.want) {
