@@ -65,7 +65,7 @@ func (d *Dir) readConfig() error {
 	if d.Release, err = release(doc); err != nil {
 		return err
 	}
-	if d.Node, err = load(doc); err != nil {
+	if d.Node, err = Load(doc); err != nil {
 		return err
 	}
 	if d.Node.Cluster.ControlPlaneEndpoint == "" {

@@ -19,15 +19,15 @@ type platform struct {
 // platforms are the limits that the platforms document.
 func platforms() map[string]platform {
 	return map[string]platform{
-		"aws":          {16 << 10, false}, // EC2 RunInstances, UserData: 16 KB before base64
-		"azure":        {65535, false},    // OSProfile.customData: 65535 bytes when decoded
-		"cloudstack":   {32 << 10, true},  // vm.userdata.max.length, default
-		"digitalocean": {64 << 10, false}, // API v2, droplets: user_data
-		"gce":          {256 << 10, false},
-		"hetzner":      {32 << 10, false},
-		"openstack":    {65535, true},    // nova, servers: user_data
-		"virtualbox":   {1023, false},    // guest properties: 1 KiB with its final NUL
-		"vmware":       {64 << 10, true}, // a guestinfo value (open-vm-tools, GuestMsg)
+		"aws":          {16 << 10, false},  // EC2 RunInstances, UserData: 16 KB before base64
+		"azure":        {65535, false},     // OSProfile.customData: 65535 bytes when decoded
+		"cloudstack":   {32 << 10, true},   // vm.userdata.max.length, default
+		"digitalocean": {64 << 10, false},  // API v2, droplets: user_data
+		"gce":          {256 << 10, false}, // one metadata value
+		"hetzner":      {32 << 10, false},  // API, servers: user_data
+		"openstack":    {65535, true},      // nova, servers: user_data
+		"virtualbox":   {1023, false},      // guest properties: 1 KiB with its final NUL
+		"vmware":       {64 << 10, true},   // a guestinfo value (open-vm-tools, GuestMsg)
 	}
 }
 
@@ -45,7 +45,7 @@ func Fits(name string, data []byte) (string, error) {
 	if size <= p.limit {
 		return fmt.Sprintf("%d of the %d bytes that %s takes%s", size, p.limit, name, p.how()), nil
 	}
-	remedy := "give it in another way, as in --format nocloud-iso"
+	remedy := "give it in another way, such as a volume (--format nocloud-iso)"
 	if packed := p.size(gzipped(data)); packed <= p.limit {
 		remedy = fmt.Sprintf("gzip -9 makes it %d bytes, and nodes read it so; or %s", packed, remedy)
 	}

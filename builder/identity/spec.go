@@ -64,7 +64,7 @@ func (s Spec) resolve() ([]byte, *config.Node, error) {
 		return nil, nil, err
 	}
 	if len(s.Config.Data) > 0 { // strict, with the lines of the user's own file
-		if _, err := load(s.Config); err != nil {
+		if _, err := Load(s.Config); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -94,7 +94,7 @@ func (s Spec) resolve() ([]byte, *config.Node, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	n, err := load(config.Document{Source: configFile, Data: text})
+	n, err := Load(config.Document{Source: configFile, Data: text})
 	return text, n, err
 }
 
@@ -125,11 +125,11 @@ func split(d config.Document) (docs []*yaml.Node, at int, err error) {
 		if err := decode(dec, n); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
-			_, err = load(d) // says it with line and remedy
+			_, err = Load(d) // says it with line and remedy
 			return nil, 0, err
 		}
 		kind := lookup(n, "kind")
-		if kind == nil { // empty, or told of by load
+		if kind == nil { // empty, or told of by Load
 			continue
 		}
 		if !slices.Contains(allowed, kind.Value) {
@@ -213,9 +213,9 @@ func encode(docs []*yaml.Node) ([]byte, error) {
 	return b.Bytes(), e.Close()
 }
 
-// load reads a cluster's configuration as a first control plane would, on a
+// Load reads a cluster's configuration as a first control plane would, on a
 // machine that stands for any.
-func load(d config.Document) (*config.Node, error) {
+func Load(d config.Document) (*config.Node, error) {
 	rel, err := release(d)
 	if err != nil {
 		return nil, err

@@ -7,8 +7,13 @@ import (
 
 	yaml "go.yaml.in/yaml/v3"
 
+	"k8s.io/apimachinery/pkg/util/validation"
+
 	"github.com/kbuild/kbuild/firstboot/config"
 )
+
+// maxName is the longest host name that Linux takes (HOST_NAME_MAX).
+const maxName = 64
 
 // Metadata is a NodeMetadata as user-data has it: the fields that make a node
 // one of its cluster. (firstboot/config reads it.)
@@ -40,8 +45,12 @@ func (m Metadata) Marshal() ([]byte, error) {
 
 // UserData is what to give a machine: YAML documents. name is the node's name;
 // it may be empty. ttl is how long the bootstrap token lives once the first
-// control plane has made it, zero for ever; only that node is told.
+// control plane has made it, zero for ever; only that node is told. A role or
+// name that cannot be is a SpecError.
 func (d *Dir) UserData(role config.Role, name string, ttl time.Duration) ([]byte, error) {
+	if err := checkNode(role, name); err != nil {
+		return nil, SpecError{err}
+	}
 	m := Metadata{Role: role, Name: name}
 	var err error
 	if m.Token, err = d.secret(tokenFile); err != nil {
@@ -60,6 +69,18 @@ func (d *Dir) UserData(role config.Role, name string, ttl time.Duration) ([]byte
 		return nil, err
 	}
 	return m.Marshal()
+}
+
+func checkNode(role config.Role, name string) error {
+	switch role {
+	case config.RoleInit, config.RoleControlPlane, config.RoleWorker:
+	default:
+		return fmt.Errorf("%q is no role of a node: use init for one machine, control-plane or worker for the others", role)
+	}
+	if name != "" && (len(name) > maxName || len(validation.IsDNS1123Subdomain(name)) > 0) {
+		return fmt.Errorf("%q is no name for a node: use lower-case letters, digits, '-' and '.', a letter or digit first and last, at most %d", name, maxName)
+	}
+	return nil
 }
 
 // initData is the user-data of the first control plane.

@@ -185,6 +185,8 @@ func failed(e *apierrors.StatusError) (int, any) {
 // discovery knows the kinds that tests apply by manifest.
 func discovery(at string) (any, bool) {
 	switch at {
+	case "/version":
+		return map[string]any{"major": "1", "minor": "19", "gitVersion": "v1.19.12"}, true
 	case "/api":
 		return map[string]any{"kind": "APIVersions", "versions": []string{"v1"}}, true
 	case "/apis":
