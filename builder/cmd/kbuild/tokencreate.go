@@ -134,6 +134,7 @@ func (f *tokenFlags) create(cmd *cobra.Command, tokens []config.BootstrapToken, 
 			return fmt.Errorf("a token with id %q already exists: choose another, or end it with `kbuild token delete %s`", id, id)
 		}
 		if f.dryRun {
+			fmt.Fprintln(out, "[dryrun] The GET request didn't yield any result, the API Server returned a NotFound error.")
 			err = f.would(out, "CREATE", "", s)
 		} else {
 			err = cluster.CreateToken(ctx, c, s)

@@ -129,12 +129,15 @@ func (m *memory) put(at string, o map[string]any) map[string]any {
 
 func (m *memory) list(at string) map[string]any {
 	items := []any{}
+	list := map[string]any{"metadata": map[string]any{}} // typed clients know the kind
 	for _, p := range slices.Sorted(maps.Keys(m.objects)) {
 		if path.Dir(p) == at {
 			items = append(items, m.objects[p])
+			list["apiVersion"], list["kind"] = m.objects[p]["apiVersion"], fmt.Sprint(m.objects[p]["kind"], "List")
 		}
 	}
-	return map[string]any{"metadata": map[string]any{}, "items": items} // the client knows the kind
+	list["items"] = items
+	return list
 }
 
 // plural says whether a path ends in a resource and not in an object's name:
