@@ -9,10 +9,13 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/host"
 	"github.com/kbuild/kbuild/firstboot/metadata"
 )
 
@@ -21,8 +24,13 @@ const (
 	nodeFile = "/var/lib/kbuild/node.json"
 	// hostsFile is what /etc/hosts links to.
 	hostsFile = "/run/kbuild/hosts"
-	// metadataRetry is how often user-data is looked for again.
+	// metadataRetry is how often user-data is looked for again, and
+	// metadataSlow how seldom at most where it must be fetched.
 	metadataRetry = 5 * time.Second
+	metadataSlow  = 30 * time.Second
+	// metadataGlance is how long a node that has its configuration may look
+	// whether its user-data is still the same.
+	metadataGlance = time.Second
 	// userDataSource is the key in Node.Sources under which the frozen
 	// user-data's name and digest stand.
 	userDataSource = "userdata"
@@ -67,6 +75,8 @@ func metadataDone(ctx context.Context, r *Run) (bool, error) {
 // noteChange says in the log when the machine is given other user-data than
 // the node was made of.
 func noteChange(ctx context.Context, r *Run, n *config.Node) {
+	ctx, cancel := context.WithTimeout(ctx, metadataGlance)
+	defer cancel()
 	found, err := metadata.Find(ctx, r.Host)
 	if err != nil || found.Source == "" {
 		return // it has done its work; it may be gone
@@ -88,6 +98,9 @@ func userDataDigest(f metadata.Found) string {
 func freezeMetadata(ctx context.Context, r *Run) error {
 	wait := func(err error) error { return Retry{After: metadataRetry, Why: err.Error()} }
 	found, err := metadata.Find(ctx, r.Host)
+	if late, ok := errors.AsType[metadata.NotYet](err); ok {
+		return Retry{After: max(late.After, backoff(r.Host)), Why: err.Error()}
+	}
 	if err != nil {
 		return wait(err)
 	}
@@ -107,7 +120,7 @@ func freezeMetadata(ctx context.Context, r *Run) error {
 	case err != nil:
 		return wait(err)
 	}
-	for _, w := range warnings {
+	for _, w := range append(found.Warnings, warnings...) {
 		r.Host.Log.Warn("configuration: " + w)
 	}
 	n.Sources[userDataSource] = userDataDigest(found)
@@ -125,9 +138,19 @@ func freezeMetadata(ctx context.Context, r *Run) error {
 	return nil
 }
 
+// backoff is how long to leave a service alone that does not answer yet: about
+// a tenth of the time that the machine is up, so that one that boots along with
+// it is seen at once, and many machines do not hammer one that is gone.
+func backoff(h *host.Host) time.Duration {
+	b, _ := h.ReadFile("/proc/uptime") // seconds, idle seconds
+	up, _ := strconv.ParseFloat(strings.SplitN(string(b), " ", 2)[0], 64)
+	tenth := time.Duration(up*100) * time.Millisecond
+	return min(max(tenth, time.Second/2), metadataSlow) * time.Duration(90+rand.IntN(20)) / 100
+}
+
 const noUserData = "there is none yet. Give this machine the systemd credential " + metadata.Credential +
 	" (SMBIOS type 11 io.systemd.credential.binary:" + metadata.Credential + "=BASE64, or fw_cfg opt/io.systemd.credentials/" + metadata.Credential +
-	"), or a volume labelled cidata with a file user-data; the least of it is `apiVersion: kbuild.dev/v1alpha1`, `kind: NodeMetadata`, `role: init`"
+	"), a volume labelled cidata with a file user-data, user-data of its platform (README.md, \"User-data\"), or kbuild.userdata=https://HOST/PATH on the kernel command line; the least of it is `apiVersion: kbuild.dev/v1alpha1`, `kind: NodeMetadata`, `role: init`"
 
 // stepHostname gives the machine the node's name, and makes that name resolve
 // without a DNS server: a static pod would wait ten seconds for it otherwise.

@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"os"
 	"path"
 	"path/filepath"
@@ -44,6 +45,12 @@ type Host struct {
 	Log *slog.Logger
 	// Probe asks about the machine; LocalProbe asks the running one.
 	Probe Probe
+	// HTTP fetches what the machine is given from outside. Its time-outs bound
+	// every request; it uses no proxy and follows no redirect.
+	HTTP *http.Client
+	// GuestInfo asks VMware's hypervisor for the key guestinfo.KEY; a key that
+	// is not set is empty. Any other machine refuses. May be nil.
+	GuestInfo func(key string) (string, error)
 	// Effect is called with a name before each change to the machine (a file
 	// written or removed, a unit started, an object created). Tests stop the
 	// world here. Nil on a real machine.

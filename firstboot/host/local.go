@@ -34,6 +34,8 @@ func Local(root string, log *slog.Logger) (*Host, error) {
 		Log:         log,
 		Probe:       LocalProbe(),
 		Env:         os.Environ(),
+		HTTP:        httpClient(),
+		GuestInfo:   guestInfo,
 	}, nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 
-	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
 )
 
@@ -30,8 +29,23 @@ func credential(_ context.Context, h *host.Host) (Found, error) {
 		if err != nil {
 			return Found{}, err
 		}
-		name := "credential " + Credential
-		return Found{Source: name, Documents: []config.Document{{Source: name, Data: b}}}, nil
+		return given("credential "+Credential, b), nil
 	}
 	return Found{}, errNone
+}
+
+// userDataFile is user-data in the image itself, or on an Ignition-based OS
+// what the user's Ignition config wrote. It goes before the platform, whose
+// user-data there is that Ignition config.
+const userDataFile = "/etc/kbuild/user-data"
+
+func fromFile(_ context.Context, h *host.Host) (Found, error) {
+	b, err := readFile(h, userDataFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Found{}, errNone
+	}
+	if err != nil {
+		return Found{}, err
+	}
+	return given("file "+userDataFile, b), nil
 }

@@ -152,7 +152,7 @@ func (f *fat) entries(dir []byte) []entry {
 				long = append(longPart(d), long...)
 			}
 			continue
-		case attr&(fatDirectory|fatVolumeID) != 0:
+		case attr&fatVolumeID != 0 || d[0] == '.': // a label, the directory itself, the one above
 			long = nil
 			continue
 		}
@@ -165,11 +165,18 @@ func (f *fat) entries(dir []byte) []entry {
 		if f.bits == 32 {
 			c |= uint32(binary.LittleEndian.Uint16(d[20:])) << 16
 		}
-		e.read = func() ([]byte, error) {
-			if size == 0 {
-				return nil, nil
+		if attr&fatDirectory != 0 {
+			e.list = func() ([]entry, error) {
+				b, err := f.chain(c, maxEntries*fatEntry, true)
+				return f.entries(b), err
 			}
-			return f.chain(c, size, false)
+		} else {
+			e.read = func() ([]byte, error) {
+				if size == 0 {
+					return nil, nil
+				}
+				return f.chain(c, size, false)
+			}
 		}
 		out = append(out, e)
 	}

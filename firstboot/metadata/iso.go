@@ -12,11 +12,11 @@ import (
 // ISO 9660 (ECMA-119): 2048-byte sectors, volume descriptors from sector 16,
 // numbers in both byte orders.
 const (
-	isoSector      = 2048
-	isoDescriptor  = 16  // 6.7.1: first volume descriptor
-	isoRootRecord  = 156 // 8.4.18: the top directory's record in a descriptor
-	isoMaxDesc     = 32
-	isoMaxRootSize = 1 << 20
+	isoSector     = 2048
+	isoDescriptor = 16  // 6.7.1: first volume descriptor
+	isoRootRecord = 156 // 8.4.18: the top directory's record in a descriptor
+	isoMaxDesc    = 32
+	isoMaxDirSize = 1 << 20
 )
 
 // isoRoot lists the top directory: by its Joliet names if there are some, else
@@ -51,16 +51,20 @@ func isoRoot(r io.ReaderAt) ([]entry, error) {
 	if bs := binary.LittleEndian.Uint16(d[128:]); bs != isoSector {
 		return nil, fmt.Errorf("the ISO 9660 volume has blocks of %d bytes, not %d", bs, isoSector)
 	}
-	root := d[isoRootRecord:]
-	size := int64(binary.LittleEndian.Uint32(root[10:]))
-	if size > isoMaxRootSize {
-		return nil, fmt.Errorf("the top directory has %d bytes", size)
+	return isoList(r, d[isoRootRecord:], joliet != nil)
+}
+
+// isoList lists the directory that a record is of.
+func isoList(r io.ReaderAt, rec []byte, joliet bool) ([]entry, error) {
+	size := int64(binary.LittleEndian.Uint32(rec[10:]))
+	if size > isoMaxDirSize {
+		return nil, fmt.Errorf("a directory has %d bytes", size)
 	}
-	dir, err := readAt(r, int64(binary.LittleEndian.Uint32(root[2:]))*isoSector, size)
+	dir, err := readAt(r, int64(binary.LittleEndian.Uint32(rec[2:]))*isoSector, size)
 	if err != nil {
 		return nil, err
 	}
-	return isoEntries(r, dir, joliet != nil), nil
+	return isoEntries(r, dir, joliet), nil
 }
 
 // isoEntries reads directory records (9.1).
@@ -78,12 +82,17 @@ func isoEntries(r io.ReaderAt, dir []byte, joliet bool) []entry {
 		rec := dir[off : off+n]
 		off += n
 		nameLen := int(rec[32])
-		if 33+nameLen > n || rec[25]&2 != 0 { // damaged, or a directory
+		// Damaged, or the directory itself or the one above it (7.6.2, 7.6.3).
+		if 33+nameLen > n || nameLen == 1 && rec[33] <= 1 {
 			continue
 		}
 		e := entry{name: isoName(rec, nameLen, joliet), size: int64(binary.LittleEndian.Uint32(rec[10:]))}
 		at, size := int64(binary.LittleEndian.Uint32(rec[2:]))*isoSector, e.size
-		e.read = func() ([]byte, error) { return readAt(r, at, size) }
+		if rec[25]&2 != 0 { // a directory
+			e.list = func() ([]entry, error) { return isoList(r, rec, joliet) }
+		} else {
+			e.read = func() ([]byte, error) { return readAt(r, at, size) }
+		}
 		out = append(out, e)
 	}
 	return out

@@ -1,9 +1,15 @@
-// Package metadata knows where a node's user-data comes from.
+// Package metadata knows where a node's user-data comes from, and what it may
+// be wrapped in.
 //
 // A source is a small value: a name and a function. The first source that has
-// user-data wins; what the image itself has baked lies beneath it. Everything
-// read here comes from outside and is taken with tongs: sizes are bounded, and
-// whatever the bytes are, the outcome is user-data or an error.
+// user-data wins; what the image itself has baked lies beneath it. A source
+// that needs a service is asked only on a machine that says of itself (DMI)
+// that it is of that platform, so that nobody waits for a service that is not
+// there; where it is, and does not answer yet, it is waited for.
+//
+// Everything read here comes from outside and is taken with tongs: sizes are
+// bounded, waits end, and whatever the bytes are, the outcome is user-data or
+// an error.
 package metadata
 
 import (
@@ -15,6 +21,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
@@ -32,6 +39,8 @@ type Found struct {
 	InstanceID string
 	// Hostname is the host name that the platform gives, if it does.
 	Hostname string
+	// Warnings tell, for the log, what of the user-data was not for us.
+	Warnings []string
 }
 
 // UserData is the user-data alone, nil if there is none.
@@ -44,25 +53,34 @@ func (f Found) UserData() []byte {
 	return nil
 }
 
-// source is one place to look. It returns errNone where it has nothing.
+// source is one place to look.
 type source struct {
-	name string
+	name  string
+	give  string // how to give it user-data, in Markdown
+	limit string // how much it can hold
+	// find returns the user-data as it was given, or errNone.
 	find func(ctx context.Context, h *host.Host) (Found, error)
 }
 
 var errNone = errors.New("nothing there")
 
-// sources are the places to look, in order.
-func sources() []source {
-	return []source{
-		{"systemd credential", credential},
-		{"NoCloud volume", noCloud},
-	}
+// given is user-data as a source has it.
+func given(name string, data []byte) Found {
+	return Found{Source: name, Documents: []config.Document{{Source: name, Data: data}}}
 }
+
+// NotYet is the error of a source that is there but has no answer yet: time
+// may mend it.
+type NotYet struct {
+	What  string
+	After time.Duration // how long it asks to be left alone; zero if it does not say
+}
+
+func (e NotYet) Error() string { return e.What }
 
 // Find looks for user-data. Finding none is no error: Source is empty then.
 // Something that is there but cannot be read is an error; it names the source
-// and what to do.
+// and what to do, and is a NotYet where waiting helps.
 func Find(ctx context.Context, h *host.Host) (Found, error) {
 	found := Found{}
 	for _, s := range sources() {
@@ -70,6 +88,9 @@ func Find(ctx context.Context, h *host.Host) (Found, error) {
 			return Found{}, err
 		}
 		f, err := s.find(ctx, h)
+		if err == nil {
+			f, err = unwrapped(f)
+		}
 		if errors.Is(err, errNone) {
 			continue
 		}
@@ -103,12 +124,20 @@ func readFile(h *host.Host, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, config.MaxSize+1))
-	if err != nil {
-		return nil, err
+	b, err := readAll(f)
+	if errors.Is(err, errTooLarge) {
+		return nil, fmt.Errorf("%s is %w", name, err)
 	}
-	if len(b) > config.MaxSize {
-		return nil, fmt.Errorf("%s is larger than %d bytes: make it smaller; manifests belong into the image", name, config.MaxSize)
+	return b, err
+}
+
+var errTooLarge = fmt.Errorf("larger than %d bytes: make it smaller; manifests belong into the image", config.MaxSize)
+
+// readAll reads what is not larger than user-data may be.
+func readAll(r io.Reader) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, config.MaxSize+1))
+	if err == nil && len(b) > config.MaxSize {
+		err = errTooLarge
 	}
-	return b, nil
+	return b, err
 }

@@ -9,19 +9,20 @@ import (
 
 	yaml "go.yaml.in/yaml/v3"
 
-	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
 )
 
-// labels are the volume labels of a NoCloud volume (cloud-init, "NoCloud":
-// "cidata", matched without regard to case), as udev links them.
-func labels() []string { return []string{"cidata", "CIDATA"} }
-
-// noCloud reads the NoCloud volume, an ISO 9660 or FAT file system that holds
-// user-data and meta-data. It is read from the block device itself, so that
-// nothing need be mounted and the kernel need not know the file system.
+// noCloud reads the NoCloud volume (cloud-init, "NoCloud"), an ISO 9660 or FAT
+// file system that holds user-data and meta-data.
 func noCloud(_ context.Context, h *host.Host) (Found, error) {
-	for _, label := range labels() {
+	return onVolume(h, []string{"cidata", "CIDATA"}, readNoCloud)
+}
+
+// onVolume reads the volume that has one of the labels, as udev links them. It
+// is read from the block device itself, so that nothing need be mounted and the
+// kernel need not know the file system.
+func onVolume(h *host.Host, labels []string, read func(io.ReaderAt) (Found, error)) (Found, error) {
+	for _, label := range labels {
 		dev := "/dev/disk/by-label/" + label
 		f, err := open(h, dev)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -31,11 +32,11 @@ func noCloud(_ context.Context, h *host.Host) (Found, error) {
 			return Found{}, err
 		}
 		defer f.Close()
-		found, err := readNoCloud(f)
-		if err != nil {
-			return Found{}, fmt.Errorf("%s: %w", dev, err)
+		found, err := read(f)
+		if err != nil && !errors.Is(err, errNone) {
+			err = fmt.Errorf("%s: %w", dev, err)
 		}
-		return found, nil
+		return found, err
 	}
 	return Found{}, errNone
 }
@@ -50,21 +51,29 @@ func readNoCloud(r io.ReaderAt) (Found, error) {
 	if !ok {
 		return Found{}, fmt.Errorf("the volume holds no file user-data: put one at its top")
 	}
-	const name = "NoCloud volume, file user-data"
-	found := Found{Source: name, Documents: []config.Document{{Source: name, Data: user}}}
+	found := given("NoCloud volume, file user-data", user)
+	if err := found.instance(files["meta-data"]); err != nil {
+		return Found{}, fmt.Errorf("file meta-data: %w", err)
+	}
+	return found, nil
+}
+
+// instance takes what meta-data, YAML in cloud-init's words, says of the
+// machine.
+func (f *Found) instance(data []byte) error {
 	var meta struct {
 		InstanceID string `yaml:"instance-id"`
 		LocalHost  string `yaml:"local-hostname"`
 		Host       string `yaml:"hostname"`
 	}
-	if err := decodeYAML(files["meta-data"], &meta); err != nil {
-		return Found{}, fmt.Errorf("file meta-data: %w: write `instance-id: NAME` and `local-hostname: NAME` lines, or leave it empty", err)
+	if err := decodeYAML(data, &meta); err != nil {
+		return fmt.Errorf("%w: write `instance-id: NAME` and `local-hostname: NAME` lines, or leave it empty", err)
 	}
-	found.InstanceID, found.Hostname = meta.InstanceID, meta.LocalHost
-	if found.Hostname == "" {
-		found.Hostname = meta.Host
+	f.InstanceID, f.Hostname = meta.InstanceID, meta.LocalHost
+	if f.Hostname == "" {
+		f.Hostname = meta.Host
 	}
-	return found, nil
+	return nil
 }
 
 // decodeYAML is yaml.Unmarshal, which has panicked on garbage before.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -49,6 +50,11 @@ func volume(t testing.TB, size int64, sector diskfs.SectorSize, spec disk.Filesy
 		t.Fatal(err)
 	}
 	for file, text := range files {
+		if dir := path.Dir(file); dir != "." {
+			if err := fs.Mkdir(dir); err != nil {
+				t.Fatal(err)
+			}
+		}
 		w, err := fs.OpenFile(file, os.O_CREATE|os.O_RDWR)
 		if err != nil {
 			t.Fatal(err)
@@ -136,7 +142,7 @@ func TestNoCloudBad(t *testing.T) {
 	}{
 		"no user-data":  {map[string]string{"meta-data": "instance-id: a\n"}, "no file user-data"},
 		"bad meta-data": {map[string]string{"user-data": "a: b\n", "meta-data": "- x\n: :\n"}, "meta-data"},
-		"too large":     {map[string]string{"user-data": strings.Repeat("#", config.MaxSize+1)}, "more than"},
+		"too large":     {map[string]string{"user-data": strings.Repeat("#", config.MaxSize+1)}, "larger than"},
 	} {
 		for kind, image := range volumes(t, c.files) {
 			if _, err := read(image); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -4,27 +4,30 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 
 	"github.com/kbuild/kbuild/firstboot/config"
 )
 
-// entry is a file in the top directory of a volume.
+// entry is a file or a directory of a volume.
 type entry struct {
 	name string
 	size int64
 	// read reads the file; it is called for files of a size that is read.
 	read func() ([]byte, error)
+	// list lists the directory; nil for a file.
+	list func() ([]entry, error)
 }
 
-// maxEntries bounds how much of a top directory is looked at.
+// maxEntries bounds how much of a directory is looked at.
 const maxEntries = 4096
 
-var errFormat = errors.New("it is neither an ISO 9660 nor a FAT file system")
+var errFormat = errors.New("it is neither an ISO 9660, UDF nor FAT file system")
 
-// readVolume returns those of the wanted files that the volume's top directory
-// holds.
+// readVolume returns those of the wanted files that the volume holds, by the
+// paths that they are asked for by ("openstack/latest/user_data").
 func readVolume(r io.ReaderAt, want ...string) (files map[string][]byte, err error) {
 	// The readers below check what they index; this is the net beneath.
 	defer func() {
@@ -32,29 +35,53 @@ func readVolume(r io.ReaderAt, want ...string) (files map[string][]byte, err err
 			files, err = nil, fmt.Errorf("the file system is damaged: %v", p)
 		}
 	}()
-	entries, err := isoRoot(r)
-	if errors.Is(err, errFormat) {
-		entries, err = fatRoot(r)
-	}
-	if err != nil {
-		return nil, err
-	}
 	files = map[string][]byte{}
-	for _, e := range entries {
-		i := slices.IndexFunc(want, func(w string) bool { return sameName(e.name, w) })
-		if i < 0 {
+	found := errFormat
+	// A disc may have both an ISO 9660 and a UDF file system over the same
+	// files; or the former may hold but a note that asks for the latter.
+	for _, root := range []func(io.ReaderAt) ([]entry, error){udfRoot, isoRoot, fatRoot} {
+		entries, err := root(r)
+		if errors.Is(err, errFormat) {
 			continue
 		}
-		if e.size > config.MaxSize {
-			return nil, fmt.Errorf("file %s has %d bytes, more than the %d that are read: make it smaller", want[i], e.size, config.MaxSize)
-		}
-		b, err := e.read()
 		if err != nil {
-			return nil, fmt.Errorf("file %s: %w", want[i], err)
+			return nil, err
 		}
-		files[want[i]] = b
+		found = nil
+		for _, w := range want {
+			b, err := lookUp(entries, w)
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+			case err != nil:
+				return nil, fmt.Errorf("file %s: %w", w, err)
+			default:
+				files[w] = b
+			}
+		}
+		if len(files) > 0 {
+			break
+		}
 	}
-	return files, nil
+	return files, found
+}
+
+// lookUp reads the file at path below the directory that holds entries.
+func lookUp(entries []entry, path string) ([]byte, error) {
+	name, rest, more := strings.Cut(path, "/")
+	i := slices.IndexFunc(entries, func(e entry) bool { return sameName(e.name, name) && (e.list != nil) == more })
+	switch {
+	case i < 0:
+		return nil, fs.ErrNotExist
+	case more:
+		below, err := entries[i].list()
+		if err != nil {
+			return nil, err
+		}
+		return lookUp(below, rest)
+	case entries[i].size > config.MaxSize:
+		return nil, fmt.Errorf("it is %w", errTooLarge)
+	}
+	return entries[i].read()
 }
 
 // sameName compares names as a volume may spell them: plain ISO 9660 has
