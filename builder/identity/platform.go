@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 )
 
 // platform is what a platform takes as user-data.
@@ -34,13 +33,10 @@ func platforms() map[string]platform {
 // Platforms are the names of the platforms whose limits are known.
 func Platforms() []string { return slices.Sorted(maps.Keys(platforms())) }
 
-// Fits says how much of a platform's limit user-data takes. User-data that is
-// too large is an error that says what to do about it.
+// Fits says how much of the limit of a platform, one of Platforms, user-data
+// takes. User-data that is too large is an error that says what to do about it.
 func Fits(name string, data []byte) (string, error) {
-	p, ok := platforms()[name]
-	if !ok {
-		return "", fmt.Errorf("no limit is known of platform %q: known are %s", name, strings.Join(Platforms(), ", "))
-	}
+	p := platforms()[name]
 	size := p.size(len(data))
 	if size <= p.limit {
 		return fmt.Sprintf("%d of the %d bytes that %s takes%s", size, p.limit, name, p.how()), nil

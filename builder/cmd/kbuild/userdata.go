@@ -66,6 +66,10 @@ there for two hours, as kubeadm has it, so power them on with the init node.`,
 				return usage(errors.New("--role is missing: use init for one machine, control-plane or worker for the others"))
 			case cmd.Flags().Changed("token-ttl") && role != string(config.RoleInit):
 				return usage(errors.New("--token-ttl is for --role init: that node makes the token"))
+			case ttl < 0:
+				return usage(errors.New("--token-ttl is less than no time: use a duration such as 48h, or 0s for ever"))
+			case platform != "" && !slices.Contains(identity.Platforms(), platform):
+				return usage(fmt.Errorf("no limit is known of platform %q: known are %s", platform, strings.Join(identity.Platforms(), ", ")))
 			case format == volumeFormat && out.file == "":
 				return usage(errors.New("--out is missing: name the file for the volume, as in --out " + role + ".iso"))
 			case format == volumeFormat && platform != "":
