@@ -60,7 +60,7 @@ func claim(h *host.Host, tmp string) (unlock func(), err error) {
 	}
 	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		d.Close()
-		return nil, fmt.Errorf("another kbuild is making it: wait for it to end")
+		return nil, errors.New("another kbuild is making it: wait for it to end")
 	}
 	names, err := d.Readdirnames(-1)
 	for _, name := range names {

@@ -85,6 +85,9 @@ func CreateToken(ctx context.Context, c kubernetes.Interface, s *corev1.Secret) 
 // error.
 func DeleteToken(ctx context.Context, c kubernetes.Interface, id string) error {
 	err := c.CoreV1().Secrets(metav1.NamespaceSystem).Delete(ctx, tokenSecretName(id), metav1.DeleteOptions{})
+	if apierrors.IsNotFound(err) {
+		return fmt.Errorf("cannot delete bootstrap token %s: the cluster has none with this ID; `kbuild token list` shows those that it has", id)
+	}
 	if err != nil {
 		return fmt.Errorf("cannot delete bootstrap token %s: %w", id, err)
 	}

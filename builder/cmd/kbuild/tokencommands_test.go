@@ -39,7 +39,7 @@ func TestTokenCreateAndDelete(t *testing.T) {
 	if _, err := c.CoreV1().Secrets("kube-system").Get(t.Context(), "bootstrap-token-"+id, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("deleted, and there: %v", err)
 	}
-	if code, _, stderr := kbuild(t, "token", "delete", id); code != exitFailed || !strings.Contains(stderr, "not found") {
+	if code, _, stderr := kbuild(t, "token", "delete", id); code != exitFailed || !strings.Contains(stderr, "kbuild token list") {
 		t.Errorf("deleting what is not there: %d %s", code, stderr)
 	}
 	mustKbuild(t, "token", "create", "zzzzzz.0123456789abcdef", "--dry-run")
