@@ -49,7 +49,7 @@ func TokenSecret(t config.BootstrapToken, now time.Time) (*corev1.Secret, error)
 		data["expiration"] = []byte(now.Add(t.TTL.Duration).UTC().Format(time.RFC3339))
 	}
 	for _, usage := range t.Usages {
-		data["usage-bootstrap-"+usage] = []byte("true")
+		data[usagePrefix+usage] = []byte("true")
 	}
 	if len(t.Groups) > 0 {
 		data["auth-extra-groups"] = []byte(strings.Join(t.Groups, ","))

@@ -90,7 +90,7 @@ func EnsureKubeconfigs(ctx context.Context, h *host.Host, n *config.Node, rel im
 		return err
 	}
 	for _, k := range missing {
-		b, err := k.make(n, ca, keys[k.File], clock)
+		b, err := k.make(n, ca, keys[k.File], clock, lifeLeaf)
 		if err != nil {
 			return fmt.Errorf("cannot make %s: %w", k.File, err)
 		}
@@ -183,9 +183,10 @@ func judgeKubeconfig(b []byte, ca *x509.Certificate, now time.Time) (server stri
 	return cluster.Server, nil
 }
 
-// make signs a client certificate for key and puts both into a kubeconfig.
-func (k Kubeconfig) make(n *config.Node, ca pair, key crypto.Signer, clock Clock) ([]byte, error) {
-	der, err := sign(Cert{CN: k.User, Org: k.Org, Usages: client()}, key.Public(), ca.cert, ca.key, clock)
+// make signs a client certificate for key, valid for life, and puts both into
+// a kubeconfig.
+func (k Kubeconfig) make(n *config.Node, ca pair, key crypto.Signer, clock Clock, life time.Duration) ([]byte, error) {
+	der, err := sign(Cert{CN: k.User, Org: k.Org, Usages: client(), Life: life}, key.Public(), ca.cert, ca.key, clock)
 	if err != nil {
 		return nil, err
 	}

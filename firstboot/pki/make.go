@@ -76,13 +76,17 @@ func sign(c Cert, pub crypto.PublicKey, ca *x509.Certificate, caKey crypto.Signe
 	if err != nil {
 		return nil, err
 	}
+	life := c.Life
+	if life == 0 {
+		life = lifeLeaf
+	}
 	t := &x509.Certificate{
 		SerialNumber: n,
 		Subject:      pkix.Name{CommonName: c.CN, Organization: c.Org},
 		DNSNames:     c.DNS,
 		IPAddresses:  c.IPs,
 		NotBefore:    ca.NotBefore,
-		NotAfter:     clock.now().Add(lifeLeaf).UTC(),
+		NotAfter:     clock.now().Add(life).UTC(),
 		KeyUsage:     x509.KeyUsageKeyEncipherment | x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  c.Usages,
 	}

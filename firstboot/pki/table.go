@@ -15,6 +15,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/kbuild/kbuild/firstboot/config"
 )
@@ -29,6 +30,7 @@ type Cert struct {
 	Usages []x509.ExtKeyUsage
 	DNS    []string
 	IPs    []net.IP
+	Life   time.Duration // zero is a year, as kubeadm has it; authorities always get ten
 }
 
 // Bases of the authorities.

@@ -83,7 +83,7 @@ only if it is listed as its own mirror.`,
 				return err
 			}
 			if lock != "" && o.Lock == nil {
-				if err := writeNew(lock, pull.NewLock(pulled).Bytes()); err != nil {
+				if err := writeNew(lock, pull.NewLock(pulled).Bytes(), 0o644); err != nil {
 					return fmt.Errorf("cannot write the lock file: %w", err)
 				}
 			}
@@ -117,7 +117,7 @@ func readLock(path string) (pull.Lock, error) {
 }
 
 // writeNew writes a file that appears whole or not at all.
-func writeNew(path string, b []byte) error {
+func writeNew(path string, b []byte, mode fs.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func writeNew(path string, b []byte) error {
 	if _, err := f.Write(b); err != nil {
 		return err
 	}
-	if err := errors.Join(f.Chmod(0o644), f.Sync()); err != nil {
+	if err := errors.Join(f.Chmod(mode), f.Sync()); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), path)

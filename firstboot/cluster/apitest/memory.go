@@ -129,12 +129,15 @@ func (m *memory) put(at string, o map[string]any) map[string]any {
 
 func (m *memory) list(at string) map[string]any {
 	items := []any{}
+	list := map[string]any{"metadata": map[string]any{}} // typed clients know the kind
 	for _, p := range slices.Sorted(maps.Keys(m.objects)) {
 		if path.Dir(p) == at {
 			items = append(items, m.objects[p])
+			list["apiVersion"], list["kind"] = m.objects[p]["apiVersion"], fmt.Sprint(m.objects[p]["kind"], "List")
 		}
 	}
-	return map[string]any{"metadata": map[string]any{}, "items": items} // the client knows the kind
+	list["items"] = items
+	return list
 }
 
 // plural says whether a path ends in a resource and not in an object's name:
@@ -185,6 +188,8 @@ func failed(e *apierrors.StatusError) (int, any) {
 // discovery knows the kinds that tests apply by manifest.
 func discovery(at string) (any, bool) {
 	switch at {
+	case "/version":
+		return map[string]any{"major": "1", "minor": "19", "gitVersion": "v1.19.12"}, true
 	case "/api":
 		return map[string]any{"kind": "APIVersions", "versions": []string{"v1"}}, true
 	case "/apis":

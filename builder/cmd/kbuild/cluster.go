@@ -1,0 +1,203 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kbuild/kbuild/builder/identity"
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/pki"
+)
+
+func clusterCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "cluster",
+		Short: "Prepare a cluster before its first machine is on",
+		Long: `Prepare a cluster before its first machine is on: make its identity (authorities,
+token, configuration) in a directory, print the user-data of each machine, and
+write an administrator's kubeconfig. The machines can then be powered on at
+once and in any order; nobody copies a join command.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(clusterNewCommand(), clusterUserdataCommand(), clusterKubeconfigCommand())
+	return cmd
+}
+
+func clusterNewCommand() *cobra.Command {
+	var s identity.Spec
+	var file, format string
+	var to []string
+	var passphrase bool
+	cmd := &cobra.Command{
+		Use:   "new NAME --endpoint HOST:PORT",
+		Short: "Make a cluster's identity in the new directory NAME",
+		Long: `Make a cluster's identity in the new directory NAME: the authorities ca, etcd/ca
+and front-proxy-ca and the service-account key pair, with kubeadm's subjects
+and lives, a bootstrap token, the key that encrypts uploaded certificates, and
+the cluster's configuration in cluster.yaml, which may be edited as long as no
+machine has its user-data.
+
+Whoever has the directory is the cluster's administrator. It is readable by you
+alone; encrypt it if it is to be kept or shared. With --encrypt-to, its secrets
+are encrypted to age recipients (public keys), and later commands are given
+--identity FILE; with --encrypt, they ask for a passphrase. Both may be used,
+and age itself opens the files, too.
+
+The directory appears whole or not at all; one that exists is refused.`,
+		Example: `  kbuild cluster new prod --endpoint k8s.example.com:6443
+  kbuild cluster new prod --endpoint 192.0.2.10:6443 --version v1.19.12
+  kbuild cluster new prod --config cluster.yaml --encrypt
+  kbuild cluster new prod --endpoint k8s.example.com:6443 \
+      --encrypt-to age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p`,
+		Args: oneArg("the directory to make"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir := filepath.Clean(args[0])
+			if format != "text" && format != "json" {
+				return usage(fmt.Errorf("--output is %q: use text or json", format))
+			}
+			if _, err := os.Lstat(dir); err == nil {
+				return usage(fmt.Errorf("cannot make %s: %w: choose another name, or remove it if no machine was given user-data of it", dir, identity.ErrExists))
+			}
+			s.Name = filepath.Base(dir)
+			if file != "" {
+				name, b, err := readInput(file, cmd.InOrStdin())
+				if err != nil {
+					return usage(err)
+				}
+				s.Config = config.Document{Source: name, Data: b}
+			}
+			var secret config.Secret
+			if passphrase {
+				var err error
+				if secret, err = newPassphrase(cmd); err != nil {
+					return usage(err)
+				}
+			}
+			lock, err := identity.NewLock(to, secret)
+			if err != nil {
+				return usage(err)
+			}
+			id, err := identity.New(cmd.Context(), s, time.Now())
+			if _, wrong := errors.AsType[identity.SpecError](err); wrong {
+				return usage(err)
+			}
+			if err != nil {
+				return err
+			}
+			root, err := os.OpenRoot(filepath.Dir(dir))
+			if err != nil {
+				return fmt.Errorf("cannot make %s: %w", dir, err)
+			}
+			defer root.Close()
+			h := &host.Host{Root: root, Log: slog.New(slog.DiscardHandler)}
+			if err := identity.Create(h, filepath.Base(dir), id, lock); err != nil {
+				return err
+			}
+			return printIdentity(cmd.OutOrStdout(), format, dir, id, passphrase || len(to) > 0)
+		},
+	}
+	cmd.Flags().StringVar(&s.Endpoint, "endpoint", "", "where the cluster's API will be reached: a name or address, and a port if it is not 6443")
+	cmd.Flags().StringVar(&s.Version, "version", "", "Kubernetes version of the nodes' images; others refuse the user-data (default: any)")
+	cmd.Flags().StringVar(&file, "config", "", "`file` with kubeadm's ClusterConfiguration, and KubeletConfiguration and KubeProxyConfiguration if wanted; - is standard input")
+	cmd.Flags().StringArrayVar(&to, "encrypt-to", nil, "encrypt the secrets to this age `recipient`; may be repeated")
+	cmd.Flags().BoolVar(&passphrase, "encrypt", false, "encrypt the secrets with a passphrase, which is asked for")
+	cmd.Flags().StringVarP(&format, "output", "o", "text", "output format: text or json")
+	return cmd
+}
+
+// printIdentity says what was made; nothing of it is secret.
+func printIdentity(w io.Writer, format, dir string, id *identity.Identity, encrypted bool) error {
+	pins, err := pki.Pins(id.PKI[pki.CA+".crt"])
+	if err != nil {
+		return err
+	}
+	if format == "json" {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(struct {
+			Directory    string   `json:"directory"`
+			Endpoint     string   `json:"endpoint"`
+			CACertHashes []string `json:"caCertHashes"`
+			Encrypted    bool     `json:"encrypted"`
+		}{dir, id.Endpoint, pins, encrypted})
+	}
+	keep := "Its secrets are not encrypted: keep it where nobody else reads it."
+	if encrypted {
+		keep = "Its secrets are encrypted."
+	}
+	_, err = fmt.Fprintf(w, `Made the identity of a cluster in %s. %s
+endpoint  %s
+CA        %s
+Next: kbuild cluster userdata %s --role init
+`, dir, keep, id.Endpoint, pins[0], dir)
+	return err
+}
+
+// oneArg wants one argument, which is what.
+func oneArg(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 1 && args[0] != "" {
+			return nil
+		}
+		return usage(fmt.Errorf("%s wants one argument: %s", cmd.CommandPath(), what))
+	}
+}
+
+// openFlags say how a cluster's directory is opened.
+type openFlags struct{ identity string }
+
+func (f *openFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.identity, "identity", "", "age identity `file` that opens the secrets (default: the directory's own, by its passphrase)")
+}
+
+func (f *openFlags) open(cmd *cobra.Command, dir string) (*identity.Dir, error) {
+	d, err := identity.Open(filepath.Clean(dir), f.identity, func(what string) (config.Secret, error) {
+		return askPassphrase(cmd, "Passphrase of "+what+": ")
+	})
+	return d, usage(err)
+}
+
+// outFlags say where something secret goes.
+type outFlags struct {
+	file  string
+	force bool
+}
+
+func (f *outFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.file, "out", "", "write to this `file`, readable by you alone, instead of standard output")
+	cmd.Flags().BoolVar(&f.force, "force", false, "replace --out if it exists")
+}
+
+// check refuses a file that exists, before any work is done.
+func (f *outFlags) check() error {
+	if f.file == "" || f.force {
+		return nil
+	}
+	if _, err := os.Lstat(f.file); !errors.Is(err, fs.ErrNotExist) {
+		return usage(fmt.Errorf("%s exists: name another --out, or replace it with --force", f.file))
+	}
+	return nil
+}
+
+// write writes b where it is wanted.
+func (f *outFlags) write(cmd *cobra.Command, b []byte) error {
+	if f.file == "" {
+		_, err := cmd.OutOrStdout().Write(b)
+		return err
+	}
+	if err := writeNew(f.file, b, 0o600); err != nil {
+		return fmt.Errorf("cannot write %s: %w", f.file, err)
+	}
+	return nil
+}

@@ -1,0 +1,35 @@
+package identity
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/pki"
+)
+
+// New makes an identity. Keys, subjects and lives are what the first control
+// plane would make them, which are kubeadm's. Errors of the Spec are
+// SpecError.
+func New(ctx context.Context, s Spec, now time.Time) (*Identity, error) {
+	text, n, err := s.resolve()
+	if err != nil {
+		return nil, SpecError{err}
+	}
+	id := &Identity{Config: text, Endpoint: n.Cluster.ControlPlaneEndpoint, CertificateKey: cluster.NewCertificateKey()}
+	if id.Token, err = config.NewToken(nil); err != nil {
+		return nil, err
+	}
+	if id.PKI, err = pki.Authorities(ctx, n, pki.Clock{Now: now}); err != nil {
+		return nil, fmt.Errorf("cannot make the cluster's authorities: %w", err)
+	}
+	return id, nil
+}
+
+// SpecError says that a Spec cannot be used: nothing was made.
+type SpecError struct{ err error }
+
+func (e SpecError) Error() string { return e.err.Error() }
+func (e SpecError) Unwrap() error { return e.err }
