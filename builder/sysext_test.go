@@ -23,13 +23,13 @@ func TestSysextHidesNothing(t *testing.T) {
 	}
 	shared := map[string]bool{
 		"/usr/bin/kubelet": true, "/usr/bin/kubectl": true, "/usr/bin/kbuild-firstboot": true,
-		"/usr/lib/systemd/system/containerd.service":                 true, // the node's, whoever else has one
-		"/usr/lib/systemd/system/kubelet.service":                    true,
-		"/usr/lib/systemd/system/multi-user.target.d/10-kbuild.conf": true,
-		"/usr/lib/sysctl.d/90-kbuild.conf":                           true,
-		"/usr/libexec/kubernetes/kubelet-plugins/volume/exec":        true,
-		"/usr/lib/extension-release.d/extension-release.kbuild":      true,
-		"/usr/lib/modules-load.d/kbuild.conf":                        true,
+		"/usr/lib/systemd/system/containerd.service":            true, // the node's, whoever else has one
+		"/usr/lib/systemd/system/kubelet.service":               true,
+		"/usr/lib/systemd/system/basic.target.d/10-kbuild.conf": true,
+		"/usr/lib/sysctl.d/90-kbuild.conf":                      true,
+		"/usr/libexec/kubernetes/kubelet-plugins/volume/exec":   true,
+		"/usr/lib/extension-release.d/extension-release.kbuild": true,
+		"/usr/lib/modules-load.d/kbuild.conf":                   true,
 	}
 	for _, name := range tr.paths() {
 		if strings.Contains(path.Dir(name)+"/", "/kbuild/") || strings.HasPrefix(path.Base(name), "kbuild") || strings.Contains(name, "/kbuild-") {

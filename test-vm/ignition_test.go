@@ -142,11 +142,12 @@ func mutableDebian(t *testing.T, tree string) (kernel, disk string) {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		"usr/lib/kbuild-test/initrd":          string(script),
-		"etc/systemd/network/lan.network":     "[Match]\nType=ether\nKind=!*\n[Network]\nDHCP=yes\n",
-		"etc/hostname":                        "debian\n",
-		"etc/hosts":                           "127.0.0.1 localhost\n",
-		"etc/systemd/system-preset/00.preset": "enable systemd-networkd.service\nenable systemd-resolved.service\ndisable systemd-sysext.service\ndisable *-wait-online.service\n",
+		"usr/lib/kbuild-test/initrd":                 string(script),
+		"etc/systemd/network/lan.network":            "[Match]\nType=ether\nKind=!*\n[Network]\nDHCP=yes\n",
+		"etc/hostname":                               "debian\n",
+		"etc/machine-id":                             "uninitialized\n", // its first boot
+		"etc/hosts":                                  "127.0.0.1 localhost\n",
+		"etc/systemd/system-preset/90-debian.preset": "enable systemd-networkd.service\nenable systemd-resolved.service\ndisable *\n",
 	} {
 		file := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {

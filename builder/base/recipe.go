@@ -147,10 +147,8 @@ var debianRecipe = recipe{
 		"dbus", "ca-certificates", "mount", "util-linux", "e2fsprogs", "passwd",
 		"iptables", "conntrack", "iproute2", "ethtool", "socat",
 	},
-	Exclude: docs,
 	Hook: `
 chroot "$1" systemctl set-default multi-user.target
-printf 'uninitialized\n' >"$1/etc/machine-id"
 `,
 	Needs: 1500 << 20,
 }
