@@ -43,7 +43,7 @@ func TestScenarioIgnition(t *testing.T) {
 	m := bootWith(t, VM, Options{
 		Image: Image{Dir: dir, Disk: disk}, Name: "node1", Serve: requests.addr,
 		Kernel:  kernel,
-		Cmdline: "root=/dev/nvme0n1 rw init=/usr/lib/kbuild-test/initrd console=ttyS0,115200 loglevel=4 systemd.firstboot=no panic=10",
+		Cmdline: "root=/dev/nvme0n1 rootwait rw init=/usr/lib/kbuild-test/initrd console=ttyS0,115200 loglevel=4 systemd.firstboot=no panic=10",
 		FwCfgFiles: map[string]string{"opt/com.coreos/config": fmt.Sprintf(`{
 			"ignition": {"version": "3.4.0", "config": {"merge": [{"source": "http://%s/node.ign", "verification": {"hash": "sha256-%x"}}]}},
 			"storage": {"files": [{"path": "/etc/kbuild-test/fwcfg", "contents": {"source": "data:,merged"}}]}
@@ -168,11 +168,13 @@ func mutableDebian(t *testing.T, tree string) (kernel, disk string) {
 	return kernels[0], disk
 }
 
-// buildEngine compiles Ignition's engine, at the version that .ci/tools pins.
-// It needs a C compiler and libblkid's headers.
+// buildEngine compiles Ignition's engine, at the version that .ci/tools pins,
+// for a distribution without SELinux. It needs a C compiler and libblkid's
+// headers.
 func buildEngine(t *testing.T, out string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", out, "github.com/coreos/ignition/v2/internal")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", out,
+		"-ldflags=-s -w -X github.com/coreos/ignition/v2/internal/distro.selinuxRelabel=false", "github.com/coreos/ignition/v2/internal")
 	cmd.Dir = "../.ci/tools"
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
 	if msg, err := cmd.CombinedOutput(); err != nil {
