@@ -43,7 +43,7 @@ func TestScenarioIgnition(t *testing.T) {
 	m := bootWith(t, VM, Options{
 		Image: Image{Dir: dir, Disk: disk}, Name: "node1", Serve: requests.addr,
 		Kernel:  kernel,
-		Cmdline: "root=/dev/nvme0n1 rootwait rw init=/usr/lib/kbuild-test/initrd console=ttyS0,115200 loglevel=4 systemd.firstboot=no panic=10",
+		Cmdline: "root=/dev/nvme0n1 rootwait rw init=/usr/lib/kbuild-test/initrd console=ttyS0,115200 loglevel=4 systemd.firstboot=no systemd.default_device_timeout_sec=600 panic=10",
 		FwCfgFiles: map[string]string{"opt/com.coreos/config": fmt.Sprintf(`{
 			"ignition": {"version": "3.4.0", "config": {"merge": [{"source": "http://%s/node.ign", "verification": {"hash": "sha256-%x"}}]}},
 			"storage": {"files": [{"path": "/etc/kbuild-test/fwcfg", "contents": {"source": "data:,merged"}}]}
