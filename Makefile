@@ -13,10 +13,10 @@ ORACLES  := v1.19.12 v1.20.15 v1.37.2
 TEST     := KBUILD_ORACLE=$(if $(CI)$(wildcard out/oracle/kubeadm-v1.37.2),$(CURDIR)/out/oracle) go test -timeout 30m
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test build image vm vm-stop test check test-vm oracle kubeadms golden fuzz repro bench bench-boot clean
+.PHONY: help deps deps-test build image vm vm-stop test check test-vm test-ignition oracle kubeadms golden fuzz repro bench bench-boot clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # $(1): a program that must be there, $(2): the Debian package that has it.
 need = command -v $(1) >/dev/null || { echo "installing $(2)"; $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qqy --no-install-recommends $(2); }
@@ -61,6 +61,14 @@ test-vm: deps-test image ## boot the image and run SCENARIO in LANE (container o
 	KBUILD_IMAGE=$(CURDIR)/$(OUT) KBUILD_VM_TREE=$$(test $(LANE) != vm || out/bin/kbuild tree vm) \
 		go test ./test-vm -count=1 -v -timeout 60m -run '^TestScenario$(SCENARIO)' -lane $(LANE)
 
+test-ignition: deps-test build ## in a VM, real Ignition makes a Debian a node of VERSION, from sysext and config
+	@$(call need,gcc,gcc libc6-dev)
+	@test -e /usr/include/blkid/blkid.h || $(SUDO) apt-get install -qqy --no-install-recommends libblkid-dev
+	out/bin/kbuild image --version $(VERSION) --format ignition --out out/ignition --force \
+		--sysext-url http://10.0.2.100/ --butane test-vm/testdata/ignition/site.bu
+	KBUILD_IGNITION=$(CURDIR)/out/ignition KBUILD_DEBIAN_TREE=$$(out/bin/kbuild tree debian) KBUILD_VM_TREE=$$(out/bin/kbuild tree vm) \
+		go test ./test-vm -count=1 -v -timeout 60m -run '^TestScenarioIgnition$$'
+
 kubeadms: ## compile real kubeadm of the versions that judge ours
 	@mkdir -p out/oracle
 	@for v in $(ORACLES); do ln -sfn "$$(go run ./builder/source/cmd/kubeadm $$v)" out/oracle/kubeadm-$$v || exit 1; done
@@ -79,8 +87,8 @@ fuzz: ## fuzz every parser of foreign bytes, FUZZTIME (30s) each
 
 repro: deps build ## build the image twice, in other circumstances, and compare every byte
 	rm -rf out/repro && mkdir -p out/repro/a "out/repro/another place"
-	umask 022; TZ=UTC LC_ALL=C.UTF-8 out/bin/kbuild image --version $(VERSION) --format raw,qcow2 --out out/repro/a
-	umask 077; TZ=Asia/Kolkata LC_ALL=C out/bin/kbuild image --version $(VERSION) --format raw,qcow2 --out "out/repro/another place"
+	umask 022; TZ=UTC LC_ALL=C.UTF-8 out/bin/kbuild image --version $(VERSION) --format raw,qcow2,ignition --out out/repro/a
+	umask 077; TZ=Asia/Kolkata LC_ALL=C out/bin/kbuild image --version $(VERSION) --format raw,qcow2,ignition --out "out/repro/another place"
 	cd "out/repro/another place" && sha256sum --check ../a/SHA256SUMS && cmp SHA256SUMS ../a/SHA256SUMS
 	rm -rf out/repro
 

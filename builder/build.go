@@ -76,33 +76,22 @@ func Build(ctx context.Context, p *Plan, src source.Source, env Env) (err error)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 
-	env.Log("assembling the root file system")
-	root := filepath.Join(work, "root")
-	baked, err := p.assemble(ctx, root, osTree, out, env)
-	if err != nil {
-		return err
-	}
-	env.Log("writing the disk")
 	result := filepath.Join(work, "out")
 	if err := os.Mkdir(result, 0o755); err != nil {
 		return err
 	}
-	d, err := disk.Build(ctx, disk.Input{
-		Layout: p.layout(), Root: root, Tools: tools, Epoch: p.Spec.Epoch, Cmdline: p.Spec.Cmdline,
-		Formats: p.Spec.Formats, Out: result, Name: "disk", Log: env.Log,
-	})
-	if err != nil {
-		return err
-	}
-	for from, to := range map[string]string{d.Root: "root.erofs", d.Verity: "root.verity", d.UKI: "uki.efi"} {
-		if err := os.Rename(from, filepath.Join(result, to)); err != nil {
+	var m made
+	if len(p.Spec.diskFormats()) > 0 {
+		if m.disk, m.images, err = p.buildDisk(ctx, work, result, osTree, tools, out, env); err != nil {
 			return err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(result, "root.roothash"), []byte(d.RootHash+"\n"), 0o644); err != nil {
-		return err
+	if p.Spec.has(ignitionFormat) {
+		if m.sysext, m.images, err = p.buildIgnition(ctx, work, result, osTree, tools, out, env); err != nil {
+			return err
+		}
 	}
-	if err := writeRecords(result, p, inputs, d, osTree, baked); err != nil {
+	if err := writeRecords(result, p, inputs, m, osTree); err != nil {
 		return err
 	}
 	if err := moveOutputs(result, p.Spec.Out, p.Outputs); err != nil {
@@ -110,6 +99,39 @@ func Build(ctx context.Context, p *Plan, src source.Source, env Env) (err error)
 	}
 	env.Log("built %s in %s: %s", p.Spec.Version, p.Spec.Out, time.Since(started).Round(time.Second))
 	return nil
+}
+
+// made is what was built. The images are the same in a disk and in a system
+// extension.
+type made struct {
+	disk   disk.Output
+	sysext disk.ExtensionOutput
+	images []BakedImage
+}
+
+// buildDisk makes the disk in its formats, and a slot's update files, in the
+// directory result.
+func (p *Plan) buildDisk(ctx context.Context, work, result string, osTree, tools base.Tree, out source.Output, env Env) (disk.Output, []BakedImage, error) {
+	env.Log("assembling the root file system")
+	root := filepath.Join(work, "root")
+	baked, err := p.assemble(ctx, root, osTree, out, env)
+	if err != nil {
+		return disk.Output{}, nil, err
+	}
+	env.Log("writing the disk")
+	d, err := disk.Build(ctx, disk.Input{
+		Layout: p.layout(), Root: root, Tools: tools, Epoch: p.Spec.Epoch, Cmdline: p.Spec.Cmdline,
+		Formats: p.Spec.diskFormats(), Out: result, Name: "disk", Log: env.Log,
+	})
+	if err != nil {
+		return d, nil, err
+	}
+	for from, to := range map[string]string{d.Root: "root.erofs", d.Verity: "root.verity", d.UKI: "uki.efi"} {
+		if err := os.Rename(from, filepath.Join(result, to)); err != nil {
+			return d, nil, err
+		}
+	}
+	return d, baked, os.WriteFile(filepath.Join(result, "root.roothash"), []byte(d.RootHash+"\n"), 0o644)
 }
 
 // assemble makes the image's root at dir: the base OS, what kbuild adds, the
@@ -123,6 +145,16 @@ func (p *Plan) assemble(ctx context.Context, dir string, osTree base.Tree, out s
 	if err != nil {
 		return nil, err
 	}
+	baked, err := p.fill(ctx, dir, t, images.StoreDir, out, env)
+	if err != nil {
+		return nil, err
+	}
+	return baked, nameImage(dir, p.Spec.Version)
+}
+
+// fill writes a tree to dir, completed by the programs that were built, and the
+// container images to storeDir in it.
+func (p *Plan) fill(ctx context.Context, dir string, t *tree, storeDir string, out source.Output, env Env) ([]BakedImage, error) {
 	fb := t.entries["/usr/bin/kbuild-firstboot"]
 	fb.file = env.Firstboot
 	t.entries["/usr/bin/kbuild-firstboot"] = fb
@@ -132,10 +164,7 @@ func (p *Plan) assemble(ctx context.Context, dir string, osTree base.Tree, out s
 	if err := t.write(dir); err != nil {
 		return nil, err
 	}
-	if err := nameImage(dir, p.Spec.Version); err != nil {
-		return nil, err
-	}
-	store := filepath.Join(dir, images.StoreDir)
+	store := filepath.Join(dir, storeDir)
 	baked, err := writeStore(ctx, out.Images, store)
 	if err != nil {
 		return nil, err

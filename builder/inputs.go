@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/kbuild/kbuild/builder/base"
 )
@@ -15,13 +16,14 @@ import (
 // the trees, kbuild-firstboot, and kbuild itself.
 func (p *Plan) inputs(env Env, trees ...base.Tree) (string, error) {
 	plan := *p
-	plan.Spec.Out, plan.Spec.Lock = "", ""
+	plan.Spec.Out, plan.Spec.Lock, plan.Spec.Butane = "", "", ""
 	h := sha256.New()
 	if err := json.NewEncoder(h).Encode(plan); err != nil {
 		return "", err
 	}
 	h.Write(p.config)
-	for _, t := range p.Tree { // manifests and the like, by content
+	h.Write(p.merge)
+	for _, t := range slices.Concat(p.Tree, p.Sysext) { // manifests and the like, by content
 		fmt.Fprintln(h, t.Path, t.SHA256)
 	}
 	for _, t := range trees {

@@ -23,16 +23,26 @@ type Manifest struct {
 	Epoch      time.Time          `json:"epoch"`
 	Source     string             `json:"source"`
 	CNI        string             `json:"cni"`
-	Inputs     string             `json:"inputs"`   // hash of everything that the build was made from
-	RootHash   string             `json:"rootHash"` // dm-verity, hex
-	Kernel     string             `json:"kernel"`
-	DiskGUID   string             `json:"diskGUID"`
-	Cmdline    []string           `json:"cmdline"`
-	Partitions []disk.Partition   `json:"partitions"`
+	Inputs     string             `json:"inputs"`             // hash of everything that the build was made from
+	RootHash   string             `json:"rootHash,omitempty"` // of the disk: dm-verity, hex
+	Kernel     string             `json:"kernel,omitempty"`
+	DiskGUID   string             `json:"diskGUID,omitempty"`
+	Cmdline    []string           `json:"cmdline,omitempty"`
+	Partitions []disk.Partition   `json:"partitions,omitempty"`
+	Sysext     *Sysext            `json:"sysext,omitempty"`
 	Components []source.Component `json:"components"`
 	Images     []BakedImage       `json:"images"`
 	Packages   []base.Package     `json:"packages"` // of the base OS
 	Files      []OutputFile       `json:"files"`    // the other outputs
+}
+
+// Sysext is what manifest.json says of the system extension alone. It holds
+// the Components and Images.
+type Sysext struct {
+	RootHash   string           `json:"rootHash"` // dm-verity, hex
+	URL        string           `json:"url"`      // where node.ign has machines fetch it
+	Partitions []disk.Partition `json:"partitions"`
+	Packages   []string         `json:"packages"` // those of the base OS that it takes files from
 }
 
 // OutputFile is one file that a build wrote.
@@ -44,11 +54,15 @@ type OutputFile struct {
 
 // writeRecords writes manifest.json, the SBOM and SHA256SUMS for the outputs
 // in dir.
-func writeRecords(dir string, p *Plan, inputs string, d disk.Output, os_ base.Tree, baked []BakedImage) error {
+func writeRecords(dir string, p *Plan, inputs string, made made, os_ base.Tree) error {
+	d := made.disk
 	m := Manifest{
 		Kbuild: p.Kbuild, Version: p.Spec.Version, Arch: p.Spec.Arch, Epoch: p.Spec.Epoch,
 		Source: p.baked.Source, CNI: p.Spec.CNI, Inputs: inputs, RootHash: d.RootHash, Kernel: d.Kernel, DiskGUID: d.DiskGUID, Cmdline: strings.Fields(d.Cmdline),
-		Partitions: d.Partitions, Components: p.Components, Images: baked, Packages: os_.Packages,
+		Partitions: d.Partitions, Components: p.Components, Images: made.images, Packages: os_.Packages,
+	}
+	if x := made.sysext; x.RootHash != "" {
+		m.Sysext = &Sysext{RootHash: x.RootHash, URL: p.Spec.SysextURL, Partitions: x.Partitions, Packages: sysextPackages}
 	}
 	for _, name := range p.Outputs {
 		switch name {

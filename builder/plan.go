@@ -31,15 +31,17 @@ type Plan struct {
 	Images     []string           `json:"images"` // full names that the image will hold
 	Components []source.Component `json:"components"`
 	Base       base.Description   `json:"base"`
-	Tree       []TreeEntry        `json:"tree"` // what kbuild adds to the base OS
-	Partitions []disk.Partition   `json:"partitions"`
-	Cmdline    []string           `json:"cmdline"` // kernel command line, but for the root hash
+	Tree       []TreeEntry        `json:"tree,omitempty"` // what kbuild adds to the base OS on a disk
+	Partitions []disk.Partition   `json:"partitions,omitempty"`
+	Cmdline    []string           `json:"cmdline,omitempty"` // kernel command line, but for the root hash
+	Sysext     []TreeEntry        `json:"sysext,omitempty"`  // what is in the system extension, but for container images
 	Outputs    []string           `json:"outputs"`
 
 	want      source.Want
 	baked     images.Baked
 	config    []byte            // kubeadm kinds to bake; nil for none
 	manifests map[string][]byte // by file name
+	merge     []byte            // the user's Ignition config, made of Spec.Butane; nil for none
 }
 
 // Version is kbuild's own: the module version of a released build, else
@@ -65,6 +67,9 @@ func Resolve(ctx context.Context, s Spec, src source.Source) (*Plan, error) {
 	if err := p.readManifests(); err != nil {
 		return nil, err
 	}
+	if err := p.readButane(); err != nil {
+		return nil, err
+	}
 	if p.Components, err = src.Resolve(ctx, p.want); err != nil {
 		return nil, err
 	}
@@ -80,13 +85,22 @@ func Resolve(ctx context.Context, s Spec, src source.Source) (*Plan, error) {
 	if p.Base, err = base.Describe(s.Arch); err != nil {
 		return nil, err
 	}
-	t, err := p.tree(nil)
-	if err != nil {
-		return nil, err
+	if len(s.diskFormats()) > 0 {
+		t, err := p.tree(nil)
+		if err != nil {
+			return nil, err
+		}
+		p.Tree = t.summary()
+		p.Partitions = disk.Plan(p.layout())
+		p.Cmdline = disk.Cmdline(s.Cmdline)
 	}
-	p.Tree = t.summary()
-	p.Partitions = disk.Plan(p.layout())
-	p.Cmdline = disk.Cmdline(s.Cmdline)
+	if s.has(ignitionFormat) {
+		t, err := p.sysextTree(nil, base.Tree{})
+		if err != nil {
+			return nil, err
+		}
+		p.Sysext = t.summary()
+	}
 	p.Outputs = outputs(s)
 	return p, nil
 }
@@ -98,7 +112,7 @@ func (p *Plan) layout() disk.Layout { return disk.Layout{Seed: p.seed(), Version
 // Spec gives the same GUIDs, wherever its outputs go.
 func (p *Plan) seed() string {
 	s := p.Spec
-	s.Out, s.Lock, s.Formats = "", "", nil
+	s.Out, s.Lock, s.Formats, s.SysextURL, s.Butane = "", "", nil, "", ""
 	b, err := json.Marshal(s)
 	if err != nil {
 		panic(err) // a Spec is strings and a time
@@ -169,9 +183,18 @@ func (p *Plan) tree(out *source.Output) (*tree, error) {
 	if err := t.overlay("templates", templates.Root()); err != nil {
 		return nil, err
 	}
+	if err := p.placeBaked(t, out); err != nil {
+		return nil, err
+	}
+	return t, t.place(images.StoreDir, entry{owner: "layout", mode: 0o755, dir: true})
+}
+
+// placeBaked places what disks and system extensions both hold: what the image
+// says of itself, the user's own files, and the programs.
+func (p *Plan) placeBaked(t *tree, out *source.Output) error {
 	baked, err := json.MarshalIndent(p.baked, "", "  ")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	files := map[string][]byte{
 		images.BakedFile: append(baked, '\n'),
@@ -184,32 +207,36 @@ func (p *Plan) tree(out *source.Output) (*tree, error) {
 	}
 	for name, data := range files {
 		if err := t.place(name, entry{owner: "plan", mode: 0o644, data: data}); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	for _, d := range []string{images.StoreDir, images.BakedManifest} {
-		if err := t.place(d, entry{owner: "layout", mode: 0o755, dir: true}); err != nil {
-			return nil, err
-		}
+	if err := t.place(images.BakedManifest, entry{owner: "layout", mode: 0o755, dir: true}); err != nil {
+		return err
 	}
 	for _, name := range []string{"kubelet", "kubectl"} {
 		e := entry{owner: name, mode: 0o755}
 		if out != nil {
 			if e.file = out.Binaries[name]; e.file == "" {
-				return nil, fmt.Errorf("cannot build the image: source %s gave no %s", p.Spec.Source, name)
+				return fmt.Errorf("cannot build the image: source %s gave no %s", p.Spec.Source, name)
 			}
 		}
 		if err := t.place("/usr/bin/"+name, e); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return t, t.place("/usr/bin/kbuild-firstboot", entry{owner: "kbuild-firstboot", mode: 0o755})
+	return t.place("/usr/bin/kbuild-firstboot", entry{owner: "kbuild-firstboot", mode: 0o755})
 }
 
 func outputs(s Spec) []string {
-	out := []string{"SHA256SUMS", "manifest.json", "sbom.cdx.json", "root.erofs", "root.verity", "root.roothash", "uki.efi"}
-	for _, f := range s.Formats {
-		out = append(out, "disk."+f)
+	out := []string{"SHA256SUMS", "manifest.json", "sbom.cdx.json"}
+	if disks := s.diskFormats(); len(disks) > 0 {
+		out = append(out, "root.erofs", "root.verity", "root.roothash", "uki.efi")
+		for _, f := range disks {
+			out = append(out, "disk."+f)
+		}
+	}
+	if s.has(ignitionFormat) {
+		out = append(out, "sysext.raw", "sysext.roothash", "node.bu", "node.ign")
 	}
 	slices.Sort(out)
 	return out

@@ -3,6 +3,7 @@ package builder
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	cdx "github.com/CycloneDX/cyclonedx-go"
@@ -14,17 +15,27 @@ import (
 func writeSBOM(file string, m Manifest) error {
 	bom := cdx.NewBOM()
 	// A serial number must be unique to the content and the same for the same
-	// content: a name-based UUID of the root hash.
-	bom.SerialNumber = "urn:uuid:" + uuid.NewSHA1(uuid.NameSpaceOID, []byte("kbuild:"+m.RootHash)).String()
+	// content: a name-based UUID of the root hashes.
+	hash, hashes := m.RootHash, m.RootHash
+	if m.Sysext != nil {
+		hashes += m.Sysext.RootHash
+	}
+	if hash == "" {
+		hash = hashes
+	}
+	bom.SerialNumber = "urn:uuid:" + uuid.NewSHA1(uuid.NameSpaceOID, []byte("kbuild:"+hashes)).String()
 	bom.Metadata = &cdx.Metadata{
 		Timestamp: m.Epoch.Format("2006-01-02T15:04:05Z"),
 		Component: &cdx.Component{
 			BOMRef: "image", Type: cdx.ComponentTypeOS, Name: "kbuild-node", Version: m.Version,
-			Hashes: &[]cdx.Hash{{Algorithm: cdx.HashAlgoSHA256, Value: m.RootHash}},
+			Hashes: &[]cdx.Hash{{Algorithm: cdx.HashAlgoSHA256, Value: hash}},
 		},
 	}
 	var cs []cdx.Component
 	for _, p := range m.Packages {
+		if m.RootHash == "" && !slices.Contains(m.Sysext.Packages, p.Name) {
+			continue // of the base OS, but not in the extension
+		}
 		purl := fmt.Sprintf("pkg:deb/debian/%s@%s?arch=%s", p.Name, strings.ReplaceAll(p.Version, "+", "%2B"), p.Arch)
 		c := cdx.Component{BOMRef: purl, Type: cdx.ComponentTypeLibrary, Name: p.Name, Version: p.Version, PackageURL: purl}
 		if p.SHA256 != "" {

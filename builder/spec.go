@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kbuild/kbuild/builder/ignition"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -21,13 +22,15 @@ type Spec struct {
 	Source    string    `json:"source"`              // "modules", "release" or "dir:PATH"
 	Arch      string    `json:"arch"`                // GOARCH of the node
 	CNI       string    `json:"cni"`                 // "flannel" or "none"
-	Formats   []string  `json:"formats"`             // of "raw", "qcow2"
+	Formats   []string  `json:"formats"`             // of "raw", "qcow2", "ignition"
 	Config    string    `json:"config,omitempty"`    // file with kubeadm kinds to bake
 	Manifests []string  `json:"manifests,omitempty"` // files to bake and to apply at init
 	Include   []string  `json:"include,omitempty"`   // further image names to bake
 	Registry  string    `json:"registry,omitempty"`  // image repository instead of the version's own
 	Cmdline   []string  `json:"cmdline,omitempty"`   // more kernel command line
 	Epoch     time.Time `json:"epoch"`               // SOURCE_DATE_EPOCH: the time of everything in the image
+	SysextURL string    `json:"sysextURL,omitempty"` // where machines fetch the system extension; "ignition" only
+	Butane    string    `json:"butane,omitempty"`    // file with a Butane config to merge; "ignition" only
 	Lock      string    `json:"lock,omitempty"`      // manifest.json whose packages the base must have
 	Out       string    `json:"out"`                 // directory for the outputs
 }
@@ -41,8 +44,19 @@ var defaultEpoch = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 // it is the one in flannel's own documentation.
 const defaultPodCIDR = "10.244.0.0/16"
 
-// Formats that Build can write besides the update files.
-var formats = []string{"raw", "qcow2"}
+// ignitionFormat is the one format that is no disk: a system extension and
+// the configs that bring it to an operating system that boots with Ignition.
+const ignitionFormat = "ignition"
+
+// Formats that Build can write. With a disk come the slot's update files.
+var formats = []string{"raw", "qcow2", ignitionFormat}
+
+func (s *Spec) has(format string) bool { return slices.Contains(s.Formats, format) }
+
+// diskFormats are those of the formats that are a disk.
+func (s *Spec) diskFormats() []string {
+	return slices.DeleteFunc(slices.Clone(s.Formats), func(f string) bool { return f == ignitionFormat })
+}
 
 // Time is the time of everything in the image.
 func (s *Spec) Time() time.Time {
@@ -87,6 +101,9 @@ func (s *Spec) check() (images.Release, error) {
 			return rel, fmt.Errorf("unknown format %q: want --format %s", f, strings.Join(formats, ","))
 		}
 	}
+	if err := s.checkIgnition(); err != nil {
+		return rel, err
+	}
 	seen := map[string]string{}
 	for _, m := range s.Manifests {
 		b := filepath.Base(m)
@@ -99,4 +116,16 @@ func (s *Spec) check() (images.Release, error) {
 		seen[b] = m
 	}
 	return rel, nil
+}
+
+func (s *Spec) checkIgnition() (err error) {
+	for flag, v := range map[string]string{"--sysext-url": s.SysextURL, "--butane": s.Butane} {
+		if v != "" && !s.has(ignitionFormat) {
+			return fmt.Errorf("%s %s is for Ignition: say --format %s too", flag, v, ignitionFormat)
+		}
+	}
+	if s.has(ignitionFormat) {
+		s.SysextURL, err = ignition.URL(s.SysextURL)
+	}
+	return err
 }

@@ -14,12 +14,22 @@ var root embed.FS
 //go:embed all:initrd
 var initrd embed.FS
 
+//go:embed all:sysext
+var sysext embed.FS
+
+//go:embed butane/node.bu
+var butane string
+
 // Root returns the files that are laid over the base OS's tree: its paths
 // mirror the node's /. An empty file in etc/systemd/system masks a unit.
 func Root() fs.FS { return sub(root, "root") }
 
 // Initrd returns the files that are laid over the initrd.
 func Initrd() fs.FS { return sub(initrd, "initrd") }
+
+// Sysext returns the files that a system extension has beside those of Root
+// that it shares.
+func Sysext() fs.FS { return sub(sysext, "sysext") }
 
 func sub(f embed.FS, dir string) fs.FS {
 	s, err := fs.Sub(f, dir)

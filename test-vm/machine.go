@@ -80,6 +80,16 @@ type Options struct {
 	// NoCloud, when not nil, is what a NoCloud volume labelled cidata holds, by
 	// file name. VM lane only.
 	NoCloud map[string]string
+	// Kernel, when not empty, is a kernel that is booted with Cmdline, without
+	// firmware's and boot loader's help; the disk is its NVMe drive then. VM lane
+	// only.
+	Kernel, Cmdline string
+	// FwCfgFiles are further entries of the fw_cfg device, contents by name. VM
+	// lane only.
+	FwCfgFiles map[string]string
+	// Serve, when not empty, is the one address (HOST:PORT) of the host that the
+	// machine reaches, as ServedAt. VM lane only.
+	Serve string
 	// Keep leaves the machine when it is closed.
 	Keep bool
 	// Dir is the scratch directory; empty makes a new one that Close removes. A
@@ -94,6 +104,9 @@ type Options struct {
 	// Log gets progress, one line a call.
 	Log func(format string, args ...any)
 }
+
+// ServedAt is where a machine reaches what Options.Serve names.
+const ServedAt = "10.0.2.100:80"
 
 // New prepares a machine of the lane; Start boots it.
 func New(ctx context.Context, lane Lane, o Options) (Machine, error) {

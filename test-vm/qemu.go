@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -100,10 +102,19 @@ func (v *virtual) prepare(ctx context.Context) error {
 			return err
 		}
 	}
+	for name, val := range v.o.FwCfgFiles {
+		if err := os.WriteFile(v.fwCfgFile(name), []byte(val), 0o600); err != nil {
+			return err
+		}
+	}
 	if v.o.NoCloud != nil {
 		return writeISO(v.s.path("cidata.iso"), "cidata", v.o.NoCloud)
 	}
 	return nil
+}
+
+func (v *virtual) fwCfgFile(name string) string {
+	return v.s.path("fwcfg-" + strings.ReplaceAll(name, "/", "-"))
 }
 
 // credential writes the whole SMBIOS string to a file, which keeps it off
@@ -133,23 +144,21 @@ func padToSector(name string) error {
 func (v *virtual) args(ctx context.Context) []string {
 	accel := v.tree.accel(ctx, v.o.Log)
 	a := append(v.tree.firmwareArgs(), accel...)
-	if accel[1] != "kvm" {
+	const emulated = "tsc=reliable mitigations=off"
+	if accel[1] != "kvm" && v.o.Kernel == "" {
 		// An emulated processor that waits for its turn makes the kernel distrust
 		// its time stamp counter, and then each look at the clock goes through
 		// QEMU's lock; and there is nothing to mitigate. The stub in the unified
 		// kernel image appends this (systemd-stub(7)).
-		a = append(a, "-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=tsc=reliable mitigations=off")
+		a = append(a, "-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra="+emulated)
 	}
 	a = append(a, "-name", v.s.rec.Name, "-uuid", uuidOf(v.s.dir), "-machine", "q35", "-nodefaults", "-display", "none",
 		"-smp", strconv.Itoa(cmpOr(v.o.CPUs, 2)), "-m", strconv.Itoa(cmpOr(v.o.MemoryMB, 4096)),
-		"-drive", "if=pflash,format=raw,readonly=on,file="+filepath.Join(v.tree.dir, ovmfCode),
-		"-drive", "if=pflash,format=raw,file="+v.s.path("vars.fd"),
 		"-device", "virtio-rng-pci",
 		// cache=unsafe still hands everything that the guest flushes to the host's
 		// kernel (QEMU's bdrv_co_flush), so the death of QEMU loses nothing that was
 		// synced; only the host's own does. etcd syncs all the time.
 		"-drive", "if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,file="+v.s.path("disk.qcow2"),
-		"-device", "virtio-blk-pci,drive=disk,bootindex=1",
 		"-drive", "if=none,id=checker,format=raw,readonly=on,file="+v.s.path("checker.img"),
 		"-device", "virtio-blk-pci,drive=checker,serial="+guest.Drive,
 		"-chardev", "file,id=console,append=on,path="+v.s.path("console.log"), "-serial", "chardev:console",
@@ -158,7 +167,25 @@ func (v *virtual) args(ctx context.Context) []string {
 		"-device", "virtserialport,chardev=checker,name="+guest.Port,
 		"-qmp", "unix:"+v.s.path("qmp.sock")+",server=on,wait=off",
 	)
+	if v.o.Kernel == "" {
+		a = append(a,
+			"-drive", "if=pflash,format=raw,readonly=on,file="+filepath.Join(v.tree.dir, ovmfCode),
+			"-drive", "if=pflash,format=raw,file="+v.s.path("vars.fd"),
+			"-device", "virtio-blk-pci,drive=disk,bootindex=1")
+	} else {
+		cmdline := v.o.Cmdline
+		if accel[1] != "kvm" {
+			cmdline += " " + emulated
+		}
+		// Of what QEMU has, NVMe is what a kernel without an initrd finds.
+		a = append(a, "-kernel", v.o.Kernel, "-append", cmdline, "-device", "nvme,drive=disk,serial=kbuild")
+	}
 	net := "user,id=net,restrict=on,ipv6=off" // without router or name server
+	if v.o.Serve != "" {
+		// QEMU starts the command for each connection; the checker's file is a
+		// program for the host, too.
+		net += ",guestfwd=tcp:" + ServedAt + "-cmd:" + v.s.path("checker.img") + " relay " + v.o.Serve
+	}
 	if v.o.APIPort != 0 {
 		net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:6443", v.o.APIPort)
 	}
@@ -168,6 +195,9 @@ func (v *virtual) args(ctx context.Context) []string {
 	}
 	if v.o.FwCfg != "" {
 		a = append(a, "-fw_cfg", "name=opt/io.systemd.credentials/kbuild.userdata,file="+v.s.path("fwcfg"))
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.o.FwCfgFiles)) {
+		a = append(a, "-fw_cfg", "name="+name+",file="+v.fwCfgFile(name))
 	}
 	creds, _ := filepath.Glob(v.s.path("cred", "*"))
 	for _, f := range creds {

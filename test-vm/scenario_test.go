@@ -21,8 +21,10 @@ var lane = flag.String("lane", string(Container), "kind of machine that scenario
 
 // limit is how long one wait of a scenario may take. An emulated machine on
 // two busy cores needs minutes for what a container does in seconds.
-func limit() time.Duration {
-	if Lane(*lane) == VM {
+func limit() time.Duration { return limitOf(Lane(*lane)) }
+
+func limitOf(lane Lane) time.Duration {
+	if lane == VM {
 		return 30 * time.Minute
 	}
 	return 10 * time.Minute
@@ -40,9 +42,16 @@ func boot(t *testing.T, o Options) Machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Image, o.Keep = image, os.Getenv("KEEP") == "1"
+	o.Image = image
+	return bootWith(t, Lane(*lane), o)
+}
+
+// bootWith is boot for a machine of a given lane and image.
+func bootWith(t *testing.T, lane Lane, o Options) Machine {
+	t.Helper()
+	o.Keep = os.Getenv("KEEP") == "1"
 	o.Log = logf
-	m, err := New(t.Context(), Lane(*lane), o)
+	m, err := New(t.Context(), lane, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,6 @@
 // Package base makes the Debian trees that everything is built with and
 // stands on, and keeps them in the cache: the node's operating system, the
-// tools that make disks, and a QEMU to try them.
+// tools that make disks, and a QEMU and a Debian to try them.
 //
 // A tree is made once by mmdebstrap from a recipe, which is fixed data, and is
 // then only read. Its key is the hash of the recipe and of the exact set of
@@ -60,6 +60,13 @@ func Tools(ctx context.Context, c Config) (Tree, error) {
 func VM(ctx context.Context, c Config) (Tree, error) {
 	c.Lock = nil
 	return get(ctx, c, vmRecipe)
+}
+
+// Debian returns an ordinary, mutable Debian with a kernel, before its first
+// boot: what the Ignition scenario sets up.
+func Debian(ctx context.Context, c Config) (Tree, error) {
+	c.Lock = nil
+	return get(ctx, c, debianRecipe)
 }
 
 func get(ctx context.Context, c Config, r recipe) (Tree, error) {

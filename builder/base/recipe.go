@@ -131,3 +131,24 @@ var vmRecipe = recipe{
 	Exclude:  docs,
 	Needs:    2500 << 20,
 }
+
+// debianRecipe is an ordinary Debian with a root that is written to: the
+// stand-in for an operating system that boots with Ignition. It has what
+// kbuild's system extension asks of such a one, and no container runtime.
+var debianRecipe = recipe{
+	Name:     "debian",
+	Revision: 1,
+	Suite:    "trixie",
+	Include: []string{
+		"linux-image-cloud-amd64", "kmod", "udev", "systemd", "systemd-sysv", "systemd-resolved",
+		"systemd-container",                 // systemd-dissect
+		"cryptsetup-bin", "libcryptsetup12", // dm-verity
+		"libblkid1", // what the Ignition engine is linked with
+		"dbus", "ca-certificates", "mount", "util-linux", "e2fsprogs", "passwd",
+		"iptables", "conntrack", "iproute2", "ethtool", "socat",
+	},
+	Hook: `
+chroot "$1" systemctl set-default multi-user.target
+`,
+	Needs: 1500 << 20,
+}

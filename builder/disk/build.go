@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -85,7 +84,7 @@ func build(ctx context.Context, in Input) (Output, error) {
 		return Output{}, err
 	}
 	defer os.RemoveAll(work)
-	b := builder{Input: in, work: work, kernel: kernel}
+	b := builder{Input: in, pack: pack{ids: in.Layout, root: in.Root, tools: in.Tools, epoch: in.Epoch, work: work}, kernel: kernel}
 
 	for _, step := range []struct {
 		name string
@@ -105,7 +104,7 @@ func build(ctx context.Context, in Input) (Output, error) {
 		}
 		in.Log("made the %s in %.1fs", step.name, time.Since(begin).Seconds())
 	}
-	if err := b.publish(files); err != nil {
+	if err := b.publish(in.Out, files); err != nil {
 		return Output{}, err
 	}
 	plan, err := SetRootHash(Plan(in.Layout), b.rootHash)
@@ -122,7 +121,7 @@ func build(ctx context.Context, in Input) (Output, error) {
 // builder is one run of Build.
 type builder struct {
 	Input
-	work     string // temporary directory in Out
+	pack            // works in a temporary directory in Out
 	kernel   string // version
 	rootHash string // set by makeVerity
 	cmdline  string // set by makeUKI
@@ -193,54 +192,17 @@ func (b *builder) makeInitrd(ctx context.Context) error {
 	return b.run(ctx, "zstd", "--quiet", "--rm", "--single-thread", "-9", "/tmp/work/initrd.cpio", "-o", "/tmp/work/initrd.zst")
 }
 
-func (b *builder) file(name string) string { return filepath.Join(b.work, name) }
-
-// run runs a program of the tools tree, which sees the root at /tmp/root and
-// the work directory at /tmp/work.
-func (b *builder) run(ctx context.Context, name string, args ...string) error {
-	_, err := b.output(ctx, name, args...)
-	return err
+// syncFile brings a finished file to the disk and makes it readable by all.
+func syncFile(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close(), os.Chmod(name, 0o644))
 }
 
-func (b *builder) output(ctx context.Context, name string, args ...string) (string, error) {
-	cmd := b.Tools.Command(ctx, []base.Bind{{Name: "root", Dir: b.Input.Root}, {Name: "work", Dir: b.work, Writable: true}},
-		[]string{fmt.Sprintf("SOURCE_DATE_EPOCH=%d", b.Epoch.Unix()), "MTOOLS_SKIP_CHECK=1"}, name, args...)
-	var stdout, stderr strings.Builder
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		lines := strings.Split(strings.TrimSpace(stdout.String()+stderr.String()), "\n")
-		hint := ""
-		if strings.Contains(stdout.String()+stderr.String(), "No space left on device") {
-			hint = " (make room in " + b.Out + ")"
-		}
-		return "", fmt.Errorf("%s: %w%s:\n  %s", name, err, hint, strings.Join(lines[max(0, len(lines)-8):], "\n  "))
-	}
-	return stdout.String(), nil
-}
-
-// publish syncs the finished files and gives them their names.
-func (b *builder) publish(files map[string]string) error {
-	var names []string
-	for name := range files {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		f, err := os.Open(b.file(name))
-		if err != nil {
-			return err
-		}
-		err = errors.Join(f.Sync(), f.Close(), os.Chmod(b.file(name), 0o644))
-		if err != nil {
-			return err
-		}
-	}
-	for _, name := range names {
-		if err := os.Rename(b.file(name), files[name]); err != nil {
-			return err
-		}
-	}
-	d, err := os.Open(b.Out)
+func syncDir(name string) error {
+	d, err := os.Open(name)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: checker serve --port FILE | serve --socket PATH | prepare | ask CMD [JSON]")
+		return fmt.Errorf("usage: checker serve --port FILE | serve --socket PATH | prepare | relay HOST:PORT | ask CMD [JSON]")
 	}
 	switch args[0] {
 	case "serve":
@@ -43,6 +43,11 @@ func run(ctx context.Context, args []string) error {
 		return serveSocket(ctx, *socket)
 	case "prepare":
 		return prepare()
+	case "relay": // on the host
+		if len(args) != 2 {
+			return fmt.Errorf("usage: checker relay HOST:PORT")
+		}
+		return relay(ctx, args[1], os.Stdin, os.Stdout)
 	case "ask": // by hand, in the machine
 		if len(args) < 2 {
 			return fmt.Errorf("usage: checker ask CMD [JSON]")

@@ -25,12 +25,14 @@ func specFlags(cmd *cobra.Command, s *builder.Spec) {
 	f.StringVar(&s.Source, "source", "modules", "where components come from: modules, release or dir:PATH")
 	f.StringVar(&s.Arch, "arch", "amd64", "architecture of the nodes")
 	f.StringVar(&s.CNI, "cni", "flannel", "pod network to bake: flannel or none")
-	f.StringSliceVar(&s.Formats, "format", []string{"raw"}, "disk formats to write: raw, qcow2")
+	f.StringSliceVar(&s.Formats, "format", []string{"raw"}, "what to write: the disks raw and qcow2, ignition")
 	f.StringVar(&s.Config, "config", "", "file with kubeadm kinds to bake; user-data is laid over it")
 	f.StringSliceVar(&s.Manifests, "manifest", nil, "manifest to bake and apply at init; its images are baked too (may be repeated)")
 	f.StringSliceVar(&s.Include, "include-image", nil, "further container image to bake (may be repeated)")
 	f.StringVar(&s.Registry, "image-repository", "", "image repository instead of the version's own")
 	f.StringSliceVar(&s.Cmdline, "cmdline", nil, "more kernel command line (may be repeated)")
+	f.StringVar(&s.SysextURL, "sysext-url", "", "with --format ignition: `URL` at which you host sysext.raw for the machines")
+	f.StringVar(&s.Butane, "butane", "", "with --format ignition: `file` with your own Butane config, of any variant, to merge")
 	f.StringVar(&s.Lock, "lock", "", "manifest.json of an earlier image: refuse other base packages")
 	f.StringVar(&s.Out, "out", "out", "directory for the outputs")
 }
@@ -88,10 +90,24 @@ becomes a node without any network.
 
 Outputs in --out: the disk in each --format, the slot's update files
 (root.erofs, root.verity, uki.efi), manifest.json with everything that is
-inside, an SBOM (CycloneDX) and SHA256SUMS.`,
+inside, an SBOM (CycloneDX) and SHA256SUMS.
+
+--format ignition is for an operating system that boots with Ignition (Flatcar,
+Fedora CoreOS and others with systemd 254 or newer, glibc 2.38 or newer and a
+kernel with dm-verity and erofs). It writes sysext.raw, a verified system
+extension with kubelet, container runtime and container images; node.bu, a
+Butane config that brings it to a machine and starts it; and node.ign, the
+Ignition config made from that. Host sysext.raw where the machines reach it and
+name the place with --sysext-url: Ignition takes no relative address, so without
+the flag node.ign names a place that does not exist. User-data is a file of your
+own config, /etc/credstore/kbuild.userdata. A Butane config given with --butane
+is merged and wins over ours; files that it names with "local" are looked for
+in its own directory. An Ignition config may also merge node.ign, by its URL.`,
 		Example: `  kbuild image --version v1.19.12
   kbuild image --version v1.19.12 --format raw,qcow2 --out build/v1.19.12
   kbuild image --version v1.19.12 --cni none --manifest calico.yaml
+  kbuild image --version v1.19.12 --format ignition \
+      --sysext-url https://images.example.com/v1.19.12/ --butane site.bu
   kbuild image --version v1.19.12 --source dir:/media/usb/v1.19.12`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

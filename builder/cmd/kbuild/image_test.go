@@ -2,10 +2,14 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // kbuild runs the command line and returns its exit code and output.
@@ -21,26 +25,32 @@ func kbuild(t *testing.T, args ...string) (code int, stdout, stderr string) {
 func TestPlanGolden(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "")
 	t.Setenv("KBUILD_CACHE", t.TempDir())
-	code, first, stderr := kbuild(t, "plan", "--version", "v1.19.12")
-	if code != exitOK {
-		t.Fatalf("exit %d: %s", code, stderr)
-	}
-	_, again, _ := kbuild(t, "plan", "--version", "v1.19.12")
-	if first != again {
-		t.Error("the same flags gave other bytes")
-	}
-	file := filepath.Join("testdata", "plan-v1.19.12.json")
-	if os.Getenv("UPDATE_GOLDEN") != "" {
-		if err := os.WriteFile(file, []byte(first), 0o644); err != nil {
+	for file, flags := range map[string][]string{
+		"plan-v1.19.12.json":          nil,
+		"plan-v1.19.12-ignition.json": {"--format", "ignition", "--sysext-url", "https://images.example.com/v1.19.12/"},
+	} {
+		args := append([]string{"plan", "--version", "v1.19.12"}, flags...)
+		code, first, stderr := kbuild(t, args...)
+		if code != exitOK {
+			t.Fatalf("exit %d: %s", code, stderr)
+		}
+		_, again, _ := kbuild(t, args...)
+		if first != again {
+			t.Error("the same flags gave other bytes")
+		}
+		file := filepath.Join("testdata", file)
+		if os.Getenv("UPDATE_GOLDEN") != "" {
+			if err := os.WriteFile(file, []byte(first), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if first != string(want) {
-		t.Errorf("the plan is not that of %s; see `make golden`, and the diff that it leaves", file)
+		if first != string(want) {
+			t.Errorf("the plan is not that of %s; see `make golden`, and the diff that it leaves", file)
+		}
 	}
 	if entries, err := os.ReadDir(os.Getenv("KBUILD_CACHE")); err != nil || len(entries) != 0 {
 		t.Errorf("planning left %v in the cache, %v", entries, err)
@@ -67,6 +77,38 @@ func TestPlanFollowsItsFlags(t *testing.T) {
 	}
 }
 
+// TestPlanOfBoth: an image may be a disk and a system extension at once; each
+// is planned as it is alone, and keeps its identifiers.
+func TestPlanOfBoth(t *testing.T) {
+	type plan struct {
+		Tree, Sysext []any
+		Partitions   []struct{ Label, UUID string }
+		Outputs      []string
+	}
+	get := func(args ...string) (p plan) {
+		t.Helper()
+		code, out, stderr := kbuild(t, append([]string{"plan", "--version", "v1.19.12"}, args...)...)
+		if code != exitOK {
+			t.Fatalf("exit %d: %s", code, stderr)
+		}
+		if err := json.Unmarshal([]byte(out), &p); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	disk, ext, both := get(), get("--format", "ignition"), get("--format", "raw,ignition")
+	if len(disk.Tree) == 0 || len(disk.Sysext) != 0 || len(ext.Tree) != 0 || len(ext.Partitions) != 0 || len(ext.Sysext) == 0 {
+		t.Error("a plan has what its format does not ask for, or lacks it")
+	}
+	if d := cmp.Diff(plan{disk.Tree, ext.Sysext, disk.Partitions, nil}, plan{both.Tree, both.Sysext, both.Partitions, nil}); d != "" {
+		t.Errorf("both are not what each is (-alone +both):\n%s", d)
+	}
+	want := slices.Compact(slices.Sorted(slices.Values(slices.Concat(disk.Outputs, ext.Outputs))))
+	if !slices.Equal(both.Outputs, want) {
+		t.Errorf("outputs %q, want %q", both.Outputs, want)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, data string) string {
@@ -79,6 +121,7 @@ func TestRefusals(t *testing.T) {
 	}
 	badConfig := write("config.yaml", "apiVersion: kubeadm.k8s.io/v1beta2\nkind: ClusterConfiguration\nnetworking:\n  podSubnett: 10.0.0.0/16\n")
 	badManifest := write("bad.yaml", "a: [")
+	badButane := write("site.bu", "variant: fcos\nversion: 1.5.0\nstorage:\n  files:\n    - path: relative\n")
 	noKind := write("nokind.yaml", "a: 1\n")
 	text := write("notes.txt", "")
 	for name, c := range map[string]struct {
@@ -97,6 +140,11 @@ func TestRefusals(t *testing.T) {
 		"manifest":          {[]string{"plan", "--version", "v1.19.12", "--manifest", badManifest}, []string{"bad.yaml"}},
 		"no object":         {[]string{"plan", "--version", "v1.19.12", "--manifest", noKind}, []string{"nokind.yaml", "kind"}},
 		"no manifest":       {[]string{"plan", "--version", "v1.19.12", "--manifest", text}, []string{"notes.txt", ".yaml"}},
+		"sysext url":        {[]string{"plan", "--version", "v1.19.12", "--format", "ignition", "--sysext-url", "sysext.raw"}, []string{"sysext.raw", "https://"}},
+		"url for a disk":    {[]string{"plan", "--version", "v1.19.12", "--sysext-url", "https://example.com/"}, []string{"--sysext-url", "--format ignition"}},
+		"butane":            {[]string{"plan", "--version", "v1.19.12", "--format", "ignition", "--butane", badButane}, []string{"site.bu", "line 5 col 13", "not absolute"}},
+		"no butane":         {[]string{"plan", "--version", "v1.19.12", "--format", "ignition", "--butane", filepath.Join(dir, "none.bu")}, []string{"none.bu"}},
+		"butane for a disk": {[]string{"plan", "--version", "v1.19.12", "--butane", badButane}, []string{"--butane", "--format ignition"}},
 		"argument":          {[]string{"plan", "v1.19.12"}, []string{"v1.19.12"}},
 		"tree":              {[]string{"tree", "mac"}, []string{"mac", "tools"}},
 	} {

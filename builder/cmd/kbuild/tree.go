@@ -15,28 +15,29 @@ import (
 // to run what is in them: the test machines run QEMU from one.
 func treeCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "tree os|tools|vm",
+		Use:   "tree os|tools|vm|debian",
 		Short: "Make a Debian tree in the cache and print where it is",
 		Long: `Make one of the Debian trees that kbuild works with, unless it is in the cache,
 and print its directory. Read it, never write it.
 
   os     the node's operating system, without Kubernetes
   tools  systemd-repart, ukify, mkfs.erofs, veritysetup: what makes disks
-  vm     QEMU and UEFI firmware`,
+  vm     QEMU and UEFI firmware
+  debian an ordinary Debian before its first boot, which tests set up with Ignition`,
 		Example: `  kbuild tree vm
   ls $(kbuild tree os)/usr/bin`,
-		ValidArgs: []string{"os", "tools", "vm"},
+		ValidArgs: []string{"os", "tools", "vm", "debian"},
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return usage(errors.New("want one of os, tools and vm"))
+				return usage(errors.New("want one of os, tools, vm and debian"))
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			trees := map[string]func(context.Context, base.Config) (base.Tree, error){"os": base.OS, "tools": base.Tools, "vm": base.VM}
+			trees := map[string]func(context.Context, base.Config) (base.Tree, error){"os": base.OS, "tools": base.Tools, "vm": base.VM, "debian": base.Debian}
 			get, ok := trees[args[0]]
 			if !ok {
-				return usage(fmt.Errorf("unknown tree %q: want os, tools or vm", args[0]))
+				return usage(fmt.Errorf("unknown tree %q: want os, tools, vm or debian", args[0]))
 			}
 			if err := base.Reexec(); err != nil {
 				return err

@@ -1,0 +1,174 @@
+package builder
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/kbuild/kbuild/builder/base"
+	"github.com/kbuild/kbuild/builder/disk"
+	"github.com/kbuild/kbuild/builder/ignition"
+	"github.com/kbuild/kbuild/builder/source"
+	"github.com/kbuild/kbuild/images"
+	"github.com/kbuild/kbuild/templates"
+)
+
+// A system extension holds what a node is more than its operating system:
+// kubelet, kbuild-firstboot, CNI plugins, container images, units, and a
+// container runtime, since that of the operating system may be of any age or
+// missing. What could hide a file of the operating system lies in directories
+// of kbuild's own, and no directory is one that is a link elsewhere (/usr/sbin,
+// /usr/lib64).
+
+// sysextShared are the files of the image's root that an extension needs too,
+// by the place that they have there. The rest is the operating system's own
+// business.
+var sysextShared = map[string]string{
+	"usr/lib/systemd/system/kbuild-firstboot.service": "",
+	"usr/lib/systemd/system/kubelet.service":          "",
+	"usr/lib/modules-load.d/kbuild.conf":              "",
+	"usr/lib/sysctl.d/90-kbuild.conf":                 "",
+	"usr/lib/tmpfiles.d/kbuild-node.conf":             "",
+	"etc/containerd/config.toml":                      "usr/lib/kbuild/containerd.toml",
+}
+
+// sysextBase are the files of the base OS that an extension takes along: the
+// runtime, the one library that it needs beside libc, and whose they are.
+var sysextBase = map[string]string{
+	"usr/bin/containerd":                       "usr/lib/kbuild/bin/containerd",
+	"usr/bin/containerd-shim-runc-v2":          "usr/lib/kbuild/bin/containerd-shim-runc-v2",
+	"usr/bin/ctr":                              "usr/lib/kbuild/bin/ctr",
+	"usr/sbin/runc":                            "usr/lib/kbuild/bin/runc",
+	"usr/lib/x86_64-linux-gnu/libseccomp.so.2": "usr/lib/kbuild/lib/libseccomp.so.2",
+	"usr/share/doc/containerd/copyright":       "usr/share/doc/kbuild/containerd.copyright",
+	"usr/share/doc/runc/copyright":             "usr/share/doc/kbuild/runc.copyright",
+	"usr/share/doc/libseccomp2/copyright":      "usr/share/doc/kbuild/libseccomp2.copyright",
+}
+
+// sysextPackages are the packages that sysextBase is of.
+var sysextPackages = []string{"containerd", "libseccomp2", "runc"}
+
+// sysextStore is the image store inside the extension. images.StoreDir is a
+// link to it on another mount of the extension; templates/sysext says why.
+const (
+	sysextStore = "/usr/lib/kbuild/store"
+	storeLink   = "../../../run/kbuild/sysext" + sysextStore
+)
+
+// extensionRelease says that the extension fits every operating system of the
+// architecture (extension-release(5)), and has systemd see its units.
+const extensionRelease = "ID=_any\nARCHITECTURE=x86-64\nEXTENSION_RELOAD_MANAGER=1\nIMAGE_ID=kbuild\nIMAGE_VERSION=%s\n"
+
+// sysextTree is what the extension holds, but for the container images. out
+// and osTree are empty while planning: then the entries have no content to
+// copy, but all have their places.
+func (p *Plan) sysextTree(out *source.Output, osTree base.Tree) (*tree, error) {
+	t := newTree()
+	if err := t.overlay("templates", templates.Sysext()); err != nil {
+		return nil, err
+	}
+	for name, to := range sysextShared {
+		data, err := fs.ReadFile(templates.Root(), name)
+		if err != nil {
+			return nil, err
+		}
+		if to == "" {
+			to = name
+		}
+		if err := t.place(to, entry{owner: "templates", mode: 0o644, data: data}); err != nil {
+			return nil, err
+		}
+	}
+	for name, to := range sysextBase {
+		e := entry{owner: "base", mode: 0o644}
+		if strings.HasPrefix(to, "usr/lib/kbuild/bin/") {
+			e.mode = 0o755
+		}
+		if out != nil {
+			e.file = filepath.Join(osTree.Dir, name)
+		}
+		if err := t.place(to, e); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.placeBaked(t, out); err != nil {
+		return nil, err
+	}
+	for name, e := range map[string]entry{
+		"/usr/lib/extension-release.d/extension-release.kbuild": {owner: "layout", mode: 0o644, data: fmt.Appendf(nil, extensionRelease, p.Spec.Version)},
+		sysextStore:     {owner: "layout", mode: 0o755, dir: true},
+		images.StoreDir: {owner: "layout", link: storeLink},
+		"/usr/libexec/kubernetes/kubelet-plugins/volume/exec": {owner: "layout", mode: 0o755, dir: true}, // the kubelet insists on it
+	} {
+		if err := t.place(name, e); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// buildIgnition makes the system extension and the configs that bring it to a
+// machine, in the directory result.
+func (p *Plan) buildIgnition(ctx context.Context, work, result string, osTree, tools base.Tree, out source.Output, env Env) (disk.ExtensionOutput, []BakedImage, error) {
+	var x disk.ExtensionOutput
+	env.Log("assembling the system extension")
+	t, err := p.sysextTree(&out, osTree)
+	if err != nil {
+		return x, nil, err
+	}
+	root := filepath.Join(work, "sysext")
+	if err := os.Mkdir(root, 0o755); err != nil {
+		return x, nil, err
+	}
+	baked, err := p.fill(ctx, root, t, sysextStore, out, env)
+	if err != nil {
+		return x, nil, err
+	}
+	x, err = disk.Extension(ctx, disk.ExtensionInput{
+		Layout: disk.Layout{Seed: p.seed() + " sysext", Version: p.Spec.Version}, Root: root, Tools: tools, Epoch: p.Spec.Epoch,
+		Out: result, Name: "sysext", Log: env.Log,
+	})
+	if err != nil {
+		return x, nil, err
+	}
+	f, err := outputFile(result, ignition.SysextName)
+	if err != nil {
+		return x, nil, err
+	}
+	configs, err := ignition.Make(templates.ButaneParams{URL: p.Spec.SysextURL, SHA256: f.SHA256, RootHash: x.RootHash, Merge: string(p.merge)})
+	if err != nil {
+		return x, nil, err
+	}
+	for name, data := range map[string][]byte{"node.bu": configs.Butane, "node.ign": configs.Ignition} {
+		if err := os.WriteFile(filepath.Join(result, name), data, 0o644); err != nil {
+			return x, nil, err
+		}
+	}
+	if p.Spec.SysextURL == ignition.DefaultURL {
+		env.Log("node.ign fetches %s, which is nowhere: host sysext.raw and say where with --sysext-url", ignition.DefaultURL)
+	}
+	return x, baked, nil
+}
+
+// readButane translates the user's Butane config, and makes sure that ours can
+// be made for the address, so that mistakes are found before anything is built.
+func (p *Plan) readButane() error {
+	if !p.Spec.has(ignitionFormat) {
+		return nil
+	}
+	if file := p.Spec.Butane; file != "" {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("cannot read --butane: %w", err)
+		}
+		if p.merge, err = ignition.Translate(data, filepath.Dir(file)); err != nil {
+			return fmt.Errorf("cannot use --butane %s: %w", file, err)
+		}
+	}
+	zero := strings.Repeat("0", 64)
+	_, err := ignition.Make(templates.ButaneParams{URL: p.Spec.SysextURL, SHA256: zero, RootHash: zero, Merge: string(p.merge)})
+	return err
+}
