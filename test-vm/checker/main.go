@@ -73,6 +73,7 @@ func handlers() map[string]guest.Handler {
 		},
 		guest.CmdReady:  func(ctx context.Context, _ json.RawMessage) (any, error) { return ready(ctx) },
 		guest.CmdPod:    with(pod),
+		guest.CmdPods:   with(pods),
 		guest.CmdDisk:   func(ctx context.Context, _ json.RawMessage) (any, error) { return disk() },
 		guest.CmdTree:   func(ctx context.Context, _ json.RawMessage) (any, error) { return tree(ctx) },
 		guest.CmdImages: func(ctx context.Context, _ json.RawMessage) (any, error) { return images(ctx) },

@@ -42,6 +42,7 @@ const (
 	CmdPing       = "ping"       // → Ping
 	CmdReady      = "ready"      // → Ready
 	CmdPod        = "pod"        // PodArgs → Pod
+	CmdPods       = "pods"       // PodsArgs → Pods
 	CmdDisk       = "disk"       // → Disk
 	CmdTree       = "tree"       // → Tree
 	CmdImages     = "images"     // → Images
