@@ -48,5 +48,5 @@ const (
 	CmdImages     = "images"     // → Images
 	CmdExec       = "exec"       // ExecArgs → Exec
 	CmdKubeconfig = "kubeconfig" // → Kubeconfig
-	CmdTimes      = "times"      // → Times
+	CmdTimes      = "times"      // TimesArgs → Times
 )

@@ -111,9 +111,15 @@ type Kubeconfig struct {
 	Data []byte `json:"data"`
 }
 
+// TimesArgs says whose Ready condition is looked at.
+type TimesArgs struct {
+	Node string `json:"node,omitempty"` // empty is any node
+}
+
 // Times is when things were first seen in this boot, for benchmarks. A zero
-// time has not been seen yet. The checker begins to look at the first request.
+// time has not been seen yet. The checker begins to look at the first request
+// for a node.
 type Times struct {
 	API   time.Time `json:"api"`   // the API server says ok on /healthz
-	Ready time.Time `json:"ready"` // a node's Ready condition is True
+	Ready time.Time `json:"ready"` // the node's Ready condition is True
 }
