@@ -100,7 +100,7 @@ func (b *Balancer) accept() {
 	}
 }
 
-// carry finds a backend for a client and copies both ways until either ends.
+// carry finds a backend for a client and copies both ways until both have ended.
 func (b *Balancer) carry(client net.Conn) {
 	defer client.Close()
 	for _, addr := range b.inTurn() {
@@ -113,13 +113,24 @@ func (b *Balancer) carry(client net.Conn) {
 			return
 		}
 		defer b.drop(client, server)
-		b.work.Go(func() {
-			io.Copy(server, client)
-			server.Close()
-		})
-		io.Copy(client, server)
+		var up sync.WaitGroup
+		up.Go(func() { pass(server, client) })
+		pass(client, server)
+		up.Wait()
 		return
 	}
+}
+
+// pass copies until from ends, and passes on how it ended: one side may have
+// said all and still listen.
+func pass(to, from net.Conn) {
+	_, err := io.Copy(to, from)
+	if half, ok := to.(*net.TCPConn); ok && err == nil {
+		half.CloseWrite()
+		return
+	}
+	to.Close()
+	from.Close()
 }
 
 // inTurn is every backend once, beginning with another at each call.

@@ -75,6 +75,18 @@ func TestBalancer(t *testing.T) {
 	if len(seen) != 2 || seen["one\n"]+seen["two\n"] != 4 {
 		t.Errorf("four connections went to %v, want both backends", seen)
 	}
+	// A client that has said all it has to say is still answered.
+	c, err := net.Dial("tcp", b.Address())
+	if err == nil {
+		err = c.(*net.TCPConn).CloseWrite()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if said, err := io.ReadAll(c); err != nil || len(said) == 0 {
+		t.Errorf("a client that ended its half gets %q, %v", said, err)
+	}
 	stopOne()
 	for range 4 {
 		if who, _ := greeting(t, b); who != "two\n" {
