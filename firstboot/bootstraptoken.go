@@ -41,7 +41,7 @@ func bootstrapTokenParts(r *Run, c kubernetes.Interface) ([]part, error) {
 	objs = append(objs, readable("kubeadm:bootstrap-signer-clusterinfo", metav1.NamespacePublic, "configmaps", info.Name,
 		rbacv1.Subject{Kind: rbacv1.UserKind, Name: anonymousUser})...)
 	parts := []part{objectsPart(c, "bootstrap-token.join", objs, nil)}
-	for _, t := range r.Node.Init.BootstrapTokens {
+	for _, t := range r.Node.Init.BootstrapTokens { // none, once they have served and are forgotten
 		id, err := cluster.TokenID(t.Token)
 		if err != nil {
 			return nil, err

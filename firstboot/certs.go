@@ -8,7 +8,8 @@ import (
 	"github.com/kbuild/kbuild/firstboot/pki"
 )
 
-// stepCertsCA makes the cluster's authority (kubeadm init phase certs ca). It
+// stepCertsCA makes the cluster's authority (kubeadm init phase certs ca), or
+// puts the identity in place that was made beforehand. It
 // comes before the other certificates because the kubelet can start with it,
 // and a kubelet takes seconds to start.
 func stepCertsCA() Step {
@@ -16,10 +17,17 @@ func stepCertsCA() Step {
 		Name:  "certs/ca",
 		Needs: []string{"preflight"},
 		Done: func(_ context.Context, r *Run) (bool, error) {
+			given, err := pki.HasGiven(r.Host, r.Node)
+			if err != nil || !given {
+				return false, err
+			}
 			done, err := pki.HasCA(r.Host, r.Node, certClock(r))
 			return done, whenClockIsRight(err)
 		},
 		Do: func(ctx context.Context, r *Run) error {
+			if err := pki.PlaceGiven(r.Host, r.Node); err != nil {
+				return err
+			}
 			return whenClockIsRight(pki.EnsureCA(ctx, r.Host, r.Node, certClock(r)))
 		},
 	}

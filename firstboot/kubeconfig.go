@@ -31,11 +31,20 @@ func stepKubeconfig() Step {
 		Name:  "kubeconfig",
 		Needs: []string{"certs", "kubeconfig/kubelet"},
 		Done: func(_ context.Context, r *Run) (bool, error) {
-			done, err := pki.KubeconfigsComplete(r.Host, r.Node, r.Baked.Release, certClock(r))
+			done, err := pki.KubeconfigsComplete(r.Host, r.Node, r.Baked.Release, certClock(r), kubeconfigsOf(r)...)
 			return done, whenClockIsRight(err)
 		},
 		Do: func(ctx context.Context, r *Run) error {
-			return whenClockIsRight(pki.EnsureKubeconfigs(ctx, r.Host, r.Node, r.Baked.Release, certClock(r)))
+			return whenClockIsRight(pki.EnsureKubeconfigs(ctx, r.Host, r.Node, r.Baked.Release, certClock(r), kubeconfigsOf(r)...))
 		},
 	}
+}
+
+// kubeconfigsOf are the kubeconfigs that a node makes itself; none named is
+// all. A kubelet that joins has its own from the TLS bootstrap.
+func kubeconfigsOf(r *Run) []string {
+	if r.Node.Role.Joins() {
+		return []string{"admin.conf", "controller-manager.conf", "scheduler.conf"}
+	}
+	return nil
 }

@@ -162,8 +162,10 @@ func startKubelet(ctx context.Context, r *Run) error {
 	if err := writeCNIConf(r); err != nil {
 		return err
 	}
-	if err := placeClientCertificate(r); err != nil {
-		return err
+	if !r.Node.Role.Joins() { // one that joins has begun with it
+		if err := placeClientCertificate(r); err != nil {
+			return err
+		}
 	}
 	if err := restartKubelet(ctx, r); err != nil {
 		return err

@@ -1,10 +1,8 @@
 package firstboot
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -38,18 +36,12 @@ func stepMetadata() Step {
 
 // metadataDone loads the frozen configuration.
 func metadataDone(ctx context.Context, r *Run) (bool, error) {
-	b, err := r.Host.ReadFile(nodeFile)
-	if errors.Is(err, fs.ErrNotExist) {
+	if !r.Host.Exists(nodeFile) {
 		return false, nil
 	}
+	n, err := frozenNode(r)
 	if err != nil {
-		return false, fmt.Errorf("cannot read the frozen configuration: %w", err)
-	}
-	n := &config.Node{}
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(n); err != nil {
-		return false, fmt.Errorf("cannot read the frozen configuration %s: %w; it was not written by this kbuild: wipe the var partition to set the node up anew", nodeFile, err)
+		return false, err
 	}
 	if v := n.Cluster.KubernetesVersion; v != r.Baked.Release.Version {
 		return false, fmt.Errorf("cannot use the frozen configuration %s: it is of Kubernetes %s, this image is %s; changing the version of a node is not supported yet: boot an image of %s", nodeFile, v, r.Baked.Release.Version, v)
@@ -57,24 +49,35 @@ func metadataDone(ctx context.Context, r *Run) (bool, error) {
 	if _, err := config.Validate(n, r.Baked); err != nil {
 		return false, fmt.Errorf("cannot use the frozen configuration %s: %w", nodeFile, err)
 	}
-	if r.Node == nil {
-		noteChange(ctx, r, n)
+	if r.Node == nil && noteChange(ctx, r, n) {
+		return false, nil
 	}
 	r.Node = n
-	return true, nil
+	if n.Role.Joins() {
+		_, err = loadCluster(r)
+	}
+	return err == nil, err
 }
 
 // noteChange says in the log when the machine is given other user-data than
-// the node was made of.
-func noteChange(ctx context.Context, r *Run, n *config.Node) {
+// the node was made of, and whether the new one is to be taken: by a machine
+// that waits to join and may have been given a better token, pin or name.
+func noteChange(ctx context.Context, r *Run, n *config.Node) (taken bool) {
 	found, err := metadata.Find(ctx, r.Host)
 	if err != nil || found.Source == "" {
-		return // it has done its work; it may be gone
+		return false // it has done its work; it may be gone
 	}
-	if now := userDataDigest(found); now != n.Sources[userDataSource] {
+	now := userDataDigest(found)
+	switch {
+	case now == n.Sources[userDataSource]:
+	case n.Role.Joins() && !joined(r):
+		r.Host.Log.Info("user-data has changed before this node has joined: the new one is taken", slog.String("source", found.Source))
+		return true
+	default:
 		r.Host.Log.Warn("user-data has changed since this node was set up; the change is not applied. Reset the node to apply it",
 			slog.String("source", found.Source), slog.String("frozen", n.Sources[userDataSource]), slog.String("now", now))
 	}
+	return false
 }
 
 // userDataDigest names user-data without telling what is in it.
@@ -111,14 +114,13 @@ func freezeMetadata(ctx context.Context, r *Run) error {
 		r.Host.Log.Warn("configuration: " + w)
 	}
 	n.Sources[userDataSource] = userDataDigest(found)
-	b, err := json.MarshalIndent(n, "", " ")
-	if err != nil {
-		return fmt.Errorf("cannot freeze the configuration: %w", err)
+	// What was found with earlier user-data is of no use with this one.
+	for _, old := range []string{clusterFile, bootstrapKubeconfig, preflightControlPlaneFile} {
+		if err := r.Host.Remove(old); err != nil {
+			return err
+		}
 	}
-	if err := r.Host.MkdirAll("/var/lib/kbuild", 0o755); err != nil {
-		return err
-	}
-	if err := r.Host.WriteFile(nodeFile, append(b, '\n'), 0o600); err != nil {
+	if err := freeze(r, n); err != nil {
 		return err
 	}
 	r.Host.Log.Info("node configured", slog.Any("node", *n), slog.String("source", n.Sources[userDataSource]))

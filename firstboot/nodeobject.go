@@ -19,7 +19,7 @@ import (
 // thisNode returns the Node object that this machine's kubelet registered, and
 // asks to be called again until it is there.
 func thisNode(ctx context.Context, r *Run) (kubernetes.Interface, *corev1.Node, error) {
-	c, _, err := asAdmin(r)
+	c, _, err := asNode(r)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -31,6 +31,15 @@ func asAdmin(r *Run) (kubernetes.Interface, *rest.Config, error) {
 	return c, cfg, err
 }
 
+// asNode connects to the cluster as its administrator where this node can, and
+// else as the node itself.
+func asNode(r *Run) (kubernetes.Interface, *rest.Config, error) {
+	if r.Node.Role != config.RoleWorker {
+		return asAdmin(r)
+	}
+	return cluster.Connect(r.Host, kubeletKubeconfig)
+}
+
 // soon asks to be called again after an error of the cluster that may pass.
 func soon(err error) error {
 	if cluster.Temporary(err) {

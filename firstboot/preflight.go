@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/preflight"
 )
 
@@ -27,17 +28,44 @@ type preflightPassed struct {
 const preflightRetry = 5 * time.Second
 
 // stepPreflight is kubeadm's phase of that name: it looks whether this machine
-// can become a control plane, before anything is made of it.
+// can become a node of its role, before anything is made of it.
 func stepPreflight() Step {
-	return Step{Name: "preflight", Needs: []string{"hostname"}, Done: preflightDone, Do: preflightDo}
+	return Step{
+		Name: "preflight", Needs: []string{"hostname"}, Done: preflightDone(preflightFile),
+		Do: func(ctx context.Context, r *Run) error {
+			if r.Node.Role.Joins() {
+				return preflightDo(ctx, r, preflightFile, preflight.Join)
+			}
+			return preflightDo(ctx, r, preflightFile, preflight.Init)
+		},
+	}
 }
 
-func preflightDone(_ context.Context, r *Run) (bool, error) {
-	return r.Host.Exists(preflightFile) || r.Host.Exists("/etc/kubernetes/kubelet.conf"), nil
+// preflightControlPlaneFile is preflightFile for what can be checked only when
+// the cluster is known.
+const preflightControlPlaneFile = "/var/lib/kbuild/preflight-control-plane.json"
+
+// stepPreflightControlPlane looks whether this machine can become a control
+// plane of the cluster that was found.
+func stepPreflightControlPlane() Step {
+	return Step{
+		Name: "preflight/control-plane", Needs: []string{"discovery"}, Done: preflightDone(preflightControlPlaneFile),
+		Do: func(ctx context.Context, r *Run) error {
+			if r.Node.Cluster.ControlPlaneEndpoint == "" {
+				return Final{cluster.Refusal{What: "the cluster has no stable endpoint (controlPlaneEndpoint in ConfigMap kubeadm-config), so it can have one control-plane node only",
+					Remedy: "give the first control plane an `endpoint`; it cannot be added later without new certificates"}}
+			}
+			return preflightDo(ctx, r, preflightControlPlaneFile, preflight.JoinControlPlane)
+		},
+	}
 }
 
-func preflightDo(ctx context.Context, r *Run) error {
-	checks := preflight.Init(preflight.Machine{Host: r.Host, Baked: r.Baked, Node: r.Node, Proxy: http.ProxyFromEnvironment})
+func preflightDone(file string) func(context.Context, *Run) (bool, error) {
+	return func(_ context.Context, r *Run) (bool, error) { return r.Host.Exists(file) || joined(r), nil }
+}
+
+func preflightDo(ctx context.Context, r *Run, file string, checksOf func(preflight.Machine) []preflight.Check) error {
+	checks := checksOf(preflight.Machine{Host: r.Host, Baked: r.Baked, Node: r.Node, Proxy: http.ProxyFromEnvironment})
 	found := preflight.Run(ctx, checks, r.Node.Init.NodeRegistration.IgnorePreflightErrors)
 	if err := ctx.Err(); err != nil {
 		return err
@@ -54,5 +82,5 @@ func preflightDo(ctx context.Context, r *Run) error {
 	if err != nil {
 		return fmt.Errorf("cannot record the outcome of preflight: %w", err)
 	}
-	return r.Host.WriteFile(preflightFile, append(b, '\n'), 0o644)
+	return r.Host.WriteFile(file, append(b, '\n'), 0o644)
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kbuild/kbuild/firstboot/config"
 )
 
 // Options narrow a pass through the list.
@@ -47,11 +49,24 @@ func convergeRole(ctx context.Context, r *Run, list func(role string) []Step, he
 	if !slices.Contains(Roles(), role) {
 		return fmt.Errorf("cannot make this machine a node of role %q: this version of kbuild knows %q", role, Roles()[1:])
 	}
+	if err := o.knowsCluster(r.Node); err != nil {
+		return err
+	}
 	all := list(role)
 	o.Skip = append(slices.Clone(o.Skip), r.Node.Init.SkipPhases...)
 	report.sources(r.Node.Sources)
 	report.begin(all)
 	return walk(ctx, r, all[head:], o, report)
+}
+
+// knowsCluster refuses steps that build on the cluster's configuration on a node
+// that has not found its cluster, where finding it is left out.
+func (o Options) knowsCluster(n *config.Node) error {
+	before := []string{"", "preflight", "images", "discovery"}
+	if !n.Role.Joins() || n.KnowsCluster() || slices.Contains(before, o.Only) && !slices.Contains(o.Skip, "discovery") {
+		return nil
+	}
+	return errors.New("cannot go on: this node has not found its cluster yet; run `kbuild-firstboot phase discovery` first")
 }
 
 // within says whether steps are all that is asked for.

@@ -35,6 +35,12 @@ type Step struct {
 	LimitOf func(r *Run) time.Duration
 }
 
+// after returns s with other needs, for lists in which other steps come first.
+func (s Step) after(needs ...string) Step {
+	s.Needs = needs
+	return s
+}
+
 // Retry is the error by which Done or Do asks to be called again. Only the
 // runner sleeps.
 type Retry struct {

@@ -46,6 +46,17 @@ func stepUploadConfig() Step {
 	}
 }
 
+// stepCRISocket notes a joined node's CRI socket on its Node, as kubeadm's
+// phase kubelet-start does at its end.
+func stepCRISocket() Step {
+	return Step{
+		Name:  "kubelet-start/cri-socket",
+		Needs: []string{"kubelet-start", "wait-control-plane"},
+		Done:  func(ctx context.Context, r *Run) (bool, error) { return nodeDone(ctx, r, criSocketOf(r)) },
+		Do:    func(ctx context.Context, r *Run) error { return nodeDo(ctx, r, criSocketOf(r)) },
+	}
+}
+
 // criSocketOf notes the node's CRI socket on it.
 func criSocketOf(r *Run) func(*corev1.Node) {
 	return func(n *corev1.Node) {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,7 +32,8 @@ func stepWaitControlPlane() Step {
 			return 4 * time.Minute // kubeadm's default
 		},
 		Done: func(ctx context.Context, r *Run) (bool, error) {
-			c, _, err := cluster.Connect(r.Host, adminKubeconfig)
+			// Of a cluster that is there already, any API server would answer.
+			c, _, err := cluster.ConnectTo(r.Host, adminKubeconfig, ownServer(r))
 			if err != nil {
 				return false, err
 			}
@@ -52,6 +55,16 @@ func stepWaitControlPlane() Step {
 		},
 		Do: func(context.Context, *Run) error { return nil },
 	}
+}
+
+// ownServer is the URL of this node's own API server if the node joins; else
+// empty, as its kubeconfigs lead there anyway.
+func ownServer(r *Run) string {
+	if !r.Node.Role.Joins() {
+		return ""
+	}
+	e := r.Node.Init.LocalAPIEndpoint
+	return "https://" + net.JoinHostPort(e.AdvertiseAddress, strconv.Itoa(int(e.BindPort)))
 }
 
 // apiHealthy asks the API server as its administrator, as kubeadm does.

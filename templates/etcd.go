@@ -20,7 +20,14 @@ const (
 	etcdMetricsPort = 2381
 )
 
-// EtcdPod is the first member of a cluster's local etcd.
+// EtcdMember is a member of a local etcd, as --initial-cluster has it.
+type EtcdMember struct {
+	Name    string `json:"name"`
+	PeerURL string `json:"peerURL"`
+}
+
+// EtcdPod is a member of a cluster's local etcd: the first one, or one that
+// joins p.EtcdMembers, which it is part of.
 func EtcdPod(p PodParams) *corev1.Pod {
 	local := p.Node.Cluster.Etcd.Local
 	name, addr := p.Node.Init.NodeRegistration.Name, p.Node.Init.LocalAPIEndpoint.AdvertiseAddress
@@ -44,6 +51,14 @@ func EtcdPod(p PodParams) *corev1.Pod {
 		"peer-trusted-ca-file":        p.pki("etcd/ca.crt"),
 		"snapshot-count":              "10000",
 		"trusted-ca-file":             p.pki("etcd/ca.crt"),
+	}
+	if len(p.EtcdMembers) > 0 {
+		var list []string
+		for _, m := range p.EtcdMembers {
+			list = append(list, m.Name+"="+m.PeerURL)
+		}
+		args["initial-cluster"] = strings.Join(list, ",")
+		args["initial-cluster-state"] = "existing"
 	}
 	vols := volumes{}
 	vols.dir("etcd-data", local.DataDir, false)

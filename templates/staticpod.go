@@ -31,6 +31,9 @@ type PodParams struct {
 	Env []string
 	// ExternalCA: the cluster's authority has no key on the node.
 	ExternalCA bool
+	// EtcdMembers are the members of the local etcd that this node's joins,
+	// itself included; none means that it is the first one.
+	EtcdMembers []EtcdMember
 }
 
 // Names of the static pods, which are also the names of their manifests.

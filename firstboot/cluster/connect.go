@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/kbuild/kbuild/firstboot/host"
 )
@@ -31,26 +32,46 @@ const requestTimeout = 60 * time.Second
 // current context. No request is made yet. Each request that changes something
 // is announced to h before it is sent.
 func Connect(h *host.Host, kubeconfigPath string) (kubernetes.Interface, *rest.Config, error) {
-	cfg, err := restConfig(h, kubeconfigPath)
-	if err != nil {
-		return nil, nil, fmt.Errorf("cannot use kubeconfig %s: %w", kubeconfigPath, err)
-	}
-	client, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		return nil, nil, fmt.Errorf("cannot use kubeconfig %s: %w", kubeconfigPath, err)
-	}
-	return client, cfg, nil
+	return ConnectTo(h, kubeconfigPath, "")
 }
 
-func restConfig(h *host.Host, kubeconfigPath string) (*rest.Config, error) {
+// ConnectTo is Connect for the API server at a URL, whatever the kubeconfig
+// says; the empty one is what it says.
+func ConnectTo(h *host.Host, kubeconfigPath, server string) (kubernetes.Interface, *rest.Config, error) {
+	bad := func(err error) (kubernetes.Interface, *rest.Config, error) {
+		return nil, nil, fmt.Errorf("cannot use kubeconfig %s: %w", kubeconfigPath, err)
+	}
 	b, err := h.ReadFile(kubeconfigPath)
 	if err != nil {
-		return nil, err
+		return bad(err)
 	}
 	kc, err := clientcmd.Load(b)
 	if err != nil {
-		return nil, err
+		return bad(err)
 	}
+	for _, c := range kc.Clusters {
+		if server != "" {
+			c.Server = server
+		}
+	}
+	c, cfg, err := Client(h, *kc)
+	if err != nil {
+		return bad(err)
+	}
+	return c, cfg, nil
+}
+
+// Client is Connect for a kubeconfig that is in no file.
+func Client(h *host.Host, kc clientcmdapi.Config) (kubernetes.Interface, *rest.Config, error) {
+	cfg, err := restConfig(h, kc)
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := kubernetes.NewForConfig(cfg)
+	return client, cfg, err
+}
+
+func restConfig(h *host.Host, kc clientcmdapi.Config) (*rest.Config, error) {
 	// Files that the kubeconfig names are the machine's, not the process's.
 	for _, u := range kc.AuthInfos {
 		u.ClientCertificate, u.ClientKey, u.TokenFile = below(h, u.ClientCertificate), below(h, u.ClientKey), below(h, u.TokenFile)
@@ -58,7 +79,7 @@ func restConfig(h *host.Host, kubeconfigPath string) (*rest.Config, error) {
 	for _, c := range kc.Clusters {
 		c.CertificateAuthority = below(h, c.CertificateAuthority)
 	}
-	cfg, err := clientcmd.NewDefaultClientConfig(*kc, &clientcmd.ConfigOverrides{}).ClientConfig()
+	cfg, err := clientcmd.NewDefaultClientConfig(kc, &clientcmd.ConfigOverrides{}).ClientConfig()
 	if err != nil {
 		return nil, err
 	}

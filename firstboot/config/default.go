@@ -53,7 +53,15 @@ func Default(n *Node, baked images.Baked, m Machine) error {
 	if n.Sources == nil {
 		n.Sources = map[string]string{}
 	}
-	if err := defaultCluster(n, baked); err != nil {
+	if err := checkVersion(n, baked); err != nil {
+		return err
+	}
+	if n.Role.Joins() {
+		defaultJoin(n)
+		return defaultInit(n, baked, m)
+	}
+	defaultCluster(n, baked)
+	if err := defaultTokens(n, m.Random); err != nil {
 		return err
 	}
 	if err := defaultInit(n, baked, m); err != nil {
@@ -79,7 +87,8 @@ func set[T comparable](n *Node, path string, v *T, def T, source string) {
 	}
 }
 
-func defaultCluster(n *Node, baked images.Baked) error {
+// checkVersion refuses another Kubernetes version than the image's.
+func checkVersion(n *Node, baked images.Baked) error {
 	c := &n.Cluster
 	rel := baked.Release
 	if v := c.KubernetesVersion; v != "" && "v"+strings.TrimPrefix(v, "v") != rel.Version {
@@ -88,6 +97,12 @@ func defaultCluster(n *Node, baked images.Baked) error {
 	}
 	set(n, "cluster.kubernetesVersion", &c.KubernetesVersion, rel.Version, "image")
 	c.KubernetesVersion = rel.Version
+	return nil
+}
+
+func defaultCluster(n *Node, baked images.Baked) {
+	c := &n.Cluster
+	rel := baked.Release
 	set(n, "cluster.networking.serviceSubnet", &c.Networking.ServiceSubnet, defaultServiceSubnet, sourceDefault)
 	set(n, "cluster.networking.dnsDomain", &c.Networking.DNSDomain, defaultDNSDomain, sourceDefault)
 	if baked.PodCIDR != "" && sharesFamily(c.Networking.ServiceSubnet, baked.PodCIDR) {
@@ -119,14 +134,10 @@ func defaultCluster(n *Node, baked images.Baked) error {
 	for i, san := range c.APIServer.CertSANs {
 		c.APIServer.CertSANs[i] = strings.ToLower(san)
 	}
-	return nil
 }
 
 func defaultInit(n *Node, baked images.Baked, m Machine) error {
 	c := &n.Init
-	if err := defaultTokens(n, m.Random); err != nil {
-		return err
-	}
 	reg := &c.NodeRegistration
 	reg.Name = strings.ToLower(strings.TrimSpace(reg.Name))
 	if reg.Name == "" {
@@ -138,7 +149,11 @@ func defaultInit(n *Node, baked images.Baked, m Machine) error {
 		n.Sources["init.nodeRegistration.name"] = how
 	}
 	set(n, "init.nodeRegistration.criSocket", &reg.CRISocket, CRISocket, "image")
-	if reg.Taints == nil {
+	switch {
+	case reg.Taints == nil && n.Role == RoleWorker:
+		reg.Taints = []corev1.Taint{}
+		n.Sources["init.nodeRegistration.taints"] = sourceDefault
+	case reg.Taints == nil:
 		reg.Taints = []corev1.Taint{{Key: baked.Release.Taint, Effect: corev1.TaintEffectNoSchedule}}
 		n.Sources["init.nodeRegistration.taints"] = sourceDefault
 	}
@@ -162,7 +177,7 @@ func defaultAddress(n *Node, m Machine) error {
 			a = m.loopback(!ip.Is6())
 		}
 		if !a.IsValid() {
-			return Problems{{Source: n.source(path), Field: "InitConfiguration localAPIEndpoint.advertiseAddress", What: "the loopback interface has no global address to stand for " + ip.String(), Remedy: "give an address that other machines reach"}}
+			return Problems{{Source: n.source(path), Field: fieldName(path, n.Role), What: "the loopback interface has no global address to stand for " + ip.String(), Remedy: "give an address that other machines reach"}}
 		}
 		ep.AdvertiseAddress = a.String()
 		return nil

@@ -9,7 +9,7 @@
 // once:
 //
 //	kbuild.dev/v1alpha1                NodeMetadata
-//	kubeadm.k8s.io/v1beta2             InitConfiguration, ClusterConfiguration
+//	kubeadm.k8s.io/v1beta2             InitConfiguration, ClusterConfiguration, JoinConfiguration
 //	kubelet.config.k8s.io/v1beta1      KubeletConfiguration
 //	kubeproxy.config.k8s.io/v1alpha1   KubeProxyConfiguration
 //
@@ -30,27 +30,40 @@
 //	    the node's name, also set as host name; default: the host name,
 //	    else derived from the machine ID
 //	address                text
-//	    the node's own address: advertiseAddress and the kubelet's node-ip
+//	    the node's own address: advertiseAddress and the kubelet's
+//	    node-ip
 //	advertiseAddress       text
 //	    where this node's API server is reached; default: the address of
 //	    the interface with the default route, else the one usable address
 //	bindPort               number
 //	    port of this node's API server; default 6443
 //	endpoint               text
-//	    stable name or address of the whole control plane, with or without
-//	    port; it goes into certificates and kubeconfigs
+//	    stable name or address of the whole control plane, with or
+//	    without port; on an init node it goes into certificates and
+//	    kubeconfigs, on others it is where the cluster is found
 //	token                  text
-//	    bootstrap token, `abcdef.0123456789abcdef`; default: a random one
+//	    bootstrap token, `abcdef.0123456789abcdef`; default on an init
+//	    node: a random one
 //	tokenTTL               duration
 //	    how long the token lives; default 24h, 0s is for ever
 //	caCertHashes           list of text
 //	    joining only: pins of the cluster's CA, `sha256:HEX`
+//	unsafeSkipCAVerification true or false
+//	    joining only: join without a pin; whoever holds the token can
+//	    then pretend to be the cluster
+//	discoveryFile          text
+//	    joining only: path or https URL of a kubeconfig that names the
+//	    cluster, instead of endpoint and caCertHashes
 //	certificateKey         text
 //	    64 hexadecimal digits that encrypt the uploaded control-plane
-//	    certificates; asks for uploadCerts
+//	    certificates; on an init node it asks for uploadCerts
 //	uploadCerts            true or false
 //	    upload the control plane's certificates for other control planes,
 //	    encrypted (kubeadm init --upload-certs)
+//	pki                    map of text
+//	    identity of a cluster that was made beforehand: PEM by file below
+//	    the certificates directory (`ca.crt`, `ca.key`, `etcd/ca.crt`,
+//	    `sa.key`, …)
 //	podSubnet              text
 //	    addresses of pods; default: what the image's pod network uses
 //	    (flannel: 10.244.0.0/16)
@@ -76,8 +89,8 @@
 //	taints                 list of taints
 //	    taints of the node; default: the role's, `[]` for none
 //	patches                text
-//	    absolute path of a directory with patches for static pods (kubeadm
-//	    init --experimental-patches)
+//	    absolute path of a directory with patches for static pods
+//	    (kubeadm init --experimental-patches)
 //	skipPhases             list of text
 //	    steps that do not run (kubeadm init --skip-phases), e.g.
 //	    `addon/kube-proxy`

@@ -14,7 +14,7 @@ import (
 
 // ErrNoRole is the error of configuration that does not say what the node
 // shall be: there is none at all, or only part of it is baked into the image.
-var ErrNoRole = errors.New("no configuration says what this node shall be: give it user-data with `role: init` in a NodeMetadata, or with kubeadm's InitConfiguration")
+var ErrNoRole = errors.New("no configuration says what this node shall be: give it user-data with `role: init`, `control-plane` or `worker` in a NodeMetadata, or with kubeadm's InitConfiguration or JoinConfiguration")
 
 // apiV1beta2 is the kubeadm config API that this package reads and writes.
 const apiV1beta2 = "v1beta2"
@@ -60,7 +60,7 @@ func Parse(baked images.Baked, docs ...Document) (*Node, error) {
 
 // layers is the configuration so far.
 type layers struct {
-	kinds   map[string]map[string]any // by prefix: init, cluster, kubelet, kubeProxy
+	kinds   map[string]map[string]any // by prefix: init, join, cluster, kubelet, kubeProxy
 	sources map[string]string         // path → source, line
 	role    Role
 	probs   Problems
@@ -70,6 +70,7 @@ type layers struct {
 func prefixes() map[string]string {
 	return map[string]string{
 		"InitConfiguration":      "init",
+		"JoinConfiguration":      "join",
 		"ClusterConfiguration":   "cluster",
 		"KubeletConfiguration":   "kubelet",
 		"KubeProxyConfiguration": "kubeProxy",
@@ -80,22 +81,20 @@ func prefixes() map[string]string {
 func (l *layers) lay(objs []object) {
 	own := map[string]map[string]any{}
 	where := map[string]string{}
+	l.setRole(objs)
 	for _, o := range objs {
-		switch o.kind {
-		case nodeMetadataKind:
+		switch {
+		case o.kind == nodeMetadataKind:
 			continue // below, when the others are known
-		case "JoinConfiguration":
-			l.refuse(o, "", "joining a cluster is not supported yet", "this image can be a first control plane: give it an InitConfiguration, or a NodeMetadata with `role: init`")
-			continue
-		case "ClusterStatus":
+		case o.kind == "ClusterStatus":
 			l.refuse(o, "", "ClusterStatus is what kubeadm writes about a cluster, not configuration", "remove this document")
 			continue
-		case "InitConfiguration":
-			l.role = RoleInit
-		case "ClusterConfiguration":
-			if !o.doc.Baked && l.role == "" {
-				l.role = RoleInit
-			}
+		case o.kind == "JoinConfiguration":
+			layJoin(o, own, where)
+			continue
+		case l.role.Joins() && !o.doc.Baked:
+			l.refuse(o, "", fmt.Sprintf("a node that joins (role %s) takes no %s", l.role, o.kind), "remove this document: a node that joins has the cluster's configuration from the cluster; what is its own belongs into NodeMetadata or JoinConfiguration")
+			continue
 		}
 		prefix := prefixes()[o.kind]
 		own[prefix] = o.value
@@ -124,35 +123,25 @@ func (l *layers) lay(objs []object) {
 
 // metadata adds what a NodeMetadata says to the kinds of the same document.
 func (l *layers) metadata(o object, own map[string]map[string]any, where map[string]string) {
-	if v, ok := o.value["role"]; ok {
-		role := Role(v.(string))
-		switch {
-		case role == RoleInit:
-			l.role = role
-		case role == RoleControlPlane || role == RoleWorker:
-			l.refuse(o, "role", fmt.Sprintf("joining a cluster (role %q) is not supported yet", role), "this image can be a first control plane: write `role: init`")
-			return
-		default:
-			l.refuse(o, "role", fmt.Sprintf("%q is no role", printable(string(role))), "write init, control-plane or worker")
+	for _, f := range nodeMetadata() {
+		if _, given := o.value[f.name]; given && !f.isFor(l.role) {
+			l.refuse(o, f.name, fmt.Sprintf("it means nothing to a node of role %s", l.role), notFor(f, l.role))
+		}
+	}
+	_, file := o.value["discoveryFile"]
+	for _, name := range []string{"endpoint", "caCertHashes", "unsafeSkipCAVerification"} {
+		if _, both := o.value[name]; both && file && l.role.Joins() {
+			l.refuse(o, name, "the discovery file says this", "remove it, or remove discoveryFile")
 			return
 		}
 	}
-	if _, ok := o.value["caCertHashes"]; ok {
-		l.refuse(o, "caCertHashes", "a first control plane makes the CA, there is nothing to pin yet", "remove it; it is for nodes that join")
-	}
-	for _, s := range settings(o) {
+	for _, s := range settings(o, l.role) {
 		prefix, path, _ := strings.Cut(s.to, ".")
 		if own[prefix] == nil {
 			own[prefix] = map[string]any{}
 		}
 		if !put(own[prefix], path, s.value) {
-			kind := ""
-			for k, p := range prefixes() {
-				if p == prefix {
-					kind = k
-				}
-			}
-			l.refuse(o, s.from, fmt.Sprintf("%s %s says this too", kind, path), "say it in one of the two places")
+			l.refuse(o, s.from, fmt.Sprintf("%s says this too", fieldName(s.to, l.role)), "say it in one of the two places")
 			continue
 		}
 		at := fmt.Sprintf("%s, line %d", o.doc.Source, o.lines[s.from].line)
@@ -238,6 +227,9 @@ func (l *layers) node() (*Node, error) {
 	if l.role == "" {
 		return nil, ErrNoRole
 	}
+	if l.role.Joins() {
+		l.dropCluster()
+	}
 	n := &Node{Role: l.role, Kubelet: l.kinds["kubelet"], KubeProxy: l.kinds["kubeProxy"], Sources: l.sources}
 	if n.Kubelet == nil {
 		n.Kubelet = map[string]any{}
@@ -249,6 +241,9 @@ func (l *layers) node() (*Node, error) {
 	n.KubeProxy["apiVersion"], n.KubeProxy["kind"] = "kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration"
 	if err := into(l.kinds["init"], &n.Init); err != nil {
 		return nil, fmt.Errorf("cannot read InitConfiguration: %w", err)
+	}
+	if err := into(l.kinds["join"], &n.Join); err != nil {
+		return nil, fmt.Errorf("cannot read JoinConfiguration: %w", err)
 	}
 	if err := into(l.kinds["cluster"], &n.Cluster); err != nil {
 		return nil, fmt.Errorf("cannot read ClusterConfiguration: %w", err)

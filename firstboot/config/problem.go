@@ -74,6 +74,8 @@ var (
 	// secretName matches lines that are likely to hold a secret: their
 	// excerpt stops at the colon.
 	secretName = regexp.MustCompile(`(?i)(token|secret|passw|credential|certificatekey)`)
+	// secretBlock matches documents that hold private keys over several lines.
+	secretBlock = regexp.MustCompile(`PRIVATE KEY`)
 	// secretText matches bootstrap tokens and long hexadecimal or base64.
 	secretText = regexp.MustCompile(`[A-Za-z0-9]{6}\.[A-Za-z0-9]{16}|[A-Za-z0-9+/=]{32,}`)
 )
@@ -85,6 +87,9 @@ func excerpt(text []byte, line, column int) string {
 		return ""
 	}
 	s := strings.TrimRight(strings.ReplaceAll(lines[line-1], "\t", " "), " \r")
+	if secretBlock.Match(text) && !strings.Contains(s, ":") {
+		return "" // it may be the short last line of a key
+	}
 	if secretName.MatchString(s) {
 		colon := strings.Index(s, ":")
 		if colon < 0 {

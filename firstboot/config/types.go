@@ -9,8 +9,15 @@ import (
 // and valid. It is frozen on disk by the metadata step; secrets in it have
 // type Secret.
 type Node struct {
-	Role    Role                 `json:"role"`
-	Init    InitConfiguration    `json:"init"`
+	Role Role `json:"role"`
+	// Init holds what every node has, whatever its role: NodeRegistration,
+	// LocalAPIEndpoint, CertificateKey, SkipPhases, Patches. The rest of it is
+	// the first control plane's alone.
+	Init InitConfiguration `json:"init"`
+	// Join is empty on a first control plane.
+	Join JoinConfiguration `json:"join,omitzero"`
+	// Cluster, Kubelet and KubeProxy are the cluster's; a node that joins has
+	// them when it has found its cluster (WithCluster).
 	Cluster ClusterConfiguration `json:"cluster"`
 	// Kubelet and KubeProxy are the documents of those kinds (apiVersion and
 	// kind included), with what kubeadm of this version sets filled in.
@@ -19,6 +26,8 @@ type Node struct {
 	// Sources tells where each value came from: "init.nodeRegistration.name" →
 	// "credential kbuild.userdata, line 4", "hostname", "default".
 	Sources map[string]string `json:"sources,omitempty"`
+	// Forgotten says that the secrets have served and are gone from here.
+	Forgotten bool `json:"forgotten,omitempty"`
 }
 
 // Role is what a node is to its cluster.
@@ -29,6 +38,9 @@ const (
 	RoleControlPlane Role = "control-plane"
 	RoleWorker       Role = "worker"
 )
+
+// Joins says whether a node of the role joins a cluster that there is already.
+func (r Role) Joins() bool { return r == RoleControlPlane || r == RoleWorker }
 
 // Secret is text that never shows itself in logs or plans; JSON holds it in
 // the clear, because the frozen node configuration (mode 0600) must.
@@ -47,6 +59,41 @@ type InitConfiguration struct {
 	SkipPhases []string `json:"skipPhases,omitempty"`
 	// Patches is a directory of patches for static pods (kubeadm --experimental-patches).
 	Patches string `json:"patches,omitempty"`
+	// PKI is the identity of a cluster that was made before its first boot: PEM
+	// by file below the certificates directory ("etcd/ca.key").
+	PKI map[string]Secret `json:"pki,omitempty"`
+}
+
+// JoinConfiguration is kubeadm's kind, in the shape of v1beta2, but for what
+// Node.Init holds: nodeRegistration, and controlPlane's localAPIEndpoint and
+// certificateKey.
+type JoinConfiguration struct {
+	CACertPath string    `json:"caCertPath,omitempty"`
+	Discovery  Discovery `json:"discovery,omitzero"`
+}
+
+// Discovery says how a joining node finds its cluster and knows that it is the
+// right one. Exactly one of BootstrapToken and File is set.
+type Discovery struct {
+	BootstrapToken    *BootstrapTokenDiscovery `json:"bootstrapToken,omitempty"`
+	File              *FileDiscovery           `json:"file,omitempty"`
+	TLSBootstrapToken Secret                   `json:"tlsBootstrapToken,omitempty"`
+	// Timeout is kubeadm's; a node waits for its cluster as long as it takes.
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
+}
+
+// BootstrapTokenDiscovery trusts a cluster that signs with the token, and whose
+// authority is one of the pins.
+type BootstrapTokenDiscovery struct {
+	Token                    Secret   `json:"token"`
+	APIServerEndpoint        string   `json:"apiServerEndpoint,omitempty"` // host:port
+	CACertHashes             []string `json:"caCertHashes,omitempty"`      // "sha256:HEX" of a subject public key info
+	UnsafeSkipCAVerification bool     `json:"unsafeSkipCAVerification,omitempty"`
+}
+
+// FileDiscovery trusts a kubeconfig.
+type FileDiscovery struct {
+	KubeConfigPath string `json:"kubeConfigPath"` // absolute path or https URL
 }
 
 // BootstrapToken is a token that new nodes authenticate with.

@@ -16,6 +16,10 @@ import (
 	"github.com/kbuild/kbuild/images"
 )
 
+// KnowsCluster says whether the cluster's configuration is part of n: always on
+// a first control plane, and after WithCluster on a node that joins.
+func (n *Node) KnowsCluster() bool { return n.Cluster.Networking.ServiceSubnet != "" }
+
 // Validate checks a defaulted node as kubeadm of the image's version does
 // (cmd/kubeadm/app/apis/kubeadm/validation), and further for what would only
 // come to light when a component does not start. Warnings are for values that
@@ -27,8 +31,16 @@ func Validate(n *Node, baked images.Baked) (warnings []string, err error) {
 	}
 	v := &validator{node: n, schema: s}
 	v.registration()
-	v.tokens()
 	v.endpoint()
+	if n.Role.Joins() {
+		v.join()
+		if !n.KnowsCluster() {
+			return v.warnings, v.probs.err()
+		}
+	} else {
+		v.tokens()
+		v.pki()
+	}
 	v.cluster()
 	v.networking(baked)
 	v.etcd()
@@ -45,14 +57,7 @@ type validator struct {
 
 // bad notes that the value at path cannot be used. what never holds a secret.
 func (v *validator) bad(path, what, remedy string) {
-	prefix, rest, _ := strings.Cut(path, ".")
-	name := rest
-	for kind, p := range prefixes() {
-		if p == prefix {
-			name = kind + " " + rest
-		}
-	}
-	v.probs.add(Problem{Source: v.node.source(path), Field: name, What: what, Remedy: remedy})
+	v.probs.add(Problem{Source: v.node.source(path), Field: fieldName(path, v.node.Role), What: what, Remedy: remedy})
 }
 
 func (v *validator) warn(format string, args ...any) {
@@ -102,7 +107,7 @@ func (v *validator) registration() {
 // phases are the steps that may be skipped by their name, or by a part of
 // theirs after a slash.
 func phases() []string {
-	return []string{"preflight", "certs", "kubeconfig", "kubelet-start", "control-plane", "etcd", "upload-config", "upload-certs", "mark-control-plane", "bootstrap-token", "kubelet-finalize", "addon"}
+	return []string{"preflight", "certs", "kubeconfig", "kubelet-start", "control-plane", "etcd", "download-certs", "check-etcd", "etcd-join", "update-status", "upload-config", "upload-certs", "mark-control-plane", "bootstrap-token", "kubelet-finalize", "addon"}
 }
 
 func (v *validator) socket(at, s string) {

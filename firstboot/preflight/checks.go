@@ -23,18 +23,31 @@ const (
 
 // Init returns the checks of a first control plane.
 func Init(m Machine) []Check {
+	checks := append(m.any(), m.controlPlane()...)
+	checks = append(checks, m.common()...)
+	if a, err := netip.ParseAddr(m.Node.Init.LocalAPIEndpoint.AdvertiseAddress); err == nil && a.Unmap().Is6() {
+		checks = append(checks, m.ipv6()...)
+	}
+	if m.Node.Cluster.Etcd.External != nil {
+		checks = append(checks, Check{"ExternalEtcdVersion", m.externalEtcd})
+	}
+	return append(checks, Check{"ImagePull", m.images})
+}
+
+// any are the checks of whatever node that kubeadm makes first or has not.
+func (m Machine) any() []Check {
+	return []Check{{"IsPrivilegedUser", m.root}, {"VarSpace", m.space}, {"BootTime", m.clock}}
+}
+
+// controlPlane are those of a machine that shall run a control plane.
+func (m Machine) controlPlane() []Check {
 	n := m.Node
 	checks := []Check{
-		{"IsPrivilegedUser", m.root},
 		{"NumCPU", m.cpus},
 		{"Mem", m.memory},
-		{"VarSpace", m.space},
-		{"BootTime", m.clock},
 		{"Firewalld", m.firewalld},
 	}
-	port := func(p int) {
-		checks = append(checks, Check{fmt.Sprintf("Port-%d", p), func(_ context.Context, f *Findings) { m.port(f, p) }})
-	}
+	port := func(p int) { checks = append(checks, m.portFree(p)) }
 	port(int(n.Init.LocalAPIEndpoint.BindPort))
 	port(portScheduler)
 	port(portControllerManager)
@@ -45,37 +58,45 @@ func Init(m Machine) []Check {
 	for _, s := range subnets(n.Cluster.Networking.ServiceSubnet, n.Cluster.Networking.PodSubnet) {
 		checks = append(checks, Check{"HTTPProxyCIDR", func(_ context.Context, f *Findings) { m.proxySubnet(f, s) }})
 	}
-	checks = append(checks, Check{"CRI", m.cri},
-		m.is1("/proc/sys/net/bridge/bridge-nf-call-iptables"), m.is1("/proc/sys/net/ipv4/ip_forward"),
-		Check{"Swap", m.swap})
-	for _, name := range []string{"conntrack", "ip", "iptables", "mount", "nsenter"} {
-		checks = append(checks, m.executable(name, true))
-	}
-	for _, name := range []string{"ethtool", "socat", "touch"} {
-		checks = append(checks, m.executable(name, false))
-	}
-	checks = append(checks, Check{"SystemVerification", m.kernel}, Check{"Hostname", m.hostname}, Check{"KubeletVersion", m.kubelet})
-	port(portKubelet)
-	if a, err := netip.ParseAddr(n.Init.LocalAPIEndpoint.AdvertiseAddress); err == nil && a.Unmap().Is6() {
-		checks = append(checks, m.is1("/proc/sys/net/bridge/bridge-nf-call-ip6tables"), m.is1("/proc/sys/net/ipv6/conf/default/forwarding"))
-	}
 	if mode, _ := n.KubeProxy["mode"].(string); mode == "ipvs" {
 		checks = append(checks, Check{"IPVS", m.ipvs})
 	}
-	if x := n.Cluster.Etcd.External; x != nil {
+	if x := n.Cluster.Etcd.External; x != nil && (!n.Role.Joins() || n.Init.CertificateKey == "") {
 		for _, file := range []string{x.CAFile, x.CertFile, x.KeyFile} {
 			if file != "" {
 				checks = append(checks, Check{"ExternalEtcdClientCertificates", func(_ context.Context, f *Findings) { m.exists(f, file) }})
 			}
 		}
-		checks = append(checks, Check{"ExternalEtcdVersion", m.externalEtcd})
 	}
 	if l := n.Cluster.Etcd.Local; l != nil {
 		port(portEtcdClient)
 		port(portEtcdPeer)
 		checks = append(checks, m.empty(l.DataDir))
 	}
-	return append(checks, Check{"ImagePull", m.images})
+	return checks
+}
+
+// common are those that kubeadm makes for init and join alike.
+func (m Machine) common() []Check {
+	checks := []Check{{"CRI", m.cri},
+		m.is1("/proc/sys/net/bridge/bridge-nf-call-iptables"), m.is1("/proc/sys/net/ipv4/ip_forward"),
+		{"Swap", m.swap}}
+	for _, name := range []string{"conntrack", "ip", "iptables", "mount", "nsenter"} {
+		checks = append(checks, m.executable(name, true))
+	}
+	for _, name := range []string{"ethtool", "socat", "touch"} {
+		checks = append(checks, m.executable(name, false))
+	}
+	return append(checks, Check{"SystemVerification", m.kernel}, Check{"Hostname", m.hostname}, Check{"KubeletVersion", m.kubelet}, m.portFree(portKubelet))
+}
+
+// ipv6 are those of a machine that speaks IPv6 to its cluster.
+func (m Machine) ipv6() []Check {
+	return []Check{m.is1("/proc/sys/net/bridge/bridge-nf-call-ip6tables"), m.is1("/proc/sys/net/ipv6/conf/default/forwarding")}
+}
+
+func (m Machine) portFree(p int) Check {
+	return Check{fmt.Sprintf("Port-%d", p), func(_ context.Context, f *Findings) { m.port(f, p) }}
 }
 
 func subnets(lists ...string) []string {

@@ -33,7 +33,10 @@ func (m Machine) proxyOf(addr string) (string, error) {
 }
 
 func (m Machine) proxyHost(_ context.Context, f *Findings) {
-	addr := m.Node.Init.LocalAPIEndpoint.AdvertiseAddress
+	m.proxyTo(f, m.Node.Init.LocalAPIEndpoint.AdvertiseAddress)
+}
+
+func (m Machine) proxyTo(f *Findings, addr string) {
 	switch p, err := m.proxyOf(addr); {
 	case err != nil:
 		f.fail("correct the proxy variables of kbuild-firstboot.service", "%v", err)

@@ -1,7 +1,7 @@
-// Package preflight looks whether a machine can become a control plane before
-// anything is changed on it.
+// Package preflight looks whether a machine can become a node before anything is
+// changed on it.
 //
-// The checks are those of kubeadm init (cmd/kubeadm/app/preflight), under
+// The checks are those of kubeadm init and join (cmd/kubeadm/app/preflight), under
 // kubeadm's names, so that ignorePreflightErrors means what it means there. An
 // immutable image has no need of some, and a few are our own:
 //
@@ -89,7 +89,7 @@ func (f Findings) Err() error {
 	for i, e := range f.Errors {
 		lines[i] = e.String()
 	}
-	return errors.New("this machine cannot become a control plane as it is:\n" + strings.Join(lines, "\n") +
+	return errors.New("this machine cannot become a node as it is:\n" + strings.Join(lines, "\n") +
 		"\nignorePreflightErrors in user-data makes a check's errors warnings, by its name")
 }
 

@@ -24,6 +24,7 @@ const (
 	exitOK      = 0
 	exitFailed  = 1   // it went wrong, or is not so yet (status); what is said tells why
 	exitUsage   = 2   // the command line is wrong: nothing was done
+	exitFinal   = 4   // it went wrong, and trying again does not mend it
 	exitStopped = 128 // and the signal's number
 )
 
@@ -82,6 +83,9 @@ func Execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if _, told := errors.AsType[*firstboot.StepError](err); !told {
 		fmt.Fprintf(stderr, "kbuild-firstboot: %v\n", err)
 	}
+	if _, final := errors.AsType[firstboot.Final](err); final {
+		return exitFinal
+	}
 	if s, ok := errors.AsType[stopped](context.Cause(ctx)); ok {
 		return exitStopped + int(s.Signal)
 	}
@@ -99,7 +103,7 @@ systemd runs "kbuild-firstboot run" on every boot (kbuild-firstboot.service);
 the other commands are for looking, and for hands.
 
 Exit codes: 0 all is well; 1 something failed or is not so yet; 2 the command
-line is wrong; 130 and 143 stopped by a signal.`,
+line is wrong; 4 something failed that trying again does not mend; 130 and 143 stopped by a signal.`,
 		Example: `  kbuild-firstboot status
   kbuild-firstboot plan
   kbuild-firstboot run --until control-plane`,

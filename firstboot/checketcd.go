@@ -1,0 +1,115 @@
+package firstboot
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+)
+
+// etcdRetry is how often etcd is asked again.
+const etcdRetry = 300 * time.Millisecond
+
+// stepCheckEtcd makes sure, before a member is added to a local etcd, that all
+// of those that it has are well (kubeadm join phase check-etcd). Members that
+// etcd-join will take out do not count.
+func stepCheckEtcd() Step {
+	return Step{
+		Name:  "check-etcd",
+		Needs: []string{"kubeconfig"},
+		Done: func(ctx context.Context, r *Run) (bool, error) {
+			if r.Node.Cluster.Etcd.Local == nil || r.Host.Exists(etcdJoinFile) {
+				return true, nil // it is none of ours, or this node has begun to be part of it
+			}
+			e, c, err := etcdOf(ctx, r)
+			if err != nil {
+				return false, soon(err)
+			}
+			defer e.Close()
+			_, err = deadMembers(ctx, r, e, c)
+			return err == nil, soon(err)
+		},
+		Do: func(context.Context, *Run) error { return nil },
+	}
+}
+
+// etcdOf connects to the members of the cluster's local etcd but this node's
+// own, which may be a learner, or not be there yet.
+func etcdOf(ctx context.Context, r *Run) (*cluster.Etcd, kubernetes.Interface, error) {
+	c, _, err := asAdmin(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	endpoints, err := apiEndpoints(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	delete(endpoints, r.Node.Init.NodeRegistration.Name)
+	urls, err := cluster.EtcdEndpoints(ctx, c, endpoints)
+	if err != nil {
+		return nil, nil, err
+	}
+	own := cluster.ClientURL(r.Node.Init.LocalAPIEndpoint.AdvertiseAddress)
+	urls = slices.DeleteFunc(urls, func(u string) bool { return u == own })
+	if len(urls) == 0 {
+		return nil, nil, Retry{After: etcdRetry, Why: "no other member of etcd is known yet"}
+	}
+	e, err := cluster.ConnectEtcd(r.Host, r.Node.Cluster.CertificatesDir, urls...)
+	return e, c, err
+}
+
+// deadMembers are the members that go before this node's can come: one that an
+// earlier machine of this name or address has left, and those that do not
+// answer and whose Node an administrator has deleted. Another one that does not
+// answer is an error that asks to wait.
+func deadMembers(ctx context.Context, r *Run, e *cluster.Etcd, c kubernetes.Interface) ([]cluster.Member, error) {
+	members, err := e.Members(ctx)
+	if err != nil {
+		return nil, err
+	}
+	self := r.Node.Init.NodeRegistration.Name
+	peer := cluster.PeerURL(r.Node.Init.LocalAPIEndpoint.AdvertiseAddress)
+	var dead []cluster.Member
+	for _, m := range members {
+		atOurs := slices.Contains(m.PeerURLs, peer)
+		switch {
+		case atOurs && m.Name == "":
+			continue // added before a power cut: it is adopted
+		case atOurs:
+			dead = append(dead, m) // nothing of this machine has started yet
+			continue
+		}
+		why := e.Answers(ctx, m)
+		if why == nil && m.Name == self {
+			return nil, Retry{After: joinRetry(), Why: fmt.Sprintf("etcd has a living member named %s at %s: another machine has this node's name; give this one another name in user-data, or stop the other", self, strings.Join(m.PeerURLs, ", "))}
+		}
+		if why == nil {
+			continue
+		}
+		if m.Name == self {
+			dead = append(dead, m)
+			continue
+		}
+		if m.Name == "" {
+			return nil, Retry{After: etcdRetry, Why: fmt.Sprintf("another node is becoming a member of etcd (%x, %s); if it is gone for good, remove it with `etcdctl member remove %[1]x`", m.ID, strings.Join(m.PeerURLs, ", "))}
+		} else {
+			_, err := c.CoreV1().Nodes().Get(ctx, m.Name, metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				dead = append(dead, m)
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		return nil, Retry{After: joinRetry(), Why: fmt.Sprintf("etcd member %q (%x, %s) does not answer: %v; bring its node back, or say that it is gone for good: `kubectl delete node %s`", m.Name, m.ID, strings.Join(m.PeerURLs, ", "), why, m.Name)}
+	}
+	return dead, nil
+}

@@ -1,0 +1,172 @@
+package firstboot
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/yaml"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/images"
+)
+
+const (
+	// clusterFile is what a joining node learned of its cluster, a config.Cluster.
+	clusterFile = "/var/lib/kbuild/cluster.json"
+	// bootstrapKubeconfig is what a joining node shows to its cluster until it
+	// has a certificate. It holds the server and the authority that were found.
+	bootstrapKubeconfig = "/etc/kubernetes/bootstrap-kubelet.conf"
+)
+
+// stepDiscovery finds the cluster, makes sure that it is the right one, and
+// freezes where it is and how it is configured: a node that has joined starts
+// without asking again.
+func stepDiscovery() Step {
+	return Step{Name: "discovery", Needs: []string{"preflight"}, Done: discoveryDone, Do: discover}
+}
+
+// joined says whether this machine is a node of its cluster: its kubelet has a
+// kubeconfig of its own.
+func joined(r *Run) bool { return r.Host.Exists(kubeletKubeconfig) }
+
+func discoveryDone(_ context.Context, r *Run) (bool, error) {
+	known, err := loadCluster(r)
+	return known && (joined(r) || r.Host.Exists(bootstrapKubeconfig)), err
+}
+
+// loadCluster makes what was found of the cluster part of the node's
+// configuration, and says whether there is any.
+func loadCluster(r *Run) (bool, error) {
+	b, err := r.Host.ReadFile(clusterFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot read the frozen configuration of the cluster: %w", err)
+	}
+	var c config.Cluster
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return false, fmt.Errorf("cannot read the frozen configuration of the cluster %s: %w; it was not written by this kbuild: wipe the var partition to join anew", clusterFile, err)
+	}
+	r.Node = r.Node.In(c)
+	return true, nil
+}
+
+func discover(ctx context.Context, r *Run) error {
+	found, err := findCluster(ctx, r)
+	if err != nil {
+		return refused(err)
+	}
+	var user *clientcmdapi.AuthInfo
+	if t := r.Node.Join.Discovery.TLSBootstrapToken; t != "" {
+		user = &clientcmdapi.AuthInfo{Token: t.Reveal()}
+	} else if found.User == nil {
+		return Final{cluster.Refusal{What: "the discovery file holds no credentials, and there is no token beside it", Remedy: "give `token` in user-data"}}
+	}
+	c, _, err := cluster.Client(r.Host, cluster.Kubeconfig(found, "kubernetes", user))
+	if err != nil {
+		return fmt.Errorf("cannot use what was found of the cluster: %w", err)
+	}
+	conf, err := readClusterConfig(ctx, r, c)
+	if err != nil {
+		return err
+	}
+	kc, err := clientcmd.Write(cluster.Kubeconfig(found, conf.Cluster.ClusterName, user))
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", bootstrapKubeconfig, err)
+	}
+	if err := r.Host.WriteFile(bootstrapKubeconfig, kc, 0o600); err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(conf, "", " ")
+	if err != nil {
+		return fmt.Errorf("cannot freeze the configuration of the cluster: %w", err)
+	}
+	return r.Host.WriteFile(clusterFile, append(b, '\n'), 0o600)
+}
+
+func findCluster(ctx context.Context, r *Run) (cluster.Discovered, error) {
+	d := r.Node.Join.Discovery
+	if d.File != nil {
+		return cluster.DiscoverByFile(ctx, r.Host, d.File.KubeConfigPath)
+	}
+	if d.BootstrapToken == nil || d.BootstrapToken.Token == "" {
+		return cluster.Discovered{}, cluster.Refusal{What: "this node has joined once and forgotten its token, and its kubelet.conf is gone", Remedy: "wipe the var partition to join anew"}
+	}
+	if len(d.BootstrapToken.CACertHashes) == 0 {
+		r.Host.Log.Warn("joining WITHOUT a pin of the cluster's CA, as unsafeSkipCAVerification asks: whoever answers and knows the token is taken for the cluster",
+			slog.String("endpoint", d.BootstrapToken.APIServerEndpoint))
+	}
+	return cluster.DiscoverByToken(ctx, d.BootstrapToken, r.Host.Now())
+}
+
+// readClusterConfig fetches the configuration that the cluster keeps and makes
+// it this node's.
+func readClusterConfig(ctx context.Context, r *Run, c kubernetes.Interface) (config.Cluster, error) {
+	kubeadm, err := clusterMap(ctx, r, c, kubeadmConfig, "ClusterConfiguration", true)
+	if err != nil {
+		return config.Cluster{}, err
+	}
+	var v struct {
+		KubernetesVersion string `json:"kubernetesVersion"`
+	}
+	kubelet := r.Baked.Release.KubeletConfigMap
+	if yaml.Unmarshal(kubeadm.Data, &v) == nil {
+		if rel, err := images.Lookup(v.KubernetesVersion); err == nil {
+			kubelet = rel.KubeletConfigMap
+		}
+	}
+	docs := []config.Document{kubeadm, {}, {}}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) { docs[1], err = clusterMap(gctx, r, c, kubelet, "kubelet", true); return err })
+	g.Go(func() (err error) {
+		docs[2], err = clusterMap(gctx, r, c, "kube-proxy", "config.conf", false)
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return config.Cluster{}, err
+	}
+	m, err := machineFacts(ctx, r.Host)
+	if err != nil {
+		return config.Cluster{}, err
+	}
+	conf, warnings, err := config.ReadCluster(r.Node, r.Baked, m, docs...)
+	for _, w := range warnings {
+		r.Host.Log.Warn("configuration of the cluster: " + w)
+	}
+	if _, bad := errors.AsType[config.Problems](err); bad {
+		return conf, Final{fmt.Errorf("cannot join this cluster: %w", err)}
+	}
+	return conf, err
+}
+
+// clusterMap reads one document out of a ConfigMap of kube-system. One that
+// need not be there is empty where it is not.
+func clusterMap(ctx context.Context, r *Run, c kubernetes.Interface, name, key string, must bool) (config.Document, error) {
+	doc := config.Document{Source: "ConfigMap " + name}
+	cm, err := c.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case !must && (apierrors.IsNotFound(err) || apierrors.IsForbidden(err)):
+		return doc, nil // a cluster without kube-proxy
+	case apierrors.IsNotFound(err):
+		return doc, Retry{After: joinRetry(), Why: fmt.Sprintf("the cluster has no ConfigMap %s yet; the first control plane writes it when it comes up (phase upload-config)", name)}
+	case err != nil:
+		return doc, refused(cluster.RefusedBy(err, r.Host.Now()))
+	}
+	doc.Data = []byte(cm.Data[key])
+	return doc, nil
+}

@@ -1,0 +1,130 @@
+package firstboot
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+)
+
+// stepDownloadCerts gets what all control-plane nodes share out of the cluster,
+// where another one has put it, encrypted (kubeadm join phase
+// control-plane-prepare download-certs). Without a certificate key the files
+// must be there already: a second authority is never made.
+func stepDownloadCerts() Step {
+	return Step{
+		Name:  "download-certs",
+		Needs: []string{"preflight/control-plane"},
+		Done: func(_ context.Context, r *Run) (bool, error) {
+			return len(missingShared(r)) == 0, nil
+		},
+		Do: downloadCerts,
+	}
+}
+
+// missingShared are the shared files that are not there and must be. The keys
+// of authorities may be missing (external CA).
+func missingShared(r *Run) []string {
+	var missing []string
+	for _, name := range slices.Sorted(maps.Keys(sharedCerts(r.Node))) {
+		file := sharedCerts(r.Node)[name]
+		authority := strings.HasSuffix(name, "ca.key")
+		if file != "" && !authority && !r.Host.Exists(file) {
+			missing = append(missing, file)
+		}
+	}
+	return missing
+}
+
+func downloadCerts(ctx context.Context, r *Run) error {
+	key := r.Node.Init.CertificateKey
+	if key == "" {
+		return Final{cluster.Refusal{What: "a control-plane node needs the cluster's certificates, and there is neither a certificateKey nor " + strings.Join(missingShared(r), ", "),
+			Remedy: "give certificateKey in user-data; `kubeadm init phase upload-certs --upload-certs` prints one"}}
+	}
+	sealer, err := cluster.NewSealer(key)
+	if err != nil {
+		return Final{err}
+	}
+	c, _, err := cluster.Connect(r.Host, bootstrapKubeconfig)
+	if err != nil {
+		return err
+	}
+	secret, err := c.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, certsSecret, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return Retry{After: joinRetry(), Why: "the cluster holds no uploaded certificates (Secret " + certsSecret + "), or no more: they live for two hours. Upload them again with this node's key: `kubeadm init phase upload-certs --upload-certs --certificate-key KEY`"}
+	}
+	if err != nil {
+		return refused(cluster.RefusedBy(err, r.Host.Now()))
+	}
+	files, err := openShared(r, sealer, secret.Data)
+	if err != nil {
+		return err
+	}
+	// Keys first: a certificate without its key would mean that the key is
+	// elsewhere.
+	for _, certificates := range []bool{false, true} {
+		for _, file := range slices.Sorted(maps.Keys(files)) {
+			mode := fs.FileMode(0o600)
+			if strings.HasSuffix(file, ".crt") {
+				mode = 0o644
+			}
+			if strings.HasSuffix(file, ".crt") != certificates {
+				continue
+			}
+			if err := r.Host.WriteFile(file, files[file], mode); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// openShared decrypts the Secret's entries, by file, and judges them.
+func openShared(r *Run, sealer *cluster.Sealer, data map[string][]byte) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	for name, file := range sharedCerts(r.Node) {
+		sealed, ok := data[name]
+		if !ok {
+			return nil, Final{cluster.Refusal{What: "Secret " + certsSecret + " holds no " + name, Remedy: "upload the certificates again from a control plane of this cluster"}}
+		}
+		if len(sealed) == 0 || file == "" {
+			continue // an external authority's key, or an etcd without TLS
+		}
+		plain, err := sealer.Open(sealed)
+		if err != nil {
+			return nil, Final{cluster.Refusal{What: fmt.Sprintf("%s in Secret %s: %v", name, certsSecret, err), Remedy: "give the certificateKey in user-data that the certificates were uploaded with, or upload them again"}}
+		}
+		if block, _ := pem.Decode(plain); block == nil {
+			return nil, Final{cluster.Refusal{What: name + " in Secret " + certsSecret + " holds no PEM", Remedy: "upload the certificates again"}}
+		}
+		files[file] = plain
+	}
+	// Who uploaded them must be of the cluster that was found.
+	b, err := r.Host.ReadFile(bootstrapKubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	conf, err := clientcmd.Load(b)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: it is no kubeconfig", bootstrapKubeconfig)
+	}
+	ca := files[path.Join(r.Node.Cluster.CertificatesDir, "ca.crt")]
+	for _, c := range conf.Clusters {
+		if !bytes.Contains(c.CertificateAuthorityData, bytes.TrimSpace(ca)) {
+			return nil, Final{cluster.Refusal{What: "the uploaded ca.crt is not the authority of the cluster that was found", Remedy: "upload the certificates again from a control plane of this cluster"}}
+		}
+	}
+	return files, nil
+}

@@ -1,0 +1,183 @@
+package firstboot
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/templates"
+)
+
+// etcdJoinFile says how far this node's member of etcd is, an etcdJoin. The
+// static pod's arguments follow from it, so that they stay as they are while
+// other members come and go.
+const etcdJoinFile = "/var/lib/kbuild/etcd-join.json"
+
+type etcdJoin struct {
+	// InitialCluster are the members as this one finds them at its first start,
+	// itself included.
+	InitialCluster []templates.EtcdMember `json:"initialCluster"`
+	// Joined says that the member runs and has a vote.
+	Joined bool `json:"joined"`
+}
+
+// stepEtcdJoin makes this node a member of the cluster's local etcd (kubeadm
+// join phase control-plane-join etcd): what is dead of ours goes, our member is
+// added as a learner, its static pod starts, and when it has caught up it gets
+// its vote. Cut anywhere, the next boot goes on: a member that was added and
+// has not started is adopted.
+func stepEtcdJoin() Step {
+	return Step{
+		Name:  "etcd-join",
+		Needs: []string{"check-etcd", "kubelet-start", "images"},
+		Done: func(_ context.Context, r *Run) (bool, error) {
+			if r.Node.Cluster.Etcd.Local == nil {
+				return true, nil
+			}
+			state, err := readEtcdJoin(r)
+			if err != nil || !state.Joined {
+				return false, err
+			}
+			ms, err := etcdManifest(r, state)
+			return err == nil && manifestsDone(r, ms), err
+		},
+		Do: func(ctx context.Context, r *Run) error { return soon(joinEtcd(ctx, r)) },
+	}
+}
+
+func readEtcdJoin(r *Run) (etcdJoin, error) {
+	var state etcdJoin
+	b, err := r.Host.ReadFile(etcdJoinFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return state, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &state)
+	}
+	if err != nil {
+		return state, fmt.Errorf("cannot read %s: %w", etcdJoinFile, err)
+	}
+	return state, nil
+}
+
+func writeEtcdJoin(r *Run, state etcdJoin) error {
+	b, err := json.MarshalIndent(state, "", " ")
+	if err != nil {
+		return err
+	}
+	return r.Host.WriteFile(etcdJoinFile, append(b, '\n'), 0o600)
+}
+
+func etcdManifest(r *Run, state etcdJoin) ([]manifest, error) {
+	p := podParams(r)
+	p.EtcdMembers = state.InitialCluster
+	return manifests(r, templates.EtcdPod(p))
+}
+
+func joinEtcd(ctx context.Context, r *Run) error {
+	state, err := readEtcdJoin(r)
+	if err != nil {
+		return err
+	}
+	if state.Joined { // the manifest is of another image
+		return startEtcd(r, state)
+	}
+	e, c, err := etcdOf(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	if len(state.InitialCluster) == 0 {
+		dead, err := deadMembers(ctx, r, e, c)
+		if err != nil {
+			return err
+		}
+		for _, m := range dead {
+			r.Host.Log.Warn("removing a dead member of etcd", slog.String("name", m.Name), slog.String("url", strings.Join(m.PeerURLs, ",")))
+			if err := e.Remove(ctx, m); err != nil {
+				return err
+			}
+		}
+	}
+	peer := cluster.PeerURL(r.Node.Init.LocalAPIEndpoint.AdvertiseAddress)
+	members, err := e.Members(ctx)
+	if err != nil {
+		return err
+	}
+	at := func(m cluster.Member) bool { return slices.Contains(m.PeerURLs, peer) }
+	if !slices.ContainsFunc(members, at) {
+		if err := e.Add(ctx, peer); err != nil {
+			return err
+		}
+		if members, err = e.Members(ctx); err != nil {
+			return err
+		}
+	}
+	i := slices.IndexFunc(members, at)
+	if i < 0 {
+		return Retry{After: etcdRetry, Why: "etcd does not list this node's member yet"}
+	}
+	ours := members[i]
+	if ours.Name == "" || len(state.InitialCluster) == 0 {
+		// A member does not start when the list it is given is not the one that
+		// the others have: as long as it has not started, it follows them.
+		state.InitialCluster = initialCluster(members, ours.ID, r.Node.Init.NodeRegistration.Name)
+		if err := writeEtcdJoin(r, state); err != nil {
+			return err
+		}
+	}
+	if err := startEtcd(r, state); err != nil {
+		return err
+	}
+	switch {
+	case ours.Name == "":
+		return Retry{After: etcdRetry, Why: "this node's etcd has not started yet; its log is in /var/log/pods"}
+	case ours.IsLearner:
+		if err := e.Promote(ctx, ours); err != nil {
+			return err
+		}
+	}
+	if err := e.Answers(ctx, ours); err != nil {
+		return Retry{After: etcdRetry, Why: fmt.Sprintf("this node's etcd does not answer yet: %v", err)}
+	}
+	state.Joined = true
+	return writeEtcdJoin(r, state)
+}
+
+// initialCluster is the list of members for the flag --initial-cluster. Our own
+// does not know its name before it has started, and neither may others.
+func initialCluster(members []cluster.Member, ours uint64, name string) []templates.EtcdMember {
+	var list []templates.EtcdMember
+	for _, m := range members {
+		n := m.Name
+		switch {
+		case m.ID == ours:
+			n = name
+		case n == "":
+			n = fmt.Sprintf("%x", m.ID)
+		}
+		for _, u := range m.PeerURLs {
+			list = append(list, templates.EtcdMember{Name: n, PeerURL: u})
+		}
+	}
+	return list
+}
+
+// startEtcd writes the static pod of this node's member.
+func startEtcd(r *Run, state etcdJoin) error {
+	ms, err := etcdManifest(r, state)
+	if err != nil {
+		return err
+	}
+	// The kubelet would make it readable for everybody.
+	if err := r.Host.MkdirAll(r.Node.Cluster.Etcd.Local.DataDir, 0o700); err != nil {
+		return err
+	}
+	return writeManifests(r, ms)
+}

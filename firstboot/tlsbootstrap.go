@@ -1,0 +1,174 @@
+package firstboot
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/config"
+)
+
+// bootstrapKey is the key of the certificate that is asked for. It is kept
+// until the certificate is there, so that a boot after a power cut asks for the
+// same one; the name is the kubelet's own.
+const bootstrapKey = kubeletPKI + "/kubelet-client.key.tmp"
+
+// stepTLSBootstrap gets the kubelet its first client certificate with the
+// bootstrap token, and removes the token's kubeconfig. A kubelet does the same
+// by itself; done here it costs no start of a kubelet that can do nothing yet,
+// what goes wrong can be told, and the kubelet begins with its own certificate,
+// which it rotates.
+func stepTLSBootstrap() Step {
+	return Step{
+		Name:  "kubelet-start/tls-bootstrap",
+		Needs: []string{"discovery", "download-certs"},
+		Done: func(_ context.Context, r *Run) (bool, error) {
+			return joined(r) && !r.Host.Exists(bootstrapKubeconfig) && !r.Host.Exists(bootstrapKey), nil
+		},
+		Do: tlsBootstrap,
+	}
+}
+
+func tlsBootstrap(ctx context.Context, r *Run) error {
+	if !joined(r) {
+		if err := getCertificate(ctx, r); err != nil {
+			return err
+		}
+	}
+	if err := r.Host.Remove(bootstrapKubeconfig); err != nil {
+		return err
+	}
+	return r.Host.Remove(bootstrapKey)
+}
+
+func getCertificate(ctx context.Context, r *Run) error {
+	b, err := r.Host.ReadFile(bootstrapKubeconfig)
+	if err != nil {
+		return fmt.Errorf("cannot read the bootstrap kubeconfig: %w", err)
+	}
+	conf, err := clientcmd.Load(b)
+	if err != nil {
+		return fmt.Errorf("cannot read %s: it is no kubeconfig", bootstrapKubeconfig)
+	}
+	here := conf.Clusters[conf.Contexts[conf.CurrentContext].Cluster]
+	c, _, err := cluster.Connect(r.Host, bootstrapKubeconfig)
+	if err != nil {
+		return err
+	}
+	if err := nameIsFree(ctx, r, c); err != nil {
+		return err
+	}
+	key, keyPEM, err := loadBootstrapKey(r)
+	if err != nil {
+		return err
+	}
+	request, err := cluster.NodeRequest(key, r.Node.Init.NodeRegistration.Name)
+	if err != nil {
+		return err
+	}
+	cert, err := cluster.Issue(ctx, c, request, key)
+	if err != nil {
+		return refused(cluster.RefusedBy(err, r.Host.Now()))
+	}
+	if cert == nil {
+		return Retry{After: 10 * time.Second, Why: fmt.Sprintf("certificate signing request %s is not approved and signed yet; the controller manager does both, or `kubectl certificate approve` approves it", request.Name),
+			Wake: func(ctx context.Context) { cluster.WatchRequest(ctx, c, request.Name) }}
+	}
+	return writeKubeletConf(r, here, bytes.Join([][]byte{cert, bytes.TrimSpace(keyPEM), nil}, []byte("\n")))
+}
+
+// nameIsFree refuses a name that a living node has. Two machines under one name
+// would take turns in destroying each other's pods.
+func nameIsFree(ctx context.Context, r *Run, c kubernetes.Interface) error {
+	name := r.Node.Init.NodeRegistration.Name
+	n, err := c.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return refused(cluster.RefusedBy(err, r.Host.Now()))
+	}
+	for _, cond := range n.Status.Conditions {
+		if cond.Type == corev1.NodeReady && cond.Status == corev1.ConditionTrue {
+			return Retry{After: 5 * time.Second, Why: fmt.Sprintf("the cluster has a Ready node named %s already; give this machine another name in user-data, or stop the other and `kubectl delete node %s`: this node waits for the name", name, name)}
+		}
+	}
+	return nil
+}
+
+// loadBootstrapKey returns the key of the certificate that is asked for, of the
+// kind that kubelets make.
+func loadBootstrapKey(r *Run) (crypto.Signer, []byte, error) {
+	b, err := r.Host.ReadFile(bootstrapKey)
+	if err == nil {
+		if block, _ := pem.Decode(b); block != nil {
+			if key, err := x509.ParseECPrivateKey(block.Bytes); err == nil {
+				return key, b, nil
+			}
+		}
+		// It is nobody's yet: make another.
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("cannot read the kubelet's key: %w", err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot make the kubelet's key: %w", err)
+	}
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot make the kubelet's key: %w", err)
+	}
+	b = pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
+	if err := r.Host.MkdirAll(kubeletDir, 0o700); err != nil {
+		return nil, nil, err
+	}
+	return key, b, r.Host.WriteFile(bootstrapKey, b, 0o600)
+}
+
+// writeKubeletConf puts the certificate where the kubelet keeps those that it
+// rotates, and last the kubeconfig that a kubelet writes after its bootstrap:
+// with it the machine has joined.
+func writeKubeletConf(r *Run, here *clientcmdapi.Cluster, pair []byte) error {
+	current := rotatedCertificate(r.Node)
+	first := path.Join(path.Dir(current), "kubelet-client-first.pem")
+	if err := r.Host.WriteFile(first, pair, 0o600); err != nil {
+		return err
+	}
+	if err := r.Host.Symlink(path.Base(first), current); err != nil {
+		return err
+	}
+	// A control plane has it from those that it shares certificates with.
+	if ca := r.Node.Join.CACertPath; r.Node.Role == config.RoleWorker || !r.Host.Exists(ca) {
+		if err := r.Host.WriteFile(ca, here.CertificateAuthorityData, 0o644); err != nil {
+			return err
+		}
+	}
+	b, err := clientcmd.Write(clientcmdapi.Config{
+		Clusters:       map[string]*clientcmdapi.Cluster{"default-cluster": {Server: here.Server, CertificateAuthorityData: here.CertificateAuthorityData}},
+		Contexts:       map[string]*clientcmdapi.Context{"default-context": {Cluster: "default-cluster", AuthInfo: "default-auth", Namespace: "default"}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"default-auth": {ClientCertificate: current, ClientKey: current}},
+		CurrentContext: "default-context",
+	})
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", kubeletKubeconfig, err)
+	}
+	return r.Host.WriteFile(kubeletKubeconfig, b, 0o600)
+}
