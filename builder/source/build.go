@@ -43,14 +43,15 @@ type build struct {
 	// then compiled through a link to its place in the module cache, since
 	// the go command refuses overlays in there.
 	Overlay map[string]string
-	// OpenAPI generates pkg/generated/openapi/zz_generated.openapi.go.
-	OpenAPI bool
+	// OpenAPI generates pkg/generated/openapi/zz_generated.openapi.go, by the
+	// recipe of that revision (openAPIRevision); zero does not.
+	OpenAPI int
 }
 
 // kind is the first part of the name: "kubernetes".
 func (b build) kind() string { return b.Name[:strings.Index(b.Name, "-")] }
 
-func (b build) linked() bool { return len(b.Overlay) > 0 || b.OpenAPI }
+func (b build) linked() bool { return len(b.Overlay) > 0 || b.OpenAPI > 0 }
 
 // sum is the module sum (h1:…) in the lock; empty without a lock.
 func (b build) sum() string {
@@ -133,7 +134,7 @@ func (c compiler) pin(ctx context.Context, b build) (lockPair, error) {
 	if b.linked() {
 		args = append(args, "-overlay="+filepath.Join(dir, "overlay.json"))
 	}
-	if b.OpenAPI { // what it imports is imported elsewhere, too
+	if b.OpenAPI > 0 { // what it imports is imported elsewhere, too
 		if err := os.WriteFile(filepath.Join(dir, "openapi.go"), []byte("package openapi\n"), 0o644); err != nil {
 			return lockPair{}, err
 		}
@@ -218,7 +219,7 @@ func (b build) write(dir string, l lockPair, upstream string) error {
 			}
 			replace[filepath.Join(dir, "link", path)] = at
 		}
-		if b.OpenAPI {
+		if b.OpenAPI > 0 {
 			replace[filepath.Join(dir, "link", openAPIFile)] = filepath.Join(dir, "openapi.go")
 		}
 		text, err := json.Marshal(map[string]any{"Replace": replace})
@@ -242,7 +243,7 @@ func (b build) write(dir string, l lockPair, upstream string) error {
 // packages are the packages that the lock covers, sorted, each once.
 func (b build) packages() []string {
 	p := slices.AppendSeq(slices.Clone(b.Also), maps.Values(b.Programs))
-	if b.OpenAPI {
+	if b.OpenAPI > 0 {
 		p = append(p, openAPIGen)
 	}
 	slices.Sort(p)
@@ -276,7 +277,7 @@ func (c compiler) fill(ctx context.Context, b build, pair lockPair, out string, 
 	if err := b.write(work, pair, m.Dir); err != nil {
 		return fmt.Errorf("cannot lay out the build module of %s: %w", b.Name, err)
 	}
-	if b.OpenAPI {
+	if b.OpenAPI > 0 {
 		if err := c.openAPI(ctx, b, work, pair, log); err != nil {
 			return err
 		}

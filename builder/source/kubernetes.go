@@ -64,9 +64,11 @@ func kubeBuild(r images.Release, epoch time.Time) (build, error) {
 		Programs: map[string]string{"kube": "./kube"},
 		Also:     []string{"./kube", "./kubeadm"},
 		Replace:  recipe.replace,
-		OpenAPI:  recipe.openAPI,
 		Files:    map[string]string{},
 		Set:      map[string]string{},
+	}
+	if recipe.openAPI {
+		b.OpenAPI = openAPIRevision
 	}
 	var err error
 	if b.Files["kube/main.go"], err = mainText(recipe.main, map[string]string{"Kubectl": recipe.kubectl}); err != nil {

@@ -22,11 +22,15 @@ const (
 	openAPIPackage = "k8s.io/kubernetes/pkg/generated/openapi"
 	openAPIFile    = "pkg/generated/openapi/zz_generated.openapi.go"
 	openAPIGen     = "k8s.io/kube-openapi/cmd/openapi-gen"
+	// openAPIRevision is part of the cache's keys: what an older recipe made,
+	// and what was compiled with it, is made again. Revision 1 left out modules
+	// that were not downloaded yet.
+	openAPIRevision = 2
 )
 
 // openAPI puts openapi.go into the build module in work.
 func (c compiler) openAPI(ctx context.Context, b build, work string, pair lockPair, log Progress) error {
-	dir, err := c.store.entry(ctx, "openapi", key(b.Version, pair, toolchain()), log, func(ctx context.Context, dir string) error {
+	dir, err := c.store.entry(ctx, "openapi", key(b.Version, b.OpenAPI, pair, toolchain()), log, func(ctx context.Context, dir string) error {
 		done := timed(log, "generating the OpenAPI definitions ("+b.Name+")")
 		defer done()
 		gen := filepath.Join(work, "openapi-gen")
@@ -53,26 +57,32 @@ func (c compiler) openAPI(ctx context.Context, b build, work string, pair lockPa
 }
 
 // openAPIInputs are the packages with the marker, in Kubernetes itself and in
-// its staging modules (those that are only examples left out).
+// its staging modules (those that are only examples left out). All of these
+// are downloaded first: the go command knows no directory of a module that is
+// not in the module cache, and definitions would be missing without a word.
 func openAPIInputs(ctx context.Context, work string) ([]string, error) {
-	out, err := runCommand(ctx, work, goEnv(hostArch), "go", "list", "-m", "-json", "all")
+	modules, err := stagingModules(ctx, work)
 	if err != nil {
 		return nil, err
 	}
-	var inputs []string
-	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
-		var m struct {
-			Path, Dir string
-			Replace   *struct{ Path, Dir string }
+	var absent []string
+	for _, m := range modules {
+		if m.Dir == "" {
+			absent = append(absent, m.Path)
 		}
-		if err := dec.Decode(&m); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
+	}
+	if absent != nil {
+		if _, err := runCommand(ctx, work, goEnv(hostArch), append([]string{"go", "mod", "download"}, absent...)...); err != nil {
 			return nil, err
 		}
-		if m.Replace == nil || m.Dir == "" || !strings.HasPrefix(m.Path, "k8s.io/") ||
-			m.Path == "k8s.io/code-generator" || strings.HasPrefix(m.Path, "k8s.io/sample-") {
-			continue
+		if modules, err = stagingModules(ctx, work); err != nil {
+			return nil, err
+		}
+	}
+	var inputs []string
+	for _, m := range modules {
+		if m.Dir == "" {
+			return nil, fmt.Errorf("module %s is not in the module cache although it was downloaded", m.Path)
 		}
 		dir, err := filepath.EvalSymlinks(m.Dir)
 		if err != nil {
@@ -88,6 +98,31 @@ func openAPIInputs(ctx context.Context, work string) ([]string, error) {
 	}
 	slices.Sort(inputs)
 	return inputs, nil
+}
+
+// stagingModules are Kubernetes and its staging modules, as the go command
+// lists them in the build module; Dir is empty where one is not downloaded.
+func stagingModules(ctx context.Context, work string) ([]module, error) {
+	out, err := runCommand(ctx, work, goEnv(hostArch), "go", "list", "-m", "-json", "all")
+	if err != nil {
+		return nil, err
+	}
+	var list []module
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var m struct {
+			module
+			Replace *module
+		}
+		if err := dec.Decode(&m); errors.Is(err, io.EOF) {
+			return list, nil
+		} else if err != nil {
+			return nil, err
+		}
+		if m.Replace != nil && strings.HasPrefix(m.Path, "k8s.io/") &&
+			m.Path != "k8s.io/code-generator" && !strings.HasPrefix(m.Path, "k8s.io/sample-") {
+			list = append(list, m.module)
+		}
+	}
 }
 
 // marked are the directories below dir with a Go file that asks for OpenAPI
