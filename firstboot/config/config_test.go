@@ -244,3 +244,20 @@ func TestREADME(t *testing.T) {
 		t.Errorf("only %d examples", n)
 	}
 }
+
+// One file may be for all nodes of a cluster: what is not for a node that joins
+// is not used there, and that is said.
+func TestJoinIgnores(t *testing.T) {
+	join := "apiVersion: kbuild.dev/v1alpha1\nkind: NodeMetadata\nrole: worker\nendpoint: 192.0.2.1\ntoken: abcdef.0123456789abcdef\ncaCertHashes: [\"sha256:" + strings.Repeat("ab", 32) + "\"]\n"
+	n, warnings, err := load(t, join+"---\napiVersion: kubeadm.k8s.io/v1beta2\nkind: ClusterConfiguration\nclusterName: x\n---\napiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\ncgroupDriver: cgroupfs\n")
+	if err != nil || len(warnings) != 2 || !strings.Contains(warnings[0], "test, line 8: the ClusterConfiguration is not used") {
+		t.Errorf("%v %q", err, warnings)
+	}
+	if n.Cluster.ClusterName != "" || n.Kubelet["cgroupDriver"] != nil || n.KnowsCluster() {
+		t.Errorf("%+v %v", n.Cluster, n.Kubelet)
+	}
+	_, warnings, err = load(t, strings.Replace(join, "caCertHashes", "unsafeSkipCAVerification: true\n#", 1))
+	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "unsafeSkipCAVerification") {
+		t.Errorf("without a pin: %v %q", err, warnings)
+	}
+}

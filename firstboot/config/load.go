@@ -24,7 +24,7 @@ const apiV1beta2 = "v1beta2"
 // validates the whole. The warnings are for the log. The error is ErrNoRole,
 // ErrNoAddress or Problems.
 func Load(baked images.Baked, m Machine, docs ...Document) (*Node, []string, error) {
-	n, err := Parse(baked, docs...)
+	n, ignored, err := parse(baked, docs...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -32,6 +32,7 @@ func Load(baked images.Baked, m Machine, docs ...Document) (*Node, []string, err
 		return nil, nil, withExcerpts(err, docs)
 	}
 	warnings, err := Validate(n, baked)
+	warnings = append(ignored, warnings...)
 	if err != nil {
 		return nil, warnings, withExcerpts(err, docs)
 	}
@@ -41,21 +42,28 @@ func Load(baked images.Baked, m Machine, docs ...Document) (*Node, []string, err
 // Parse reads docs, each strictly, and lays the later over the earlier: fields
 // are merged, lists are replaced. Nothing is defaulted.
 func Parse(baked images.Baked, docs ...Document) (*Node, error) {
+	n, _, err := parse(baked, docs...)
+	return n, err
+}
+
+// parse is Parse, and warns of documents that it has no use for.
+func parse(baked images.Baked, docs ...Document) (*Node, []string, error) {
 	if baked.Release.ConfigAPI != apiV1beta2 {
-		return nil, fmt.Errorf("cannot configure a node of Kubernetes %s: its kubeadm config API %s is not supported yet, only %s is", baked.Release.Version, baked.Release.ConfigAPI, apiV1beta2)
+		return nil, nil, fmt.Errorf("cannot configure a node of Kubernetes %s: its kubeadm config API %s is not supported yet, only %s is", baked.Release.Version, baked.Release.ConfigAPI, apiV1beta2)
 	}
 	s, err := schema.Load(baked.Release.Minor())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	l := &layers{kinds: map[string]map[string]any{}, sources: map[string]string{}}
 	for _, d := range docs {
 		l.lay(read(s, d, &l.probs))
 	}
 	if err := l.probs.err(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return l.node()
+	n, err := l.node()
+	return n, l.ignored, err
 }
 
 // layers is the configuration so far.
@@ -63,6 +71,7 @@ type layers struct {
 	kinds   map[string]map[string]any // by prefix: init, join, cluster, kubelet, kubeProxy
 	sources map[string]string         // path → source, line
 	role    Role
+	ignored []string // warnings
 	probs   Problems
 }
 
@@ -93,7 +102,8 @@ func (l *layers) lay(objs []object) {
 			layJoin(o, own, where)
 			continue
 		case l.role.Joins() && !o.doc.Baked:
-			l.refuse(o, "", fmt.Sprintf("a node that joins (role %s) takes no %s", l.role, o.kind), "remove this document: a node that joins has the cluster's configuration from the cluster; what is its own belongs into NodeMetadata or JoinConfiguration")
+			// As kubeadm join does: one file may be for all nodes of a cluster.
+			l.ignored = append(l.ignored, fmt.Sprintf("%s: the %s is not used: a node that joins has the cluster's; what is its own belongs into NodeMetadata or JoinConfiguration", lineOf(o, ""), o.kind))
 			continue
 		}
 		prefix := prefixes()[o.kind]
