@@ -21,6 +21,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/host"
 )
 
 // BenchmarkJoinAtOnce measures what one join costs when 10 and when 500 nodes
@@ -103,7 +104,11 @@ func joiningRun(b *testing.B, first *Run, s *apitest.Server, name, pin string) *
 		b.Fatal(err)
 	}
 	h := testHost(b)
-	h.Now = time.Now
+	h.Now, h.Hostname = time.Now, func() (string, error) { return name, nil }
+	h.Systemd.Active = func(context.Context, string) (string, error) { return "inactive", nil }
+	h.Probe.Links = func() ([]host.Link, error) {
+		return []host.Link{{Name: "eth0", Up: true, Addrs: machine.Links[0].Addrs}}, nil
+	}
 	return &Run{Baked: first.Baked, Node: node, Host: h}
 }
 

@@ -68,11 +68,18 @@ func noSecrets(t *testing.T, m Machine, secrets ...string) {
 	t.Helper()
 	waitSh(t, m, "the end of kbuild-firstboot", "systemctl is-active --quiet kbuild-firstboot.service && sync")
 	patterns := strings.Join(secrets, "\n") + "\n"
-	for what, script := range map[string]string{
+	look := map[string]string{
 		"disk":    "grep -rIlF --binary-files=text -f - --exclude-dir=etcd /var /etc/kubernetes /run/kbuild",
 		"journal": "cat >/run/patterns; journalctl --output=export --no-pager | grep -aF -f /run/patterns; code=$?; rm /run/patterns; exit $code",
-	} {
-		e := ask[guest.Exec](t, m, guest.CmdExec, guest.ExecArgs{Argv: []string{"sh", "-c", script}, Stdin: patterns, Seconds: 110})
+	}
+	for what, script := range look {
+		search := func(patterns string) guest.Exec {
+			return ask[guest.Exec](t, m, guest.CmdExec, guest.ExecArgs{Argv: []string{"sh", "-c", script}, Stdin: patterns, Seconds: 110})
+		}
+		if e := search("kbuild-firstboot\n"); e.Code != 0 {
+			t.Errorf("the search finds nothing at all in the %s of %s: %s", what, m.Places().Dir, e.Stderr)
+		}
+		e := search(patterns)
 		switch {
 		case e.Code == 0:
 			t.Errorf("secrets are in the %s of %s: %s", what, m.Places().Dir, e.Stdout)
