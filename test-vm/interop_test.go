@@ -55,17 +55,24 @@ func TestScenarioJoinsKubeadm(t *testing.T) {
 	worker := boot(t, on(n, 12, "w1", metadata(t, n, 12, "worker", "w1", fields...)))
 	waitReady(t, worker)
 	podNetwork(t, worker, first)
-	waitReady(t, first)
+	waitNodes(t, first, "cp1", "w1")
 
 	second := boot(t, on(n, 13, "cp2", metadata(t, n, 13, "control-plane", "cp2", append(fields, "certificateKey: "+certificateKey)...)))
-	waitReady(t, second)
-	waitReady(t, first)
+	waitSh(t, second, "the end of kbuild-firstboot", "systemctl is-active --quiet kbuild-firstboot.service")
+	waitNodes(t, second, "cp1", "cp2", "w1")
 	waitReady(t, worker)
 	if got, want := members(t, second, "cp2"), []string{"cp1=started", "cp2=started"}; !sameSet(got, want) {
 		t.Errorf("etcd's members are %q, want %q", got, want)
 	}
 	kubeadmReads(t, first, kubeadm)
 	kubeadmReads(t, second, kubeadm)
+}
+
+// waitNodes waits until a control plane says that nodes are Ready: all that can
+// be in a kubeadm cluster whose pod network has no agent, for CoreDNS needs one.
+func waitNodes(t *testing.T, m Machine, names ...string) {
+	t.Helper()
+	waitSh(t, m, "nodes "+strings.Join(names, ", "), "kubectl --kubeconfig=/etc/kubernetes/admin.conf wait --for=condition=Ready --timeout=20s node "+strings.Join(names, " "))
 }
 
 // kubeadmInit is a configuration for kubeadm init.
