@@ -210,7 +210,7 @@ func (c *container) Start(ctx context.Context) error {
 }
 
 func (c *container) Reboot(ctx context.Context) error {
-	if err := c.Ask(ctx, guest.CmdExec, guest.ExecArgs{Argv: []string{"systemctl", "reboot", "--no-block"}}, nil); err != nil {
+	if err := askReboot(ctx, c); err != nil {
 		return err
 	}
 	select {

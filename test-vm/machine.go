@@ -15,6 +15,7 @@ package testvm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -113,6 +114,23 @@ func New(ctx context.Context, lane Lane, o Options) (Machine, error) {
 		return newQEMU(ctx, o)
 	}
 	return nil, fmt.Errorf("cannot make a machine of lane %q: want %s or %s", lane, Container, VM)
+}
+
+// askReboot asks the system inside to reboot. The checker is stopped for it,
+// perhaps before it has answered: only what it answers is an error, and that
+// the machine goes down is for the caller to see.
+func askReboot(ctx context.Context, m Machine) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	var e guest.Exec
+	err := m.Ask(ctx, guest.CmdExec, guest.ExecArgs{Argv: []string{"systemctl", "reboot", "--no-block"}}, &e)
+	if _, ok := errors.AsType[guest.Failed](err); ok {
+		return err
+	}
+	if e.Code != 0 {
+		return fmt.Errorf("cannot reboot the machine: systemctl ended with status %d: %s", e.Code, e.Stderr)
+	}
+	return nil
 }
 
 // Wait asks look until it says that nothing is missing: every two seconds, or

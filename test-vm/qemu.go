@@ -246,7 +246,7 @@ func (v *virtual) Reboot(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := v.Ask(ctx, guest.CmdExec, guest.ExecArgs{Argv: []string{"systemctl", "reboot", "--no-block"}}, nil); err != nil {
+	if err := askReboot(ctx, v); err != nil {
 		return err
 	}
 	if err := v.qmp.wait(ctx, "RESET"); err != nil {
