@@ -13,7 +13,7 @@ ORACLES  := v1.19.12 v1.20.15 v1.37.2
 TEST     := KBUILD_ORACLE=$(if $(CI)$(wildcard out/oracle/kubeadm-v1.37.2),$(CURDIR)/out/oracle) go test -timeout 30m
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test build image vm vm-stop test check test-vm test-ignition oracle kubeadms golden fuzz repro bench bench-boot clean
+.PHONY: help deps deps-test build image vm vm-stop test check test-vm test-ignition oracle kubeadms golden fuzz repro bench bench-boot bench-join clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,10 +92,15 @@ repro: deps build ## build the image twice, in other circumstances, and compare 
 	cd "out/repro/another place" && sha256sum --check ../a/SHA256SUMS && cmp SHA256SUMS ../a/SHA256SUMS
 	rm -rf out/repro
 
-bench: bench-boot ## every benchmark
+bench: bench-boot bench-join ## every benchmark
 
 bench-boot: deps-test image ## first boot against kubeadm init and against the floor
 	go run ./test-vm/cmd/bench-boot --image $(OUT) --kubeadm "$$(go run ./builder/source/cmd/kubeadm $(VERSION))"
+
+bench-join: deps-test image ## a worker's join against kubeadm join, and 10 and 500 joins at once
+	go run ./test-vm/cmd/bench-join --image $(OUT) --kubeadm "$$(go run ./builder/source/cmd/kubeadm $(VERSION))"
+	go run ./builder/source/cmd/programs $(VERSION) out/test-bin
+	KBUILD_TEST_BIN=$(CURDIR)/out/test-bin go test ./firstboot -run '^$$' -bench 'JoinAtOnce' -benchtime 1x -count 3 -timeout 60m
 
 clean: ## remove out; the cache stays
 	rm -rf out

@@ -1,6 +1,7 @@
 package testvm
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	_ "embed"
@@ -20,8 +21,9 @@ import (
 //go:embed nspawn.sh
 var nspawnScript string
 
-// ContainerAddress is the machine's address in its own network namespace.
-const ContainerAddress = "10.77.0.2"
+// ContainerAddress is the address of a machine without a Network, in a network
+// namespace of its own.
+const ContainerAddress = netPrefix + "2"
 
 // rebootExit is how systemd-nspawn --keep-unit ends when the system inside
 // asks for a reboot (systemd-nspawn.c, run_container).
@@ -75,7 +77,7 @@ func newContainer(ctx context.Context, o Options) (Machine, error) {
 }
 
 // prepare makes what outlives one boot: directories, /var, credentials, the
-// checker, the network namespace with a bridge in it.
+// checker, and unless the machine hangs on a Network, a network namespace.
 func (c *container) prepare(ctx context.Context) error {
 	for _, d := range []string{"root", "var", "share", "cred"} {
 		if err := os.MkdirAll(c.s.path(d), 0o755); err != nil {
@@ -92,7 +94,7 @@ func (c *container) prepare(ctx context.Context) error {
 		}
 	}
 	creds := map[string]string{
-		"network.network.05-lane": "[Match]\nName=host0\n[Network]\nAddress=" + ContainerAddress + "/24\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n",
+		"network.network.05-lane": laneNetwork("Name=host0", cmp.Or(c.o.Address, ContainerAddress)),
 		"system.hostname":         c.s.rec.Name,
 	}
 	for name, unit := range laneUnits(Container) {
@@ -109,17 +111,18 @@ func (c *container) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	ns := "kbt-" + filepath.Base(c.s.dir)
-	c.s.rec.Netns = ns
-	if err := c.s.save(); err != nil {
-		return err
+	if c.o.Network != nil {
+		return nil
 	}
-	return errors.Join(
-		run("ip", "netns", "add", ns),
-		run("ip", "-n", ns, "link", "set", "lo", "up"),
-		run("ip", "-n", ns, "link", "add", "kbt0", "type", "bridge"),
-		run("ip", "-n", ns, "link", "set", "kbt0", "addrgenmode", "none", "up"),
-	)
+	return c.s.makeNetns()
+}
+
+// netns is the network namespace that the machine's bridge is in.
+func (c *container) netns() string {
+	if c.o.Network != nil {
+		return c.o.Network.s.rec.Netns
+	}
+	return c.s.rec.Netns
 }
 
 func (c *container) credential(name, value string) error {
@@ -133,12 +136,12 @@ func loopWorks() bool { _, err := os.Stat("/dev/loop-control"); return err == ni
 // command is the whole command line: into the network namespace, into a mount
 // namespace, through the script, to systemd-nspawn.
 func (c *container) command() []string {
-	argv := []string{"nsenter", "--net=/run/netns/" + c.s.rec.Netns, "--",
+	argv := []string{"nsenter", "--net=/run/netns/" + c.netns(), "--",
 		"unshare", "--mount", "--propagation", "private", "--",
 		"sh", "-c", nspawnScript, "nspawn.sh",
 		"--directory=" + c.s.path("root"), "--machine=" + c.s.rec.Name, "--uuid=" + c.uuid(),
 		"--boot", "--read-only", "--register=no", "--keep-unit", "--console=read-only",
-		"--network-bridge=kbt0", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
+		"--network-bridge=" + bridge, "--resolv-conf=off", "--timezone=off", "--link-journal=no",
 		"--capability=all", "--system-call-filter=bpf keyctl add_key request_key perf_event_open @mount",
 		"--bind=" + c.s.path("var") + ":/var",
 		"--bind=" + c.s.path("share") + ":" + guest.Dir,

@@ -75,6 +75,10 @@ type Options struct {
 	UserData string // the credential kbuild.userdata
 	// Credentials are further system credentials by name.
 	Credentials map[string]string
+	// Network is the wire that the machine hangs on, at Address there. Without one
+	// it is alone. The names of a network's machines must differ.
+	Network *Network
+	Address string
 	// FwCfg is user-data too, given by QEMU's fw_cfg device. VM lane only.
 	FwCfg string
 	// NoCloud, when not nil, is what a NoCloud volume labelled cidata holds, by
@@ -112,6 +116,9 @@ const ServedAt = "10.0.2.100:80"
 func New(ctx context.Context, lane Lane, o Options) (Machine, error) {
 	if o.Log == nil {
 		o.Log = func(string, ...any) {}
+	}
+	if o.Network != nil && (o.Network.lane != lane || o.Address == "") {
+		return nil, fmt.Errorf("cannot hang a machine of lane %s, address %q, on a network of lane %s: want the same lane, and an address", lane, o.Address, o.Network.lane)
 	}
 	switch lane {
 	case Container:

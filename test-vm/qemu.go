@@ -34,6 +34,9 @@ func newQEMU(ctx context.Context, o Options) (Machine, error) {
 	if o.Image.Disk == "" {
 		return nil, fmt.Errorf("cannot boot a VM: no disk.raw in %s", o.Image.Dir)
 	}
+	if o.Network != nil && o.APIPort != 0 {
+		return nil, errors.New("cannot lead a port of the host to a VM on a network: it has no other card")
+	}
 	tree, err := findVMTree(ctx)
 	if err != nil {
 		return nil, err
@@ -86,6 +89,9 @@ func (v *virtual) prepare(ctx context.Context) error {
 	}
 	creds := laneUnits(VM)
 	creds["system.hostname"] = v.s.rec.Name
+	if v.o.Network != nil {
+		creds["network.network.05-lane"] = laneNetwork("Type=ether\nKind=!*", v.o.Address)
+	}
 	if v.o.UserData != "" {
 		creds["kbuild.userdata"] = v.o.UserData
 	}
@@ -180,16 +186,7 @@ func (v *virtual) args(ctx context.Context) []string {
 		// Of what QEMU has, NVMe is what a kernel without an initrd finds.
 		a = append(a, "-kernel", v.o.Kernel, "-append", cmdline, "-device", "nvme,drive=disk,serial=kbuild")
 	}
-	net := "user,id=net,restrict=on,ipv6=off" // without router or name server
-	if v.o.Serve != "" {
-		// QEMU starts the command for each connection; the checker's file is a
-		// program for the host, too.
-		net += ",guestfwd=tcp:" + ServedAt + "-cmd:" + v.s.path("checker.img") + " relay " + v.o.Serve
-	}
-	if v.o.APIPort != 0 {
-		net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:6443", v.o.APIPort)
-	}
-	a = append(a, "-netdev", net, "-device", "virtio-net-pci,netdev=net,romfile=")
+	a = append(a, v.netdev()...)
 	if v.o.NoCloud != nil {
 		a = append(a, "-drive", "if=none,id=cidata,format=raw,readonly=on,file="+v.s.path("cidata.iso"), "-device", "virtio-blk-pci,drive=cidata")
 	}
@@ -204,6 +201,24 @@ func (v *virtual) args(ctx context.Context) []string {
 		a = append(a, "-smbios", "type=11,path="+f)
 	}
 	return a
+}
+
+// netdev is the network card: on the machine's Network, or on QEMU's own net
+// without router or name server.
+func (v *virtual) netdev() []string {
+	if v.o.Network != nil {
+		return v.o.Network.netdev(v.s.dir)
+	}
+	net := "user,id=net,restrict=on,ipv6=off"
+	if v.o.Serve != "" {
+		// QEMU starts the command for each connection; the checker's file is a
+		// program for the host, too.
+		net += ",guestfwd=tcp:" + ServedAt + "-cmd:" + v.s.path("checker.img") + " relay " + v.o.Serve
+	}
+	if v.o.APIPort != 0 {
+		net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:6443", v.o.APIPort)
+	}
+	return []string{"-netdev", net, "-device", "virtio-net-pci,netdev=net,romfile="}
 }
 
 func (v *virtual) Start(ctx context.Context) error {

@@ -30,9 +30,37 @@ func limitOf(lane Lane) time.Duration {
 	return 10 * time.Minute
 }
 
-// boot makes a machine of the lane, boots it, and on failure shows what there
-// is to see of it. It skips the test where there is no image.
+// boot makes a machine of the lane and boots it. It skips the test where there
+// is no image.
 func boot(t *testing.T, o Options) Machine {
+	t.Helper()
+	return bootWith(t, Lane(*lane), options(t, o))
+}
+
+// bootWith is boot for a machine of a given lane and image.
+func bootWith(t *testing.T, lane Lane, o Options) Machine {
+	t.Helper()
+	o.Keep, o.Log = os.Getenv("KEEP") == "1", logf
+	m, err := New(t.Context(), lane, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch(t, m, o)
+	if err := m.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// options adds to o what every machine of a scenario has. It skips the test
+// where there is no image.
+func options(t *testing.T, o Options) Options {
+	t.Helper()
+	o.Image, o.Keep, o.Log = imageOf(t), os.Getenv("KEEP") == "1", logf
+	return o
+}
+
+func imageOf(t *testing.T) Image {
 	t.Helper()
 	dir := os.Getenv("KBUILD_IMAGE")
 	if dir == "" {
@@ -42,19 +70,12 @@ func boot(t *testing.T, o Options) Machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Image = image
-	return bootWith(t, Lane(*lane), o)
+	return image
 }
 
-// bootWith is boot for a machine of a given lane and image.
-func bootWith(t *testing.T, lane Lane, o Options) Machine {
-	t.Helper()
-	o.Keep = os.Getenv("KEEP") == "1"
-	o.Log = logf
-	m, err := New(t.Context(), lane, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+// watch closes a machine at the end of the test, and before that shows what
+// there is to see of it when the test failed.
+func watch(t *testing.T, m Machine, o Options) {
 	t.Cleanup(func() {
 		if t.Failed() {
 			show(t, m)
@@ -66,10 +87,6 @@ func bootWith(t *testing.T, lane Lane, o Options) Machine {
 			t.Error(err)
 		}
 	})
-	if err := m.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return m
 }
 
 // logf writes progress at once; testing's own log comes at the end.
@@ -103,29 +120,44 @@ func userData(docs ...string) string {
 	case Container:
 		docs = append(docs, ContainerUserData())
 	case VM:
-		// Emulated on busy cores, a control plane takes longer than kubeadm's four
-		// minutes; this is also what the probes of its static pods go by.
-		if strings.Contains(docs[0], "kubeadm.k8s.io/v1beta2") || strings.Contains(docs[0], "kubeadm.k8s.io/v1beta3") {
-			api, _, _ := strings.Cut(docs[0], "\n")
-			docs = append(docs, api+"\nkind: ClusterConfiguration\napiServer:\n  timeoutForControlPlane: 20m0s\n")
+		if api, ok := strings.CutPrefix(docs[0], "apiVersion: kubeadm.k8s.io/"); ok {
+			api, _, _ = strings.Cut(api, "\n")
+			docs = append(docs, slowControlPlane(api)...)
 		}
 	}
 	return strings.Join(docs, "---\n")
+}
+
+// slowControlPlane is a document that gives a control plane more than kubeadm's
+// four minutes, where there is a field for it: emulated on busy cores it takes
+// longer, and this is also what the probes of its static pods go by.
+func slowControlPlane(api string) []string {
+	if api != "v1beta2" && api != "v1beta3" {
+		return nil
+	}
+	return []string{"apiVersion: kubeadm.k8s.io/" + api + "\nkind: ClusterConfiguration\napiServer:\n  timeoutForControlPlane: 20m0s\n"}
+}
+
+// configAPI is the version of kubeadm's configuration that the image's
+// Kubernetes has.
+func configAPI(t *testing.T) string {
+	t.Helper()
+	image, err := OpenImage(os.Getenv("KBUILD_IMAGE"))
+	if err != nil || image.Version == "" {
+		return "v1beta2"
+	}
+	r, err := images.Lookup(image.Version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.ConfigAPI
 }
 
 // initDoc is a kubeadm InitConfiguration in the API version of the image's
 // Kubernetes; lines are indented below it.
 func initDoc(t *testing.T, lines string) string {
 	t.Helper()
-	api := "v1beta2"
-	if image, err := OpenImage(os.Getenv("KBUILD_IMAGE")); err == nil && image.Version != "" {
-		r, err := images.Lookup(image.Version)
-		if err != nil {
-			t.Fatal(err)
-		}
-		api = r.ConfigAPI
-	}
-	return "apiVersion: kubeadm.k8s.io/" + api + "\nkind: InitConfiguration\nnodeRegistration:\n  name: node1\n" + lines
+	return "apiVersion: kubeadm.k8s.io/" + configAPI(t) + "\nkind: InitConfiguration\nnodeRegistration:\n  name: node1\n" + lines
 }
 
 // ask asks the checker and ends the test when it fails.

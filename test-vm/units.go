@@ -6,6 +6,12 @@ import (
 	"github.com/kbuild/kbuild/test-vm/guest"
 )
 
+// laneNetwork is a systemd.network(5) file that gives the card a fixed address
+// and nothing else: no route, no name server.
+func laneNetwork(match, address string) string {
+	return "[Match]\n" + match + "\n[Network]\nAddress=" + address + "/24\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n"
+}
+
 // laneUnits are the system credentials by which the checker comes to run in a
 // machine without being part of the image: systemd-debug-generator makes units
 // and drop-ins of them (systemd.system-credentials(7), systemd.extra-unit.* and

@@ -12,17 +12,30 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-const adminConf = "/etc/kubernetes/admin.conf"
+const (
+	adminConf   = "/etc/kubernetes/admin.conf"
+	kubeletConf = "/etc/kubernetes/kubelet.conf"
+)
 
-// kube is the cluster as its administrator sees it from this node.
+// kube is the cluster as seen from this node: by its administrator, or on a
+// worker, which has no administrator's kubeconfig, by its kubelet.
 type kube struct {
-	core *corev1.CoreV1Client
-	apps *appsv1.AppsV1Client
-	node string
+	core  *corev1.CoreV1Client
+	apps  *appsv1.AppsV1Client
+	node  string
+	admin bool
 }
 
 func connect() (*kube, error) {
-	c, err := clientcmd.BuildConfigFromFlags("", adminConf)
+	k, err := connectAs(adminConf)
+	if os.IsNotExist(err) {
+		return connectAs(kubeletConf)
+	}
+	return k, err
+}
+
+func connectAs(file string) (*kube, error) {
+	c, err := clientcmd.BuildConfigFromFlags("", file)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +56,7 @@ func connect() (*kube, error) {
 	// kubeadm and kbuild name a node after its host unless told otherwise; a
 	// cluster with one node has it anyway.
 	name, err := os.Hostname()
-	return &kube{core, apps, name}, err
+	return &kube{core, apps, name, file == adminConf}, err
 }
 
 func (k *kube) healthy(ctx context.Context) error {
@@ -53,6 +66,9 @@ func (k *kube) healthy(ctx context.Context) error {
 // thisNode returns the name of this machine's node: that of its host, or the
 // only one there is.
 func (k *kube) thisNode(ctx context.Context) (string, error) {
+	if !k.admin {
+		return k.node, nil
+	}
 	l, err := k.core.Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return "", err

@@ -70,7 +70,7 @@ func run(ctx context.Context, args []string) error {
 }
 
 func handlers() map[string]guest.Handler {
-	var watch stopwatch
+	watch := stopwatches{seen: map[string]*guest.Times{}}
 	return map[string]guest.Handler{
 		guest.CmdPing: func(context.Context, json.RawMessage) (any, error) {
 			b, err := bootTime()
@@ -78,11 +78,12 @@ func handlers() map[string]guest.Handler {
 		},
 		guest.CmdReady:  func(ctx context.Context, _ json.RawMessage) (any, error) { return ready(ctx) },
 		guest.CmdPod:    with(pod),
+		guest.CmdPods:   with(pods),
 		guest.CmdDisk:   func(ctx context.Context, _ json.RawMessage) (any, error) { return disk() },
 		guest.CmdTree:   func(ctx context.Context, _ json.RawMessage) (any, error) { return tree(ctx) },
 		guest.CmdImages: func(ctx context.Context, _ json.RawMessage) (any, error) { return images(ctx) },
 		guest.CmdExec:   with(execute),
-		guest.CmdTimes:  func(ctx context.Context, _ json.RawMessage) (any, error) { return watch.times(ctx) },
+		guest.CmdTimes:  with(watch.times),
 		guest.CmdKubeconfig: func(context.Context, json.RawMessage) (any, error) {
 			b, err := os.ReadFile(adminConf)
 			return guest.Kubeconfig{Data: b}, err

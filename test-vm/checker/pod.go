@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -72,14 +73,17 @@ func bracket(ip string) string {
 	return ip
 }
 
-func get(ctx context.Context, url string) (string, error) {
+func get(ctx context.Context, url string) (string, error) { return getOver(ctx, nil, url) }
+
+// getOver is get with connections made by dial, where it is not nil.
+func getOver(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), url string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return "", err
 	}
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	resp, err := (&http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}).Do(req)
 	if err != nil {
 		return "", err
 	}
@@ -94,22 +98,11 @@ func get(ctx context.Context, url string) (string, error) {
 func makePod(ctx context.Context, k *kube, image string) error {
 	labels := map[string]string{"app": podName}
 	meta := metav1.ObjectMeta{Name: podName, Namespace: podNamespace, Labels: labels}
-	one, grace := int32(1), int64(1)
+	one := int32(1)
 	_, errNs := k.core.Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: podNamespace}}, metav1.CreateOptions{})
-	_, errCm := k.core.ConfigMaps(podNamespace).Create(ctx, &corev1.ConfigMap{ObjectMeta: meta,
-		Data: map[string]string{"Corefile": ".:5353 {\n    whoami\n    health :8080\n}\n"}}, metav1.CreateOptions{})
+	_, errCm := k.core.ConfigMaps(podNamespace).Create(ctx, answerConfig(meta), metav1.CreateOptions{})
 	_, errDep := k.apps.Deployments(podNamespace).Create(ctx, &appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{
-		Replicas: &one, Selector: &metav1.LabelSelector{MatchLabels: labels},
-		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{
-			TerminationGracePeriodSeconds: &grace,
-			Tolerations:                   []corev1.Toleration{{Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule}},
-			Containers: []corev1.Container{{
-				Name: "answer", Image: image, ImagePullPolicy: corev1.PullNever, Args: []string{"-conf", "/etc/coredns/Corefile"},
-				VolumeMounts:   []corev1.VolumeMount{{Name: "config", MountPath: "/etc/coredns"}},
-				ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/health", Port: intstr.FromInt32(8080)}}, PeriodSeconds: 2},
-			}},
-			Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: podName}}}}},
-		}}}}, metav1.CreateOptions{})
+		Replicas: &one, Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: answerPod(meta, image)}}, metav1.CreateOptions{})
 	_, errSvc := k.core.Services(podNamespace).Create(ctx, &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{
 		Selector: labels, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080)}},
 	}}, metav1.CreateOptions{})
@@ -120,4 +113,24 @@ func makePod(ctx context.Context, k *kube, image string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// answerConfig is the Corefile of a pod that serves CoreDNS's health page.
+func answerConfig(meta metav1.ObjectMeta) *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: meta, Data: map[string]string{"Corefile": ".:5353 {\n    whoami\n    health :8080\n}\n"}}
+}
+
+// answerPod is that pod. It may run on control planes.
+func answerPod(meta metav1.ObjectMeta, image string) corev1.PodTemplateSpec {
+	grace := int64(1)
+	return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: meta.Labels}, Spec: corev1.PodSpec{
+		TerminationGracePeriodSeconds: &grace,
+		Tolerations:                   []corev1.Toleration{{Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule}},
+		Containers: []corev1.Container{{
+			Name: "answer", Image: image, ImagePullPolicy: corev1.PullNever, Args: []string{"-conf", "/etc/coredns/Corefile"},
+			VolumeMounts:   []corev1.VolumeMount{{Name: "config", MountPath: "/etc/coredns"}},
+			ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/health", Port: intstr.FromInt32(8080)}}, PeriodSeconds: 2},
+		}},
+		Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: meta.Name}}}}},
+	}}
 }

@@ -28,7 +28,7 @@ func ready(ctx context.Context) (guest.Ready, error) {
 	}
 	k, err := connect()
 	if os.IsNotExist(err) {
-		return missing("no %s yet", adminConf)
+		return missing("no %s or %s yet", adminConf, kubeletConf)
 	}
 	if err != nil {
 		return missing("%v", err)
@@ -49,11 +49,13 @@ func ready(ctx context.Context) (guest.Ready, error) {
 		return missing("node %s: %s", name, why)
 	}
 	r.Node = true
-	if why := podsMissing(ctx, k, "k8s-app=kube-dns", "", 2, boot); why != "" {
-		return missing("CoreDNS: %s", why)
+	if k.admin { // a worker's kubelet need not see pods of other nodes
+		if why := podsMissing(ctx, k, "k8s-app=kube-dns", name, false, 2, boot); why != "" {
+			return missing("CoreDNS: %s", why)
+		}
+		r.CoreDNS = true
 	}
-	r.CoreDNS = true
-	if why := podsMissing(ctx, k, "k8s-app=kube-proxy", name, 1, boot); why != "" {
+	if why := podsMissing(ctx, k, "k8s-app=kube-proxy", name, true, 1, boot); why != "" {
 		return missing("kube-proxy: %s", why)
 	}
 	r.KubeProxy = true
@@ -93,10 +95,11 @@ func nodeMissing(n *corev1.Node, boot time.Time) string {
 }
 
 // podsMissing says what keeps want pods of kube-system with the label from
-// being ready, all of their containers started since boot. node may be empty.
-func podsMissing(ctx context.Context, k *kube, label, node string, want int, boot time.Time) string {
+// being ready: all of them, or those on this node only. The containers of those
+// on this node must have started since its boot.
+func podsMissing(ctx context.Context, k *kube, label, node string, here bool, want int, boot time.Time) string {
 	o := metav1.ListOptions{LabelSelector: label}
-	if node != "" {
+	if here {
 		o.FieldSelector = "spec.nodeName=" + node
 	}
 	l, err := k.core.Pods("kube-system").List(ctx, o)
@@ -108,7 +111,11 @@ func podsMissing(ctx context.Context, k *kube, label, node string, want int, boo
 		if p.DeletionTimestamp != nil {
 			continue
 		}
-		if w := podMissing(&p, boot); w != "" {
+		since := boot
+		if p.Spec.NodeName != node {
+			since = time.Time{} // another machine's boot
+		}
+		if w := podMissing(&p, since); w != "" {
 			why = p.Name + ": " + w
 			continue
 		}

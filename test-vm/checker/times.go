@@ -13,22 +13,27 @@ import (
 	"github.com/kbuild/kbuild/test-vm/guest"
 )
 
-// stopwatch notes when the control plane came up. It begins to look when it is
-// first asked, and asks often but little, the same in all that is compared.
-type stopwatch struct {
-	once sync.Once
+// stopwatches note when the control plane came up and a node became Ready. Each
+// begins to look when it is first asked, and asks often but little, the same in
+// all that is compared.
+type stopwatches struct {
 	mu   sync.Mutex
-	t    guest.Times
+	seen map[string]*guest.Times // by node
 }
 
-func (s *stopwatch) times(ctx context.Context) (guest.Times, error) {
-	s.once.Do(func() { go s.watch(context.WithoutCancel(ctx)) })
+func (s *stopwatches) times(ctx context.Context, a guest.TimesArgs) (guest.Times, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.t, nil
+	t := s.seen[a.Node]
+	if t == nil {
+		t = &guest.Times{}
+		s.seen[a.Node] = t
+		go s.watch(context.WithoutCancel(ctx), a.Node, t)
+	}
+	return *t, nil
 }
 
-func (s *stopwatch) watch(ctx context.Context) {
+func (s *stopwatches) watch(ctx context.Context, node string, t *guest.Times) {
 	const every = 50 * time.Millisecond
 	note := func(t *time.Time) {
 		s.mu.Lock()
@@ -38,14 +43,14 @@ func (s *stopwatch) watch(ctx context.Context) {
 	for !healthz(ctx) {
 		sleep(ctx, every)
 	}
-	note(&s.t.API)
+	note(&t.API)
 	var k *kube
 	for {
 		if k == nil {
 			k, _ = connect()
 		}
-		if k != nil && nodeReady(ctx, k) {
-			note(&s.t.Ready)
+		if k != nil && nodeReady(ctx, k, node) {
+			note(&t.Ready)
 			return
 		}
 		sleep(ctx, every)
@@ -70,10 +75,15 @@ func healthz(ctx context.Context) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-func nodeReady(ctx context.Context, k *kube) bool {
+// nodeReady says whether the node is Ready; with an empty name, whether any is.
+func nodeReady(ctx context.Context, k *kube, name string) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	l, err := k.core.Nodes().List(ctx, metav1.ListOptions{})
+	var o metav1.ListOptions
+	if name != "" {
+		o.FieldSelector = "metadata.name=" + name
+	}
+	l, err := k.core.Nodes().List(ctx, o)
 	if err != nil {
 		return false
 	}

@@ -42,10 +42,11 @@ const (
 	CmdPing       = "ping"       // → Ping
 	CmdReady      = "ready"      // → Ready
 	CmdPod        = "pod"        // PodArgs → Pod
+	CmdPods       = "pods"       // PodsArgs → Pods
 	CmdDisk       = "disk"       // → Disk
 	CmdTree       = "tree"       // → Tree
 	CmdImages     = "images"     // → Images
 	CmdExec       = "exec"       // ExecArgs → Exec
 	CmdKubeconfig = "kubeconfig" // → Kubeconfig
-	CmdTimes      = "times"      // → Times
+	CmdTimes      = "times"      // TimesArgs → Times
 )

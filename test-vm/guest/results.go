@@ -12,7 +12,7 @@ type Ping struct {
 type Ready struct {
 	API       bool   `json:"api"`       // the API server says ok on /readyz
 	Node      bool   `json:"node"`      // this node's Ready condition is True
-	CoreDNS   bool   `json:"coreDNS"`   // every replica is ready
+	CoreDNS   bool   `json:"coreDNS"`   // every replica is ready; not looked at on a worker
 	KubeProxy bool   `json:"kubeProxy"` // this node's pod is ready
 	Firstboot string `json:"firstboot"` // what kbuild-firstboot says it does, one line
 	Waiting   string `json:"waiting"`   // the first thing that is missing; empty when all is there
@@ -31,6 +31,20 @@ type Pod struct {
 	ClusterIP string `json:"clusterIP"`
 	Answer    string `json:"answer"`  // body got from the Service's cluster IP, on the node
 	Waiting   string `json:"waiting"` // empty when the answer is there
+}
+
+// PodsArgs says what the workload on every node is made of.
+type PodsArgs struct {
+	Image string `json:"image"` // a CoreDNS image that is baked in
+	Nodes int    `json:"nodes"` // on how many nodes a pod must run
+}
+
+// Pods is how far the workload on every node is: a DaemonSet of the same pods
+// as Pod's, behind a Service.
+type Pods struct {
+	Answers map[string]string `json:"answers"` // by node: what its pod answered to the pod on this node
+	Service string            `json:"service"` // what the Service answered to the pod on this node
+	Waiting string            `json:"waiting"` // empty when all answers are there
 }
 
 // Disk is what the machine's disk and mounts are.
@@ -97,9 +111,15 @@ type Kubeconfig struct {
 	Data []byte `json:"data"`
 }
 
+// TimesArgs says whose Ready condition is looked at.
+type TimesArgs struct {
+	Node string `json:"node,omitempty"` // empty is any node
+}
+
 // Times is when things were first seen in this boot, for benchmarks. A zero
-// time has not been seen yet. The checker begins to look at the first request.
+// time has not been seen yet. The checker begins to look at the first request
+// for a node.
 type Times struct {
 	API   time.Time `json:"api"`   // the API server says ok on /healthz
-	Ready time.Time `json:"ready"` // a node's Ready condition is True
+	Ready time.Time `json:"ready"` // the node's Ready condition is True
 }

@@ -39,7 +39,7 @@ func (b *bench) firstboot(ctx context.Context) (result, error) {
 		return result{}, err
 	}
 	defer m.Close()
-	r, err := timed(ctx, m, []string{"systemctl", "start", "--no-block", "kbuild-firstboot.service"})
+	r, err := timed(ctx, m, []string{"sh", "-c", testvm.FirstbootScript})
 	if err != nil || b.state != "" {
 		return r, err
 	}
@@ -72,9 +72,6 @@ func (b *bench) init(ctx context.Context) (result, error) {
 		return result{}, err
 	}
 	defer m.Close()
-	if err := copyFile(b.kubeadm, filepath.Join(m.Places().Dir, "share", "kubeadm"), 0o755); err != nil {
-		return result{}, err
-	}
 	config, err := b.kubeadmConfig()
 	if err != nil {
 		return result{}, err
@@ -84,7 +81,7 @@ func (b *bench) init(ctx context.Context) (result, error) {
 	}
 	// In a unit of its own, for the time it takes is taken from the cluster's
 	// side, as in the others.
-	return timed(ctx, m, []string{"systemd-run", "--quiet", "--unit=kubeadm", guest.Dir + "/kubeadm", "init",
+	return timed(ctx, m, []string{"systemd-run", "--quiet", "--unit=kubeadm", testvm.KubeadmProgram, "init",
 		"--skip-phases=preflight", "--config=" + guest.Dir + "/kubeadm.yaml"})
 }
 
@@ -122,31 +119,19 @@ func (b *bench) kubeadmConfig() (string, error) {
 		"\nnetworking:\n  podSubnet: 10.244.0.0/16\n", nil
 }
 
-// boot boots a fresh container in which kbuild-firstboot does not start by
-// itself, and waits until it has settled.
-func (b *bench) boot(ctx context.Context) (testvm.Machine, error) {
+// options are those of a fresh container.
+func (b *bench) options() (testvm.Options, error) {
 	data, err := b.userData()
+	return testvm.Options{Image: b.image, Name: nodeName, UserData: data, Log: func(string, ...any) {}}, err
+}
+
+// boot boots one in which kbuild-firstboot does not start by itself.
+func (b *bench) boot(ctx context.Context) (testvm.Machine, error) {
+	o, err := b.options()
 	if err != nil {
 		return nil, err
 	}
-	quiet := func(string, ...any) {}
-	m, err := testvm.New(ctx, testvm.Container, testvm.Options{
-		Image: b.image, Name: nodeName, UserData: data, Log: quiet,
-		Credentials: map[string]string{
-			"systemd.unit-dropin.kbuild-firstboot.service~bench": "[Unit]\nConditionPathExists=" + guest.Dir + "/go\n",
-		},
-	})
-	if err != nil {
-		return nil, err
-	}
-	err = m.Start(ctx)
-	if err == nil {
-		err = wait(ctx, m, "systemctl is-system-running | grep -qxE 'running|degraded' && systemctl is-active --quiet containerd.service && touch "+guest.Dir+"/go && sync")
-	}
-	if err != nil {
-		return nil, errors.Join(err, m.Close())
-	}
-	return m, nil
+	return testvm.NewIdle(ctx, o)
 }
 
 // bootWithImages boots a container whose runtime holds the images, and lays
@@ -155,13 +140,17 @@ func (b *bench) bootWithImages(ctx context.Context, files string) (testvm.Machin
 	if b.state == "" {
 		return nil, errors.New("no finished node's files yet")
 	}
-	m, err := b.boot(ctx)
+	o, err := b.options()
 	if err != nil {
 		return nil, err
 	}
-	err = copyFile(b.state, filepath.Join(m.Places().Dir, "share", "state.tar"), 0o600)
+	m, err := testvm.NewKubeadm(ctx, o, b.kubeadm)
+	if err != nil {
+		return nil, err
+	}
+	err = testvm.Lay(m, b.state, "state.tar", 0o600)
 	if err == nil {
-		err = sh(ctx, m, "kbuild-firstboot run --until images && tar -C / --keep-directory-symlink -xf "+guest.Dir+"/state.tar "+files+" && sync")
+		err = sh(ctx, m, "tar -C / --keep-directory-symlink -xf "+guest.Dir+"/state.tar "+files+" && sync")
 	}
 	if err != nil {
 		return nil, errors.Join(err, m.Close())
@@ -224,20 +213,6 @@ func wait(ctx context.Context, m testvm.Machine, script string) error {
 }
 
 func sh(ctx context.Context, m testvm.Machine, script string) error {
-	var e guest.Exec
-	if err := m.Ask(ctx, guest.CmdExec, guest.ExecArgs{Argv: []string{"sh", "-c", script}, Seconds: 120}, &e); err != nil {
-		return err
-	}
-	if e.Code != 0 {
-		return fmt.Errorf("%s: exit status %d: %s%s", script, e.Code, e.Stdout, e.Stderr)
-	}
-	return nil
-}
-
-func copyFile(from, to string, mode os.FileMode) error {
-	b, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(to, b, mode)
+	_, err := testvm.Sh(ctx, m, script)
+	return err
 }

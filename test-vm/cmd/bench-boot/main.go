@@ -17,10 +17,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -58,7 +56,7 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("cannot tell the Kubernetes version of %s: it has no manifest.json", *dir)
 	}
 	if *kubeadm == "" {
-		if *kubeadm, err = compileKubeadm(ctx, image.Version); err != nil {
+		if *kubeadm, err = testvm.CompileKubeadm(ctx, image.Version); err != nil {
 			return err
 		}
 	}
@@ -78,16 +76,6 @@ func run(ctx context.Context, args []string) error {
 	}
 	report(image.Version, *runs, rows)
 	return nil
-}
-
-func compileKubeadm(ctx context.Context, version string) (string, error) {
-	cmd := exec.CommandContext(ctx, "go", "run", "github.com/kbuild/kbuild/builder/source/cmd/kubeadm", version)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("cannot compile kubeadm %s: %w", version, err)
-	}
-	return strings.TrimSpace(string(out)), nil
 }
 
 // result is one run.
