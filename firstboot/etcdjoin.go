@@ -154,8 +154,8 @@ func etcdForJoin(ctx context.Context, r *Run, state etcdJoin) (*cluster.Etcd, er
 		return cluster.ConnectEtcd(r.Host, r.Node.Cluster.CertificatesDir, state.Others...)
 	}
 	e, c, err := etcdOf(ctx, r)
-	if err != nil {
-		return nil, err
+	if err != nil || len(state.InitialCluster) > 0 {
+		return e, err
 	}
 	dead, err := deadMembers(ctx, r, e, c)
 	for _, m := range dead {
