@@ -23,6 +23,9 @@ type etcdJoin struct {
 	// InitialCluster are the members as this one finds them at its first start,
 	// itself included.
 	InitialCluster []templates.EtcdMember `json:"initialCluster"`
+	// Others are the client URLs of the members that were there before: once
+	// begun, this node's API server needs no other one to come up.
+	Others []string `json:"others"`
 	// Joined says that the member runs and has a vote.
 	Joined bool `json:"joined"`
 }
@@ -88,23 +91,11 @@ func joinEtcd(ctx context.Context, r *Run) error {
 	if state.Joined { // the manifest is of another image
 		return startEtcd(r, state)
 	}
-	e, c, err := etcdOf(ctx, r)
+	e, err := etcdForJoin(ctx, r, state)
 	if err != nil {
 		return err
 	}
 	defer e.Close()
-	if len(state.InitialCluster) == 0 {
-		dead, err := deadMembers(ctx, r, e, c)
-		if err != nil {
-			return err
-		}
-		for _, m := range dead {
-			r.Host.Log.Warn("removing a dead member of etcd", slog.String("name", m.Name), slog.String("url", strings.Join(m.PeerURLs, ",")))
-			if err := e.Remove(ctx, m); err != nil {
-				return err
-			}
-		}
-	}
 	peer := cluster.PeerURL(r.Node.Init.LocalAPIEndpoint.AdvertiseAddress)
 	members, err := e.Members(ctx)
 	if err != nil {
@@ -128,6 +119,12 @@ func joinEtcd(ctx context.Context, r *Run) error {
 		// A member does not start when the list it is given is not the one that
 		// the others have: as long as it has not started, it follows them.
 		state.InitialCluster = initialCluster(members, ours.ID, r.Node.Init.NodeRegistration.Name)
+		state.Others = nil
+		for _, m := range members {
+			if m.ID != ours.ID && !m.IsLearner {
+				state.Others = append(state.Others, m.Clients...)
+			}
+		}
 		if err := writeEtcdJoin(r, state); err != nil {
 			return err
 		}
@@ -148,6 +145,30 @@ func joinEtcd(ctx context.Context, r *Run) error {
 	}
 	state.Joined = true
 	return writeEtcdJoin(r, state)
+}
+
+// etcdForJoin connects to the other members; before anything is added, the dead
+// ones go.
+func etcdForJoin(ctx context.Context, r *Run, state etcdJoin) (*cluster.Etcd, error) {
+	if len(state.Others) > 0 {
+		return cluster.ConnectEtcd(r.Host, r.Node.Cluster.CertificatesDir, state.Others...)
+	}
+	e, c, err := etcdOf(ctx, r)
+	if err != nil || len(state.InitialCluster) > 0 {
+		return e, err
+	}
+	dead, err := deadMembers(ctx, r, e, c)
+	for _, m := range dead {
+		r.Host.Log.Warn("removing a dead member of etcd", slog.String("name", m.Name), slog.String("url", strings.Join(m.PeerURLs, ",")))
+		if err = e.Remove(ctx, m); err != nil {
+			break
+		}
+	}
+	if err != nil {
+		e.Close()
+		return nil, err
+	}
+	return e, nil
 }
 
 // initialCluster is the list of members for the flag --initial-cluster. Our own

@@ -119,6 +119,26 @@ func newJoinable(t *testing.T) *joinable {
 	return j
 }
 
+// forget takes the joined node out of the list of API servers: the cluster
+// begins anew, too.
+func (j *joinable) forget(t *testing.T) {
+	t.Helper()
+	ctx := context.Background()
+	maps := j.admin.CoreV1().ConfigMaps(metav1.NamespaceSystem)
+	cm, err := maps.Get(ctx, kubeadmConfig, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := config.MarshalClusterStatus(map[string]config.APIEndpoint{"node-1": j.first.Node.Init.LocalAPIEndpoint}, j.first.Baked.Release)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cm.Data["ClusterStatus"] = string(status)
+	if _, err := maps.Update(ctx, cm, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func parseTestCert(t *testing.T, b []byte) *x509.Certificate {
 	t.Helper()
 	block, _ := pem.Decode(b)
@@ -213,6 +233,7 @@ func TestJoinCrash(t *testing.T) {
 				t.Errorf("a further boot changed %q (%v)", changes[n:], err)
 			}
 			for k := range n {
+				j.forget(t)
 				r := j.machine(t, role)
 				count := 0
 				r.Host.Effect = func(what string) error {
