@@ -37,6 +37,9 @@ func (u *unwrapper) cloudConfig(d config.Document) (config.Document, error) {
 		if i+2 < len(top.Content) {
 			next = top.Content[i+2].Line
 		}
+		if out.Data != nil {
+			return d, fmt.Errorf("its #cloud-config has the key %s twice, the second time at line %d: keep one", cloudKey, key.Line)
+		}
 		out.Data, err = documentsOf(d.Data, value, next)
 		if err != nil {
 			return d, fmt.Errorf("key %s of its #cloud-config, at line %d, %w", cloudKey, value.Line, err)
@@ -100,7 +103,7 @@ func documentsOf(text []byte, v *yaml.Node, next int) ([]byte, error) {
 		if left < 0 {
 			return nil, fmt.Errorf("has more than %d values", maxNodes)
 		}
-		b, err := yaml.Marshal(whole)
+		b, err := encodeYAML(whole)
 		if err != nil {
 			return nil, fmt.Errorf("cannot be read: %w", err)
 		}
@@ -110,6 +113,16 @@ func documentsOf(text []byte, v *yaml.Node, next int) ([]byte, error) {
 		return b, nil // it leans on an anchor, perhaps outside
 	}
 	return nil, errors.New("is a list: write one document as a mapping, or several as text (`|`)")
+}
+
+// encodeYAML is yaml.Marshal, with the caution of decodeYAML.
+func encodeYAML(v any) (b []byte, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("it is not YAML: %v", r)
+		}
+	}()
+	return yaml.Marshal(v)
 }
 
 // maxNodes bounds what a mapping is to hold: aliases of aliases grow fast.

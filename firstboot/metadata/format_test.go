@@ -141,6 +141,7 @@ func TestFormatErrors(t *testing.T) {
 		"a list":                 {"#cloud-config\n- a\n", "#cloud-config is no mapping"},
 		"bad YAML":               {"#cloud-config\na: b\n  c: d\n", "#cloud-config is not valid YAML: line 3"},
 		"two documents":          {"#cloud-config\nkbuild: a\n---\nkbuild: b\n", "more than one YAML document"},
+		"the key twice":          {"#cloud-config\nkbuild: a\nx: 1\nkbuild: b\n", "twice, the second time at line 4"},
 		"a number":               {"#cloud-config\nx: 1\nkbuild: 7\n", "at line 3, is neither text nor a mapping"},
 		"nothing":                {"#cloud-config\nkbuild:\n", "is neither text nor a mapping"},
 		"documents in a list":    {"#cloud-config\nkbuild:\n- apiVersion: x\n", "is a list"},
