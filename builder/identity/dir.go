@@ -74,8 +74,8 @@ func (d *Dir) readConfig() error {
 	return nil
 }
 
-// Name is the name of the directory.
-func (d *Dir) Name() string { return filepath.Base(d.path) }
+// Name is the cluster's name in kubeconfigs.
+func (d *Dir) Name() string { return d.Node.Cluster.ClusterName }
 
 // Endpoint is where the cluster's API is reached, HOST:PORT.
 func (d *Dir) Endpoint() string { return d.Node.Cluster.ControlPlaneEndpoint }
