@@ -26,15 +26,15 @@ func TokenFromSecret(s *corev1.Secret) (config.BootstrapToken, error) {
 	}
 	id, err := TokenID(t.Token)
 	if err != nil {
-		return t, fmt.Errorf("Secret %s/%s holds no bootstrap token: %w", s.Namespace, s.Name, err)
+		return t, fmt.Errorf("the Secret %s/%s holds no bootstrap token: %w", s.Namespace, s.Name, err)
 	}
 	if s.Name != tokenSecretName(id) {
-		return t, fmt.Errorf("Secret %s/%s holds the token %s, and should be named %s", s.Namespace, s.Name, id, tokenSecretName(id))
+		return t, fmt.Errorf("the Secret %s/%s holds the token %s, and should be named %s", s.Namespace, s.Name, id, tokenSecretName(id))
 	}
 	if text := string(s.Data["expiration"]); text != "" {
 		end, err := time.Parse(time.RFC3339, text)
 		if err != nil {
-			return t, fmt.Errorf("Secret %s/%s has no readable expiration date", s.Namespace, s.Name)
+			return t, fmt.Errorf("the Secret %s/%s has no readable expiration date", s.Namespace, s.Name)
 		}
 		t.Expires = &metav1.Time{Time: end}
 	}
