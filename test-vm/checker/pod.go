@@ -96,18 +96,26 @@ func getOver(ctx context.Context, dial func(context.Context, string, string) (ne
 }
 
 func makePod(ctx context.Context, k *kube, image string) error {
-	labels := map[string]string{"app": podName}
-	meta := metav1.ObjectMeta{Name: podName, Namespace: podNamespace, Labels: labels}
-	one := int32(1)
+	return makeAnswering(ctx, k, podName, func(meta metav1.ObjectMeta) error {
+		one := int32(1)
+		_, err := k.apps.Deployments(podNamespace).Create(ctx, &appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{
+			Replicas: &one, Selector: &metav1.LabelSelector{MatchLabels: meta.Labels}, Template: answerPod(meta, image)}}, metav1.CreateOptions{})
+		return err
+	})
+}
+
+// makeAnswering makes what answering pods need, the workload that they belong
+// to, and a Service before them, all under one name. What is there stays.
+func makeAnswering(ctx context.Context, k *kube, name string, workload func(meta metav1.ObjectMeta) error) error {
+	meta := metav1.ObjectMeta{Name: name, Namespace: podNamespace, Labels: map[string]string{"app": name}}
 	_, errNs := k.core.Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: podNamespace}}, metav1.CreateOptions{})
 	_, errCm := k.core.ConfigMaps(podNamespace).Create(ctx, answerConfig(meta), metav1.CreateOptions{})
-	_, errDep := k.apps.Deployments(podNamespace).Create(ctx, &appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{
-		Replicas: &one, Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: answerPod(meta, image)}}, metav1.CreateOptions{})
+	errWork := workload(meta)
 	_, errSvc := k.core.Services(podNamespace).Create(ctx, &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{
-		Selector: labels, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080)}},
+		Selector: meta.Labels, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080)}},
 	}}, metav1.CreateOptions{})
 	var errs []error
-	for _, err := range []error{errNs, errCm, errDep, errSvc} {
+	for _, err := range []error{errNs, errCm, errWork, errSvc} {
 		if err != nil && !apierrors.IsAlreadyExists(err) {
 			errs = append(errs, err)
 		}

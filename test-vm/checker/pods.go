@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -11,10 +10,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"golang.org/x/sys/unix"
 
@@ -138,20 +134,9 @@ func inNetns(file string, f func() error) error {
 }
 
 func makePods(ctx context.Context, k *kube, image string) error {
-	labels := map[string]string{"app": podsName}
-	meta := metav1.ObjectMeta{Name: podsName, Namespace: podNamespace, Labels: labels}
-	_, errNs := k.core.Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: podNamespace}}, metav1.CreateOptions{})
-	_, errCm := k.core.ConfigMaps(podNamespace).Create(ctx, answerConfig(meta), metav1.CreateOptions{})
-	_, errSet := k.apps.DaemonSets(podNamespace).Create(ctx, &appsv1.DaemonSet{ObjectMeta: meta, Spec: appsv1.DaemonSetSpec{
-		Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: answerPod(meta, image)}}, metav1.CreateOptions{})
-	_, errSvc := k.core.Services(podNamespace).Create(ctx, &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{
-		Selector: labels, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080)}},
-	}}, metav1.CreateOptions{})
-	var errs []error
-	for _, err := range []error{errNs, errCm, errSet, errSvc} {
-		if err != nil && !apierrors.IsAlreadyExists(err) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
+	return makeAnswering(ctx, k, podsName, func(meta metav1.ObjectMeta) error {
+		_, err := k.apps.DaemonSets(podNamespace).Create(ctx, &appsv1.DaemonSet{ObjectMeta: meta, Spec: appsv1.DaemonSetSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: meta.Labels}, Template: answerPod(meta, image)}}, metav1.CreateOptions{})
+		return err
+	})
 }
