@@ -35,6 +35,12 @@ type Env struct {
 func Build(ctx context.Context, p *Plan, src source.Source, env Env) (err error) {
 	// Modes in the image are those that are asked for, whoever builds it.
 	defer unix.Umask(unix.Umask(0o022))
+	// A tool that is killed because ctx has ended says no more than that.
+	defer func() {
+		if err != nil && ctx.Err() != nil {
+			err = ctx.Err()
+		}
+	}()
 	if _, err := os.Stat(env.Firstboot); err != nil {
 		return fmt.Errorf("cannot bake kbuild-firstboot: %w; build it with `make build`, or name it with --firstboot", err)
 	}
@@ -67,6 +73,7 @@ func Build(ctx context.Context, p *Plan, src source.Source, env Env) (err error)
 		return err
 	}
 	// Work beside the outputs, so that they can be renamed into place.
+	created := os.Mkdir(p.Spec.Out, 0o755) == nil
 	if err := os.MkdirAll(p.Spec.Out, 0o755); err != nil {
 		return err
 	}
@@ -74,7 +81,12 @@ func Build(ctx context.Context, p *Plan, src source.Source, env Env) (err error)
 	if err != nil {
 		return fmt.Errorf("cannot build in %s: %w", p.Spec.Out, err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	defer func() {
+		err = errors.Join(err, os.RemoveAll(work))
+		if err != nil && created {
+			os.Remove(p.Spec.Out) // it is empty
+		}
+	}()
 
 	result := filepath.Join(work, "out")
 	if err := os.Mkdir(result, 0o755); err != nil {

@@ -58,17 +58,13 @@ func Version() string {
 func Resolve(ctx context.Context, s Spec, src source.Source) (*Plan, error) {
 	rel, err := s.check()
 	if err != nil {
-		return nil, err
+		return nil, BadSpec{err}
 	}
 	p := &Plan{Kbuild: Version(), Spec: s, Release: rel, manifests: map[string][]byte{}}
-	if err := p.readConfig(); err != nil {
-		return nil, err
-	}
-	if err := p.readManifests(); err != nil {
-		return nil, err
-	}
-	if err := p.readButane(); err != nil {
-		return nil, err
+	for _, read := range []func() error{p.readConfig, p.readManifests, p.readButane} {
+		if err := read(); err != nil {
+			return nil, BadSpec{err}
+		}
 	}
 	if p.Components, err = src.Resolve(ctx, p.want); err != nil {
 		return nil, err

@@ -35,6 +35,12 @@ type Spec struct {
 	Out       string    `json:"out"`                 // directory for the outputs
 }
 
+// BadSpec is the error of a Spec, or of a file that it names, that is wrong.
+type BadSpec struct{ Err error }
+
+func (e BadSpec) Error() string { return e.Err.Error() }
+func (e BadSpec) Unwrap() error { return e.Err }
+
 // defaultEpoch is the time that an image claims for its contents when
 // SOURCE_DATE_EPOCH is not set. It moves with kbuild's releases, so that the
 // same kbuild makes the same bytes.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -132,7 +133,7 @@ in its own directory. An Ignition config may also merge node.ign, by its URL.`,
 func resolve(ctx context.Context, s builder.Spec, env *builder.Env, stderr io.Writer) (*builder.Plan, source.Source, error) {
 	var err error
 	if s.Epoch, err = epoch(); err != nil {
-		return nil, nil, err
+		return nil, nil, usage(err)
 	}
 	if env.Cache, err = source.CacheDir(); err != nil {
 		return nil, nil, err
@@ -156,6 +157,9 @@ func resolve(ctx context.Context, s builder.Spec, env *builder.Env, stderr io.Wr
 		return nil, nil, usage(err)
 	}
 	p, err := builder.Resolve(ctx, s, src)
+	if _, bad := errors.AsType[builder.BadSpec](err); bad {
+		err = usage(err)
+	}
 	return p, src, err
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -150,8 +151,8 @@ func TestRefusals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, out, stderr := kbuild(t, c.args...)
-			if code == exitOK || out != "" {
-				t.Fatalf("exit %d, output %q", code, out)
+			if code != exitUsage || out != "" {
+				t.Fatalf("exit %d, output %q, want exit %d and none", code, out, exitUsage)
 			}
 			for _, w := range c.want {
 				if !strings.Contains(stderr, w) {
@@ -183,5 +184,23 @@ func TestImageRefusesBeforeItWorks(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(out); err != nil || len(entries) != 0 {
 		t.Errorf("a refused build left %v, %v", entries, err)
+	}
+}
+
+// TestImageInterrupted: whatever a build comes to after Ctrl-C, a copy that was
+// killed for instance, is the interruption's doing and not a failure to read
+// about.
+func TestImageInterrupted(t *testing.T) {
+	t.Setenv("KBUILD_CACHE", t.TempDir())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var stdout, stderr bytes.Buffer
+	out := filepath.Join(t.TempDir(), "out")
+	code := Execute(ctx, []string{"image", "--version", "v1.19.12", "--out", out, "--firstboot", "none"}, strings.NewReader(""), &stdout, &stderr)
+	if code != exitInterrupted || stderr.String() != "kbuild: interrupted\n" {
+		t.Errorf("exit %d: %q, want exit %d and one word", code, stderr.String(), exitInterrupted)
+	}
+	if _, err := os.Stat(out); !os.IsNotExist(err) {
+		t.Errorf("the output directory is there: %v", err)
 	}
 }
