@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -73,13 +74,28 @@ func apiHealthy(ctx context.Context, c kubernetes.Interface) error {
 	defer cancel()
 	status := 0
 	res := c.Discovery().RESTClient().Get().AbsPath("/healthz").MaxRetries(0).Do(ctx).StatusCode(&status)
-	if err := res.Error(); err != nil {
+	body, err := res.Raw()
+	switch failing := failingChecks(body); {
+	case err != nil && len(failing) > 0:
+		return fmt.Errorf("not so yet: %s", strings.Join(failing, ", "))
+	case err != nil:
 		return err
-	}
-	if status != http.StatusOK {
+	case status != http.StatusOK:
 		return fmt.Errorf("the API server says %d %s", status, http.StatusText(status))
 	}
 	return nil
+}
+
+// failingChecks are the names of the checks that fail in what a health endpoint
+// says at length: lines like "[-]etcd failed: reason withheld".
+func failingChecks(body []byte) (names []string) {
+	for line := range strings.Lines(string(body)) {
+		if check, ok := strings.CutPrefix(line, "[-]"); ok {
+			name, _, _ := strings.Cut(strings.TrimSpace(check), " ")
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // whyNoAPI finds out, from the nearest to the farthest, what keeps the API
@@ -105,8 +121,7 @@ func whyNoAPI(ctx context.Context, r *Run, apiErr error) string {
 			return fmt.Sprintf("%s has ended, and the kubelet starts it again; its log is in /var/log/pods", name)
 		}
 	}
-	var status interface{ Error() string }
-	if errors.As(apiErr, &status) && strings.Contains(apiErr.Error(), "connection refused") {
+	if errors.Is(apiErr, syscall.ECONNREFUSED) {
 		return "the API server does not listen yet"
 	}
 	return "the API server is not healthy yet: " + apiErr.Error()
