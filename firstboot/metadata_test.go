@@ -194,6 +194,41 @@ func TestMetadataStep(t *testing.T) {
 	}
 }
 
+// TestMetadataTaken: a machine that has not joined yet takes better user-data
+// at its next boot, and forgets what it found with the old; one that has joined
+// does not.
+func TestMetadataTaken(t *testing.T) {
+	text := func(token string) string {
+		return "apiVersion: kbuild.dev/v1alpha1\nkind: NodeMetadata\nrole: worker\nname: w1\nendpoint: 192.0.2.9:6443\ntoken: " + token +
+			"\ncaCertHashes: [\"sha256:" + strings.Repeat("0", 64) + "\"]\n"
+	}
+	const old, better, late = "aaaaaa.0123456789abcdef", "bbbbbb.0123456789abcdef", "cccccc.0123456789abcdef"
+	ctx := context.Background()
+	m := newTestMachine(t, map[string]string{userDataFile: text(old)})
+	boot := func(userData, want string) {
+		t.Helper()
+		m.reboot(t)
+		m.write(t, userDataFile, userData)
+		if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.Node.Join.Discovery.BootstrapToken.Token.Reveal(); got != want {
+			t.Errorf("the node has token %q, want %q", got, want)
+		}
+	}
+	boot(text(old), old)
+	m.write(t, bootstrapKubeconfig, "found with the old token")
+	boot(text(better), better)
+	if m.Host.Exists(bootstrapKubeconfig) {
+		t.Errorf("%s is still what was found with the old token", bootstrapKubeconfig)
+	}
+	m.write(t, kubeletKubeconfig, "of a node that has joined")
+	boot(text(late), better)
+	if !strings.Contains(m.log.String(), "is not applied") || strings.Contains(m.log.String(), "0123456789abcdef") {
+		t.Errorf("the log says: %s", m.log.String())
+	}
+}
+
 func TestMetadataWaits(t *testing.T) {
 	ctx := context.Background()
 	m := newTestMachine(t, nil)

@@ -109,13 +109,14 @@ func TestScenarioJoinCut(t *testing.T) {
 	first := boot(t, on(n, 11, "cp1", metadata(t, n, 11, "init", "cp1", "endpoint: "+endpoint, "token: "+token, "certificateKey: "+certificateKey, id.field())))
 	waitReady(t, first)
 	fields := joinFields(endpoint, pin(t, id.cert))
-	for k, role := range map[int]string{12: "worker", 13: "control-plane"} {
+	for k, role := range []string{"worker", "control-plane"} {
+		data, secrets := fields, []string{strings.Split(token, ".")[1]}
+		if role == "control-plane" {
+			data, secrets = append(fields, "certificateKey: "+certificateKey), append(secrets, certificateKey)
+		}
+		// It lives as long as the first one: etcd counts on both.
+		m := boot(t, on(n, 12+k, role, metadata(t, n, 12+k, role, role, data...)))
 		t.Run(role, func(t *testing.T) {
-			data, secrets := fields, []string{strings.Split(token, ".")[1]}
-			if role == "control-plane" {
-				data, secrets = append(fields, "certificateKey: "+certificateKey), append(secrets, certificateKey)
-			}
-			m := boot(t, on(n, k, role, metadata(t, n, k, role, role, data...)))
 			cutEach(t, m)
 			waitReady(t, m)
 			noSecrets(t, m, secrets...)

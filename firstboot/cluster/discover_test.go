@@ -32,6 +32,7 @@ type stranger struct {
 	ca   *x509.Certificate
 	info map[string]string // what its cluster-info holds
 	code int               // what it answers; 0 is 200
+	auth string            // the credentials that it wants to see
 }
 
 // newStranger starts one whose certificate is valid between two times. It holds
@@ -61,14 +62,15 @@ func newStranger(t *testing.T, from, to time.Time) *stranger {
 	s.ca = make(&x509.Certificate{Subject: pkix.Name{CommonName: "kubernetes"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil)
 	leaf := make(&x509.Certificate{Subject: pkix.Name{CommonName: "kube-apiserver"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, s.ca)
 	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if req.URL.Path != infoPath || req.Header.Get("Authorization") != "" {
-			t.Errorf("a request for %s, with credentials %t", req.URL.Path, req.Header.Get("Authorization") != "")
+		if auth := req.Header.Get("Authorization"); req.URL.Path != infoPath || auth != s.auth {
+			t.Errorf("a request for %s, with credentials %q", req.URL.Path, auth)
 		}
+		w.Header().Set("Content-Type", "application/json")
 		if s.code != 0 {
 			w.WriteHeader(s.code)
 			return
 		}
-		json.NewEncoder(w).Encode(map[string]any{"kind": "ConfigMap", "data": s.info})
+		json.NewEncoder(w).Encode(map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "data": s.info})
 	}))
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.Raw}, PrivateKey: key}}}
 	s.Config.ErrorLog = nil

@@ -52,8 +52,19 @@ func RefusedBy(err error, now time.Time) error {
 	case apierrors.IsForbidden(err):
 		return Refusal{"the cluster does not let the holder of this bootstrap token join yet: " + err.Error(),
 			"the first control plane makes the rules when it comes up (phase bootstrap-token)", true}
+	case isStranger(err):
+		return Refusal{"what answers is not the cluster's API server: " + cause(err).Error(),
+			"see that the address leads to the cluster, and that the certificate authority is the cluster's", false}
 	case Temporary(err):
 		return Refusal{"the API server does not answer: " + err.Error(), "this node waits for it", true}
 	}
 	return err
+}
+
+// isStranger says whether a server showed a certificate of another authority,
+// or of another name.
+func isStranger(err error) bool {
+	var authority x509.UnknownAuthorityError
+	var name x509.HostnameError
+	return errors.As(err, &authority) || errors.As(err, &name)
 }

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -72,3 +75,29 @@ func TestOutputFails(t *testing.T) {
 type failing struct{ err error }
 
 func (f failing) Write([]byte) (int, error) { return 0, f.err }
+
+// What the same configuration cannot mend ends with an exit code of its own, so
+// that systemd does not try again (RestartPreventExitStatus=).
+func TestFinal(t *testing.T) {
+	root, _ := machine(t)
+	t.Setenv("CREDENTIALS_DIRECTORY", "")
+	t.Setenv("JOURNAL_STREAM", "")
+	for name, text := range map[string]string{
+		"run/credentials/@system/kbuild.userdata": "apiVersion: kbuild.dev/v1alpha1\nkind: NodeMetadata\nrole: worker\naddress: 192.0.2.1\n" +
+			"discoveryFile: /etc/kubernetes/discovery.conf\ntoken: abcdef.0123456789abcdef\n",
+		"etc/kubernetes/discovery.conf": "apiVersion: v1\nkind: Config\n",
+	} {
+		file := filepath.Join(root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	code, _, errs := execute(t, root, "phase", "discovery")
+	if code != exitFinal || !strings.Contains(errs, "names no cluster") || !strings.Contains(errs, "put a kubeconfig there") {
+		t.Errorf("exit code %d, want %d, what is wrong, and what to do:\n%s", code, exitFinal, errs)
+	}
+	unit, err := os.ReadFile("../../../templates/root/usr/lib/systemd/system/kbuild-firstboot.service")
+	if want := fmt.Sprintf("\nRestartPreventExitStatus=%d\n", exitFinal); err != nil || !strings.Contains(string(unit), want) {
+		t.Errorf("the unit does not say %q: %v", want, err)
+	}
+}
