@@ -49,7 +49,7 @@ func read(s *schema.Schema, d Document, probs *Problems) []object {
 		return nil
 	}
 	if bytes.IndexByte(d.Data, 0) >= 0 {
-		probs.add(Problem{Source: d.Source, What: "it is binary, not YAML", Remedy: "give it as plain text: not compressed, and base64 only where the platform's own encoding asks for it"})
+		probs.add(Problem{Source: d.Source, What: "it is binary, not YAML", Remedy: "give it as plain text or gzip, and as base64 only where the platform's own encoding asks for it"})
 		return nil
 	}
 	var objs []object

@@ -190,7 +190,7 @@ func (v *validator) tokens() {
 	for i, t := range v.node.Init.BootstrapTokens {
 		at := fmt.Sprintf("init.bootstrapTokens[%d].", i)
 		if !tokenForm.MatchString(t.Token.Reveal()) {
-			v.bad(at+"token", "it has not the form of a bootstrap token", "write six and sixteen lower-case letters or digits, as in abcdef.0123456789abcdef; `kubeadm token generate` makes one")
+			v.bad(at+"token", "it has not the form of a bootstrap token", "write six and sixteen lower-case letters or digits, as in abcdef.0123456789abcdef; `kbuild token generate` makes one")
 		} else if id := t.Token.Reveal()[:6]; ids[id] {
 			v.bad(at+"token", "another token has the same first six characters, its ID", "choose another")
 		} else {
