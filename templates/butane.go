@@ -20,6 +20,7 @@ type ButaneParams struct {
 var earlyFiles = [...][2]string{
 	{"usr/lib/systemd/networkd.conf.d/10-kbuild.conf", "/etc/systemd/networkd.conf.d/10-kbuild.conf"},
 	{"usr/lib/systemd/network/50-kbuild-virtual.link", "/etc/systemd/network/50-kbuild-virtual.link"},
+	{"usr/lib/systemd/resolved.conf.d/10-kbuild.conf", "/etc/systemd/resolved.conf.d/10-kbuild.conf"},
 }
 
 // Butane returns the Butane config. Its variant is flatcar, the one that is
