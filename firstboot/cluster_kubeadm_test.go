@@ -230,7 +230,7 @@ func differences(t testing.TB) map[string]string {
 // configuration, and decrypt the certificates.
 func TestKubeadmJoins(t *testing.T) {
 	s := apitest.Real(t)
-	s.ControllerManager(t, "bootstrapsigner", "tokencleaner")
+	s.ControllerManager(t, []string{"bootstrapsigner", "tokencleaner"})
 	r := clusterRun(t, s, strings.ReplaceAll(testUserdata, "networking:\n", "controlPlaneEndpoint: api.example.com\nnetworking:\n"))
 	registerNode(t, s.Client(t))
 	if err := converge(context.Background(), r, clusterSteps()...); err != nil {

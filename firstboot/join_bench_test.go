@@ -22,6 +22,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/templates"
 )
 
 // BenchmarkJoinAtOnce measures what one join costs when 10 and when 500 nodes
@@ -37,7 +38,8 @@ func BenchmarkJoinAtOnce(b *testing.B) {
 	if err := converge(b.Context(), r, clusterSteps()...); err != nil {
 		b.Fatal(err)
 	}
-	s.ControllerManager(b, "bootstrapsigner", "csrapproving", "csrsigning")
+	s.ControllerManager(b, []string{"bootstrapsigner", "csrapproving", "csrsigning"},
+		"--kube-api-qps="+templates.ControllerManagerQPS, "--kube-api-burst="+templates.ControllerManagerBurst)
 	pin, err := pinOf(s)
 	if err != nil {
 		b.Fatal(err)

@@ -90,13 +90,14 @@ func (s *Server) Client(t testing.TB) kubernetes.Interface {
 	return c
 }
 
-// ControllerManager runs the given controllers against a real server.
-func (s *Server) ControllerManager(t testing.TB, controllers ...string) {
+// ControllerManager runs the given controllers against a real server, with
+// further flags.
+func (s *Server) ControllerManager(t testing.TB, controllers []string, flags ...string) {
 	t.Helper()
 	pki := filepath.Join(s.Dir, "pki")
 	conf := filepath.Join(s.Dir, "admin.conf")
-	start(t, s.Dir, Bin(t, "kube-controller-manager"), "--kubeconfig="+conf, "--controllers="+strings.Join(controllers, ","),
-		"--leader-elect=false", "--port=0", "--secure-port=0", "--cluster-signing-cert-file="+filepath.Join(pki, "ca.crt"), "--cluster-signing-key-file="+filepath.Join(pki, "ca.key"))
+	start(t, s.Dir, Bin(t, "kube-controller-manager"), append(flags, "--kubeconfig="+conf, "--controllers="+strings.Join(controllers, ","),
+		"--leader-elect=false", "--port=0", "--secure-port=0", "--cluster-signing-cert-file="+filepath.Join(pki, "ca.crt"), "--cluster-signing-key-file="+filepath.Join(pki, "ca.key"))...)
 }
 
 func (s *Server) waitReady(t testing.TB) {
