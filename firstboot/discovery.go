@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -67,6 +68,9 @@ func loadCluster(r *Run) (bool, error) {
 }
 
 func discover(ctx context.Context, r *Run) error {
+	if joined(r) {
+		return discoverAgain(ctx, r)
+	}
 	found, err := findCluster(ctx, r)
 	if err != nil {
 		return refused(err)
@@ -92,6 +96,29 @@ func discover(ctx context.Context, r *Run) error {
 	if err := r.Host.WriteFile(bootstrapKubeconfig, kc, 0o600); err != nil {
 		return err
 	}
+	return freezeCluster(r, conf)
+}
+
+// discoverAgain asks the cluster for its configuration as the node that this
+// machine already is: its image is of another version now, and its cluster has
+// another configuration for that, when its control planes have come so far.
+func discoverAgain(ctx context.Context, r *Run) error {
+	c, _, err := cluster.Connect(r.Host, kubeletKubeconfig)
+	if err != nil {
+		return err
+	}
+	conf, err := readClusterConfig(ctx, r, c)
+	if final, ok := errors.AsType[Final](err); ok {
+		return Retry{After: 5 * time.Second, Why: final.Error()}
+	}
+	if err != nil {
+		return err
+	}
+	return freezeCluster(r, conf)
+}
+
+// freezeCluster writes what this node knows of its cluster.
+func freezeCluster(r *Run, conf config.Cluster) error {
 	b, err := json.MarshalIndent(conf, "", " ")
 	if err != nil {
 		return fmt.Errorf("cannot freeze the configuration of the cluster: %w", err)

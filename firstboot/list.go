@@ -18,6 +18,7 @@ func Roles() []string {
 func List(role string) []Step {
 	head := []Step{
 		stepClock(),
+		stepVersionPolicy(),
 		stepMetadata(),
 		stepHostname(),
 	}

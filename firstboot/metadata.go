@@ -51,9 +51,6 @@ func metadataDone(ctx context.Context, r *Run) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if v := n.Cluster.KubernetesVersion; v != r.Baked.Release.Version {
-		return false, fmt.Errorf("cannot use the frozen configuration %s: it is of Kubernetes %s, this image is %s; changing the version of a node is not supported yet: boot an image of %s", nodeFile, v, r.Baked.Release.Version, v)
-	}
 	if _, err := config.Validate(n, r.Baked); err != nil {
 		return false, fmt.Errorf("cannot use the frozen configuration %s: %w", nodeFile, err)
 	}

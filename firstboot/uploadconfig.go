@@ -14,6 +14,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/images"
 )
 
 // Names that kubeadm gives to its configuration in the cluster.
@@ -110,8 +111,31 @@ func kubeadmConfigPart(r *Run, c kubernetes.Interface) (part, error) {
 			}
 			cm.Data["ClusterStatus"] = string(status)
 		}
+		if err := keepEdited(ctx, c, cm, r.Baked.Release); err != nil {
+			return err
+		}
 		return cluster.EnsureAll(ctx, c, append(rules, cm)...)
 	}}, nil
+}
+
+// keepEdited makes cm, which is to replace the cluster's kubeadm-config, the one
+// that is there in the version of rel: a cluster that moves to another version
+// keeps what its administrators wrote.
+func keepEdited(ctx context.Context, c kubernetes.Interface, cm *corev1.ConfigMap, rel images.Release) error {
+	have, err := c.CoreV1().ConfigMaps(cm.Namespace).Get(ctx, cm.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("cannot read ConfigMap %s: %w", cm.Name, err)
+	}
+	moved, changed, err := config.MoveCluster([]byte(have.Data["ClusterConfiguration"]), rel)
+	if err != nil {
+		return fmt.Errorf("cannot read ConfigMap %s: %w", cm.Name, err)
+	}
+	if changed {
+		cm.Data["ClusterConfiguration"] = string(moved)
+	}
+	return nil
 }
 
 // apiEndpoints reads the API servers that kubeadm-config lists so far.

@@ -33,7 +33,6 @@ func stepWaitControlPlane() Step {
 			return 4 * time.Minute // kubeadm's default
 		},
 		Done: func(ctx context.Context, r *Run) (bool, error) {
-			// Of a cluster that is there already, any API server would answer.
 			c, _, err := cluster.ConnectTo(r.Host, adminKubeconfig, ownServer(r))
 			if err != nil {
 				return false, err
@@ -58,12 +57,9 @@ func stepWaitControlPlane() Step {
 	}
 }
 
-// ownServer is the URL of this node's own API server if the node joins; else
-// empty, as its kubeconfigs lead there anyway.
+// ownServer is the URL of this node's own API server: at the cluster's endpoint
+// another one may answer.
 func ownServer(r *Run) string {
-	if !r.Node.Role.Joins() {
-		return ""
-	}
 	e := r.Node.Init.LocalAPIEndpoint
 	return "https://" + net.JoinHostPort(e.AdvertiseAddress, strconv.Itoa(int(e.BindPort)))
 }

@@ -131,6 +131,14 @@ func (c *container) credential(name, value string) error {
 
 func (c *container) SetUserData(data string) error { return c.credential("kbuild.userdata", data) }
 
+func (c *container) SetImage(i Image) error {
+	if i.Root == "" {
+		return fmt.Errorf("cannot boot another image: no root.erofs in %s", i.Dir)
+	}
+	c.o.Image = i
+	return nil
+}
+
 func loopWorks() bool { _, err := os.Stat("/dev/loop-control"); return err == nil }
 
 // command is the whole command line: into the network namespace, into a mount

@@ -48,6 +48,9 @@ type Machine interface {
 	Stop(ctx context.Context) error
 	// SetUserData changes the credential kbuild.userdata from the next Start on.
 	SetUserData(data string) error
+	// SetImage changes the image that the machine boots from the next Start on:
+	// the other slot. Container lane only; a virtual machine's slots are real.
+	SetImage(i Image) error
 	// Ask asks the checker in the machine; see package guest.
 	Ask(ctx context.Context, cmd string, args, out any) error
 	// Running says whether the machine's process lives; if not, how it ended.

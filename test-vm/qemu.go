@@ -130,6 +130,10 @@ func (v *virtual) credential(name, value string) error {
 	return os.WriteFile(v.s.path("cred", name), []byte(s), 0o600)
 }
 
+func (v *virtual) SetImage(Image) error {
+	return errors.New("cannot change the image of a virtual machine: stage one into its other slot")
+}
+
 func (v *virtual) SetUserData(data string) error { return v.credential("kbuild.userdata", data) }
 
 func cmpOr(v, def int) int {

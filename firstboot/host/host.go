@@ -172,6 +172,19 @@ func (h *Host) Symlink(target, name string) error {
 	return h.syncDir(dir)
 }
 
+// Rename gives what is at old the name new, where nothing may be but a file:
+// at any time it has one of the two.
+func (h *Host) Rename(old, new string) error {
+	old, new = rel(old), rel(new)
+	if err := h.effect("rename " + old + " to " + new); err != nil {
+		return err
+	}
+	if err := h.Root.Rename(old, new); err != nil {
+		return fmt.Errorf("cannot rename %s to %s: %w", old, new, err)
+	}
+	return errors.Join(h.syncDir(path.Dir(old)), h.syncDir(path.Dir(new)))
+}
+
 // Remove removes a file; one that is not there is no error.
 func (h *Host) Remove(name string) error {
 	name = rel(name)

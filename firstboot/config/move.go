@@ -1,0 +1,37 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/kbuild/kbuild/images"
+)
+
+// MoveTo returns the node n in the Kubernetes version of another image: what
+// was given stays, what was that version's default becomes this one's.
+func (n *Node) MoveTo(baked images.Baked) *Node {
+	moved := *n
+	moved.Sources = maps.Clone(n.Sources)
+	moved.Cluster.KubernetesVersion = baked.Release.Version
+	if n.Sources["cluster.imageRepository"] == sourceDefault {
+		moved.Cluster.ImageRepository = baked.Release.Registry
+	}
+	return &moved
+}
+
+// MoveCluster returns a ClusterConfiguration as a cluster keeps it, in the
+// version of rel, and whether that is another one than it is in.
+func MoveCluster(doc []byte, rel images.Release) (moved []byte, changed bool, err error) {
+	var m map[string]any
+	if err := yaml.Unmarshal(doc, &m); err != nil {
+		return nil, false, fmt.Errorf("cannot read ClusterConfiguration: %w", err)
+	}
+	if m["kubernetesVersion"] == rel.Version || m == nil {
+		return doc, false, nil
+	}
+	m["kubernetesVersion"] = rel.Version
+	moved, err = yaml.Marshal(m)
+	return moved, true, err
+}

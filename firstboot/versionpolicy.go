@@ -1,0 +1,131 @@
+package firstboot
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/pki"
+	"github.com/kbuild/kbuild/templates"
+)
+
+// stepVersionPolicy makes a node of one Kubernetes version a node of this
+// image's, before anything of it runs: on the first boot of another image.
+//
+// Forward, it keeps a copy of what this image will change, takes away what
+// must be made anew (static pods, whose images only the other slot has, and
+// the certificates that kubeadm renews), and writes the frozen configuration
+// in the new version last. That one file is the commit: before it the node is
+// of the old version and its copy complete, after it the list is the same run
+// as any first boot. Back, it puts the copy in place, the frozen configuration
+// last again.
+func stepVersionPolicy() Step {
+	return Step{Name: "version-policy", Done: versionRight, Do: moveVersion}
+}
+
+// frozenVersion is the Kubernetes version of the frozen configuration; empty
+// where there is none. An image that is older than the one that wrote it need
+// not understand the rest.
+func frozenVersion(r *Run) (string, error) {
+	b, err := r.Host.ReadFile(nodeFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	var n struct {
+		Cluster struct {
+			KubernetesVersion string `json:"kubernetesVersion"`
+		} `json:"cluster"`
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &n)
+	}
+	if err != nil {
+		return "", fmt.Errorf("cannot read the frozen configuration %s: %w", nodeFile, err)
+	}
+	return n.Cluster.KubernetesVersion, nil
+}
+
+func versionRight(_ context.Context, r *Run) (bool, error) {
+	frozen, err := frozenVersion(r)
+	if err != nil || frozen == "" {
+		return err == nil, err
+	}
+	k, err := readKept(r)
+	// What was kept of this very version is there only while a move away from
+	// it has not been undone.
+	return err == nil && frozen == r.Baked.Release.Version && k.Version != frozen, err
+}
+
+func moveVersion(_ context.Context, r *Run) error {
+	own := r.Baked.Release.Version
+	k, err := readKept(r)
+	if err != nil {
+		return err
+	}
+	if k.Version == own {
+		r.Host.Log.Warn("going back to what this node has kept of this version", slog.String("version", own), slog.String("from", k.To), slog.Time("kept", k.Time))
+		return undo(r, k)
+	}
+	n, err := frozenNode(r)
+	if err != nil {
+		return err
+	}
+	old := n.Cluster.KubernetesVersion
+	if err := r.Baked.Release.Follows(old); err != nil {
+		return Final{fmt.Errorf("cannot boot this image on this node: %w", err)}
+	}
+	moved := n.MoveTo(r.Baked)
+	if _, err := config.Validate(moved, r.Baked); err != nil && !n.Role.Joins() {
+		return Final{fmt.Errorf("cannot boot this image on this node: its configuration does not go with Kubernetes %s: %w", own, err)}
+	}
+	if k.Version != old || k.To != own { // else: kept before a power cut
+		if err := keep(r, n); err != nil {
+			return err
+		}
+	}
+	r.Host.Log.Info("this node moves to another version", slog.String("from", old), slog.String("to", own))
+	if err := clear(r, n); err != nil {
+		return err
+	}
+	return freeze(r, moved)
+}
+
+// clear takes away what is made anew in another version, and makes what the
+// node knows of its cluster fit it: a control plane goes on with it, for it
+// must come up alone; a worker asks the cluster again.
+func clear(r *Run, n *config.Node) error {
+	with := *r
+	with.Node = n
+	known, err := loadCluster(&with)
+	if err != nil {
+		return err
+	}
+	var files []string
+	for _, pod := range []string{templates.Etcd, templates.APIServer, templates.ControllerManager, templates.Scheduler} {
+		files = append(files, manifestPath(pod))
+	}
+	if n.Role == config.RoleInit || n.Role == config.RoleControlPlane && known {
+		renewable, err := pki.Renewable(r.Host, with.Node, r.Baked.Release)
+		if err != nil {
+			return err
+		}
+		files = append(files, renewable...)
+	}
+	if n.Role == config.RoleWorker {
+		files = append(files, clusterFile)
+	}
+	for _, f := range files {
+		if err := r.Host.Remove(f); err != nil {
+			return err
+		}
+	}
+	if n.Role == config.RoleControlPlane && known {
+		moved := with.Node.MoveTo(r.Baked)
+		return freezeCluster(r, config.Cluster{Cluster: moved.Cluster, Kubelet: moved.Kubelet, KubeProxy: moved.KubeProxy})
+	}
+	return nil
+}

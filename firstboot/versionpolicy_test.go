@@ -1,0 +1,162 @@
+package firstboot
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kbuild/kbuild/images"
+)
+
+// nodeOf119 makes machines that are control planes of v1.19.12, with an etcd
+// that has data, and that boot an image of another version.
+func nodeOf119(t *testing.T, boots string) func(t *testing.T) *Run {
+	t.Helper()
+	machine := after(t, stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane())
+	release, err := images.Lookup(boots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(t *testing.T) *Run {
+		t.Helper()
+		r := machine(t)
+		if err := freeze(r, r.Node); err != nil {
+			t.Fatal(err)
+		}
+		// A log of etcd is mostly a hole.
+		wal := filepath.Join(r.Host.Path("/var/lib/etcd"), "member/wal/0.wal")
+		err := errors.Join(os.MkdirAll(filepath.Dir(wal), 0o700), os.WriteFile(wal, []byte("entries"), 0o600), os.Truncate(wal, 1<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host.Probe.Space = func(string) (uint64, error) { return 1 << 30, nil }
+		r.Baked.Release = release
+		return r
+	}
+}
+
+// stepLoad stands for the metadata step: it loads what is frozen.
+func stepLoad() Step {
+	return Step{Name: "load", Done: func(_ context.Context, r *Run) (done bool, err error) {
+		r.Node, err = frozenNode(r)
+		return err == nil, err
+	}}
+}
+
+// TestMoveCrash cuts the power at each change of a move to the next minor
+// version, and at each change of the way back.
+func TestMoveCrash(t *testing.T) {
+	machine := nodeOf119(t, "v1.20.15")
+	t.Run("forward", func(t *testing.T) {
+		cutPower(t, machine, stepVersionPolicy(), stepLoad(), stepEtcd(), stepControlPlane())
+	})
+	t.Run("back", func(t *testing.T) {
+		cutPower(t, func(t *testing.T) *Run { return back(t, machine(t), -1) }, stepVersionPolicy(), stepLoad(), stepEtcd(), stepControlPlane())
+	})
+}
+
+// back takes a machine forward, whole (changes is -1) or until the power is cut
+// before a change, and gives it the image of v1.19.12 again.
+func back(t *testing.T, r *Run, changes int) *Run {
+	t.Helper()
+	count := 0
+	r.Host.Effect = func(string) error {
+		if count++; changes >= 0 && count > changes {
+			return errPowerCut
+		}
+		return nil
+	}
+	err := converge(t.Context(), r, stepVersionPolicy(), stepLoad(), stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane())
+	if err != nil && !errors.Is(err, errPowerCut) {
+		t.Fatal(err)
+	}
+	r.Host.Effect = nil
+	if r.Baked.Release, err = images.Lookup("v1.19.12"); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TestFallback goes back from every instant of a move: the disk is the one from
+// before it, but for the data of etcd, which goes on.
+func TestFallback(t *testing.T) {
+	machine := nodeOf119(t, "v1.20.15")
+	before := diskView(t, machine(t).Host.Path("/"))
+	for k := 0; ; k++ {
+		whole := machine(t)
+		n := 0
+		whole.Host.Effect = func(string) error { n++; return nil }
+		r := back(t, machine(t), k)
+		err := converge(t.Context(), r, stepVersionPolicy(), stepLoad(), stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane())
+		if err != nil {
+			t.Fatalf("the old image after %d changes of the new one: %v", k, err)
+		}
+		after := diskView(t, r.Host.Path("/"))
+		for name := range after { // what a cut left of a copy
+			if strings.HasPrefix(name, keepingDir) {
+				delete(after, name)
+			}
+		}
+		if d := cmp.Diff(before, after); d != "" {
+			t.Errorf("the old image after %d changes of the new one (-before +after):\n%s", k, d)
+		}
+		if k > 40 {
+			break
+		}
+	}
+}
+
+func TestVersionPolicyRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		boots string
+		spoil func(r *Run)
+		want  string
+	}{
+		"a minor is skipped": {"v1.37.2", func(*Run) {}, "one after another"},
+		"older":              {"v1.19.11", func(*Run) {}, "it is older"},
+		"no room":            {"v1.20.15", func(r *Run) { r.Host.Probe.Space = func(string) (uint64, error) { return 1 << 20, nil } }, "make room"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := nodeOf119(t, c.boots)(t)
+			c.spoil(r)
+			before := diskView(t, r.Host.Path("/"))
+			err := converge(t.Context(), r, stepVersionPolicy())
+			if _, final := errors.AsType[Final](err); !final || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v (final %t), want one with %q", err, final, c.want)
+			}
+			if d := cmp.Diff(before, diskView(t, r.Host.Path("/"))); d != "" {
+				t.Errorf("a refused image changed the disk:\n%s", d)
+			}
+		})
+	}
+}
+
+// TestKeptHole: a copy of etcd's preallocated log takes no more room than what
+// is in it.
+func TestKeptHole(t *testing.T) {
+	r := nodeOf119(t, "v1.20.15")(t)
+	if err := converge(t.Context(), r, stepVersionPolicy()); err != nil {
+		t.Fatal(err)
+	}
+	st, err := os.Stat(r.Host.Path(keptDir + "/var/lib/etcd/member/wal/0.wal"))
+	if err != nil || st.Size() != 1<<20 {
+		t.Fatalf("%v %v", st, err)
+	}
+	if blocks := blocksOf(st); blocks*512 > 128<<10 {
+		t.Errorf("the copy takes %d bytes of the disk for 7 bytes and a hole", blocks*512)
+	}
+	kept := slices.Sorted(maps.Keys(diskView(t, r.Host.Path("/"))))
+	if !slices.ContainsFunc(kept, func(s string) bool { return strings.HasPrefix(s, keptDir+manifestPath("kube-apiserver")) }) {
+		t.Errorf("the static pods are not kept: %q", kept)
+	}
+}
+
+func blocksOf(st os.FileInfo) int64 { return st.Sys().(*syscall.Stat_t).Blocks }

@@ -1,0 +1,47 @@
+package images
+
+import "fmt"
+
+// Follows says why a node of Kubernetes version old cannot become one of r by
+// a swap of images; nil is that it can. These are kubeadm's rules for a
+// control plane (cmd/kubeadm/app/phases/upgrade/policy.go): no minor release is
+// skipped, and nothing goes back. Going back to what a node has kept is no
+// move, and not judged here.
+func (r Release) Follows(old string) error {
+	from, err := Lookup(old)
+	if err != nil {
+		return fmt.Errorf("the node is of a version that this image does not know: %w", err)
+	}
+	_, a, p, err := parse(from.Version)
+	if err != nil {
+		return err
+	}
+	_, b, q, err := parse(r.Version)
+	switch {
+	case err != nil:
+		return err
+	case b > a+1:
+		return fmt.Errorf("Kubernetes %s cannot follow %s: minor versions are taken one after another; boot an image of v1.%d first", r.Version, from.Version, a+1)
+	case b < a || b == a && q < p:
+		return fmt.Errorf("Kubernetes %s cannot follow %s: it is older, and this node has kept nothing of it", r.Version, from.Version)
+	}
+	return nil
+}
+
+// Before says whether r is an older version of Kubernetes than version; one
+// that cannot be read is none.
+func (r Release) Before(version string) bool {
+	_, a, p, err := parse(r.Version)
+	_, b, q, err2 := parse(version)
+	return err == nil && err2 == nil && (a < b || a == b && p < q)
+}
+
+// ReadsEtcd says whether the etcd of r can go on with data that the etcd of
+// another release, by its image's tag ("3.4.13-0"), has used: etcd reads what
+// another patch of the same minor version wrote, and nothing newer.
+func (r Release) ReadsEtcd(tag string) bool {
+	var a, b, c, d int
+	_, err := fmt.Sscanf(r.Etcd.Tag, "%d.%d.", &a, &b)
+	_, err2 := fmt.Sscanf(tag, "%d.%d.", &c, &d)
+	return err == nil && err2 == nil && (a > c || a == c && b >= d)
+}
