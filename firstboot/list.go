@@ -36,13 +36,15 @@ func List(role string) []Step {
 			stepEtcd(),
 			stepControlPlane(),
 			stepWaitControlPlane(),
-			stepUploadConfig(),
+			whereEdits(stepUploadConfig()),
 			stepUploadCerts(),
 			stepMarkControlPlane(),
-			stepBootstrapToken(),
+			whereEdits(stepBootstrapToken()),
 			stepKubeletFinalize(),
-			stepAddon(),
+			whereEdits(stepAddon()),
 			stepNodeReady(),
+			stepStalePods(),
+			stepUncordon(),
 			stepForgetSecrets(),
 		)
 	case config.RoleControlPlane:
@@ -63,8 +65,11 @@ func List(role string) []Step {
 			stepWaitControlPlane(),
 			stepCRISocket(),
 			stepUpdateStatus(),
+			stepUpgradeCluster(),
 			stepMarkControlPlane(),
 			stepNodeReady(),
+			stepStalePods(),
+			stepUncordon(),
 			stepForgetSecrets(),
 		)
 	case config.RoleWorker:
@@ -77,6 +82,8 @@ func List(role string) []Step {
 			stepKubeletStart().after("kubelet-start/tls-bootstrap", "service-route", "images"),
 			stepCRISocket(),
 			stepNodeReady(),
+			stepStalePods(),
+			stepUncordon(),
 			stepForgetSecrets(),
 		)
 	default:

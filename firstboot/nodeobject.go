@@ -66,18 +66,36 @@ func nodeDo(ctx context.Context, r *Run, change func(*corev1.Node)) error {
 	return nil
 }
 
-// nodePatch is a merge patch of labels, annotations and taints. A change of
+// withoutGone is after, with null for what was there before and is not any
+// more: so a merge patch removes it.
+func withoutGone(before, after map[string]string) map[string]any {
+	m := map[string]any{}
+	for k := range before {
+		m[k] = nil
+	}
+	for k, v := range after {
+		m[k] = v
+	}
+	return m
+}
+
+// nodePatch is a merge patch of labels, annotations and taints, and of whether
+// pods may come. A change of
 // taints replaces the whole list, and so names the version that it was made
 // from: somebody else's taint of the same moment is a conflict, not lost.
 func nodePatch(before, after *corev1.Node) ([]byte, error) {
 	meta := map[string]any{
 		"labels":      after.Labels,
-		"annotations": after.Annotations,
+		"annotations": withoutGone(before.Annotations, after.Annotations),
 	}
-	patch := map[string]any{"metadata": meta}
+	spec := map[string]any{}
+	patch := map[string]any{"metadata": meta, "spec": spec}
+	if before.Spec.Unschedulable != after.Spec.Unschedulable {
+		spec["unschedulable"] = after.Spec.Unschedulable
+	}
 	if !equality.Semantic.DeepEqual(before.Spec.Taints, after.Spec.Taints) {
 		meta["resourceVersion"] = before.ResourceVersion
-		patch["spec"] = map[string]any{"taints": after.Spec.Taints}
+		spec["taints"] = after.Spec.Taints
 	}
 	return json.Marshal(patch)
 }

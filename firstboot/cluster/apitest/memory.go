@@ -131,7 +131,9 @@ func (m *memory) list(at string) map[string]any {
 	items := []any{}
 	list := map[string]any{"metadata": map[string]any{}} // typed clients know the kind
 	for _, p := range slices.Sorted(maps.Keys(m.objects)) {
-		if path.Dir(p) == at {
+		// A list without a namespace is of all of them.
+		everywhere, _ := path.Match(path.Join(path.Dir(at), "namespaces/*", path.Base(at), "*"), p)
+		if path.Dir(p) == at || everywhere {
 			items = append(items, m.objects[p])
 			list["apiVersion"], list["kind"] = m.objects[p]["apiVersion"], fmt.Sprint(m.objects[p]["kind"], "List")
 		}
