@@ -5,6 +5,8 @@ VERSION  ?= v1.19.12
 OUT      ?= out/$(VERSION)
 LANE     ?= container
 SCENARIO ?=
+# The version that scenarios of upgrades move to.
+OTHER    ?= v1.20.15
 FUZZTIME ?= 30s
 SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
 GOBUILD  := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -buildid='
@@ -58,7 +60,8 @@ check: ## format, vet, lint, tidy
 	out/bin/staticcheck ./...
 
 test-vm: deps-test image ## boot the image and run SCENARIO in LANE (container or vm); KEEP=1 leaves the machine
-	KBUILD_IMAGE=$(CURDIR)/$(OUT) KBUILD_VM_TREE=$$(test $(LANE) != vm || out/bin/kbuild tree vm) \
+	$(if $(findstring Upgrade,$(SCENARIO)),out/bin/kbuild image --version $(OTHER) --out out/$(OTHER) --force)
+	KBUILD_IMAGE=$(CURDIR)/$(OUT) KBUILD_OTHER_IMAGE=$(if $(findstring Upgrade,$(SCENARIO)),$(CURDIR)/out/$(OTHER)) KBUILD_VM_TREE=$$(test $(LANE) != vm || out/bin/kbuild tree vm) \
 		go test ./test-vm -count=1 -v -timeout 60m -run '^TestScenario$(SCENARIO)' -lane $(LANE)
 
 test-ignition: deps-test build ## in a VM, real Ignition makes a Debian a node of VERSION, from sysext and config

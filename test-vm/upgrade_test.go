@@ -78,6 +78,71 @@ func TestScenarioUpgrade(t *testing.T) {
 	}
 }
 
+// TestScenarioUpgradeNodes moves three control planes and a worker to the next
+// minor version, one after another and one that has joined first, while pods of
+// all nodes go on answering; a control plane that comes up in the old version
+// in between takes nothing back.
+func TestScenarioUpgradeNodes(t *testing.T) {
+	containers(t)
+	old, next := imageOf(t), otherImage(t)
+	n := wire(t)
+	id := newIdentity(t)
+	b, err := n.NewBalancer(6443, n.Address(11)+":6443", n.Address(12)+":6443", n.Address(13)+":6443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	fields := joinFields(b.Address(), pin(t, id.cert))
+	node := func(k int, role, name string, fields ...string) Machine {
+		return boot(t, on(n, k, name, metadata(t, n, k, role, name, fields...)))
+	}
+	key := "certificateKey: " + certificateKey
+	cp1 := node(11, "init", "cp1", "endpoint: "+b.Address(), "token: "+token, key, id.field())
+	cp2 := node(12, "control-plane", "cp2", append(fields, key)...)
+	cp3 := node(13, "control-plane", "cp3", append(fields, key)...)
+	worker := node(14, "worker", "worker", fields...)
+	for _, m := range []Machine{cp1, cp2, cp3, worker} {
+		waitReady(t, m)
+	}
+	pods := func() { waitPods(t, cp1, corednsOf(t, baked(t, cp1)), 4) }
+	pods()
+	versionOf := func(node string) string {
+		return strings.TrimSpace(sh(t, cp1, adminKubectl+"get node "+node+" --output=jsonpath={.status.nodeInfo.kubeletVersion}"))
+	}
+	clusterIs := func(version string) {
+		t.Helper()
+		got := sh(t, cp1, adminKubectl+"--namespace=kube-system get configmap kubeadm-config --output=jsonpath={.data.ClusterConfiguration} | sed -n 's/^kubernetesVersion: //p'")
+		if strings.TrimSpace(got) != version {
+			t.Errorf("the cluster keeps version %q, want %s", got, version)
+		}
+	}
+
+	swap(t, cp2, next)
+	waitReady(t, cp2)
+	clusterIs(next.Version)
+	pods()
+	if err := cp1.Reboot(t.Context()); err != nil { // still of the old version
+		t.Fatal(err)
+	}
+	waitReady(t, cp1)
+	clusterIs(next.Version)
+	for name, m := range map[string]Machine{"cp1": cp1, "cp3": cp3, "worker": worker} {
+		swap(t, m, next)
+		waitReady(t, m)
+		if got := versionOf(name); got != next.Version {
+			t.Errorf("%s is of version %q, want %s", name, got, next.Version)
+		}
+		pods()
+	}
+	if got, want := members(t, cp1, "cp1"), []string{"cp1=started", "cp2=started", "cp3=started"}; !sameSet(got, want) {
+		t.Errorf("etcd's members are %q, want %q", got, want)
+	}
+	got := strings.Fields(sh(t, cp1, adminKubectl+"--namespace=kube-system get pods --selector=k8s-app=kube-proxy --output=jsonpath='{.items[*].spec.containers[0].image}'"))
+	if len(got) != 4 || strings.Contains(strings.Join(got, " "), old.Version) {
+		t.Errorf("the images of kube-proxy are %q, want four of %s", got, next.Version)
+	}
+}
+
 // checkVersion holds that node, API server and what the cluster keeps are of a
 // version.
 func checkVersion(t *testing.T, m Machine, version string) {
