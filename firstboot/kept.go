@@ -82,7 +82,7 @@ func keep(r *Run, n *config.Node) error {
 	if err := roomFor(h, paths); err != nil {
 		return err
 	}
-	if err := removeTree(h, keepingDir); err != nil {
+	if err := h.RemoveAll(keepingDir); err != nil {
 		return err
 	}
 	err := h.Do("copy what a move changes", func() error {
@@ -107,7 +107,7 @@ func keep(r *Run, n *config.Node) error {
 	if err := h.WriteFile(path.Join(keepingDir, path.Base(keptRecord)), append(b, '\n'), 0o600); err != nil {
 		return err
 	}
-	if err := removeTree(h, keptDir); err != nil { // of the move before this one
+	if err := h.RemoveAll(keptDir); err != nil { // of the move before this one
 		return err
 	}
 	return h.Rename(keepingDir, keptDir)
@@ -129,7 +129,7 @@ func undo(r *Run, k kept) error {
 	if err := restoreTree(h, keptDir+nodeFile, nodeFile); err != nil {
 		return fmt.Errorf("cannot undo the move to %s: %w", k.To, err)
 	}
-	return removeTree(h, keptDir)
+	return h.RemoveAll(keptDir)
 }
 
 // roomFor refuses to copy paths where they do not fit beside what is there.
@@ -292,12 +292,4 @@ func restoreTree(h *host.Host, from, to string) error {
 		}
 	}
 	return nil
-}
-
-// removeTree removes a directory and all that is in it.
-func removeTree(h *host.Host, dir string) error {
-	if !h.Exists(dir) {
-		return nil
-	}
-	return h.Do("remove "+dir, func() error { return h.Root.RemoveAll(strings.TrimPrefix(dir, "/")) })
 }

@@ -31,9 +31,16 @@ func stepUpdateStatus() Step {
 	}
 }
 
-// updateStatus changes the list as it stands; when another node does so at the
-// same moment, one of the two is told and tries again.
+// updateStatus adds this node.
 func updateStatus(ctx context.Context, r *Run) error {
+	return changeClusterStatus(ctx, r, func(e map[string]config.APIEndpoint) {
+		e[r.Node.Init.NodeRegistration.Name] = r.Node.Init.LocalAPIEndpoint
+	})
+}
+
+// changeClusterStatus changes the list as it stands; when another node does so at the
+// same moment, one of the two is told and tries again.
+func changeClusterStatus(ctx context.Context, r *Run, change func(map[string]config.APIEndpoint)) error {
 	c, _, err := asAdmin(r)
 	if err != nil {
 		return err
@@ -50,7 +57,7 @@ func updateStatus(ctx context.Context, r *Run) error {
 	if endpoints == nil {
 		endpoints = map[string]config.APIEndpoint{}
 	}
-	endpoints[r.Node.Init.NodeRegistration.Name] = r.Node.Init.LocalAPIEndpoint
+	change(endpoints)
 	status, err := config.MarshalClusterStatus(endpoints, r.Baked.Release)
 	if err != nil {
 		return fmt.Errorf("cannot write the ClusterStatus: %w", err)

@@ -28,12 +28,14 @@ func nodeOf119(t *testing.T, boots string) func(t *testing.T) *Run {
 	return func(t *testing.T) *Run {
 		t.Helper()
 		r := machine(t)
-		if err := freeze(r, r.Node); err != nil {
+		// The copy has other modes than the steps gave.
+		err := errors.Join(freeze(r, r.Node), os.Chmod(r.Host.Path(manifestDir), 0o700), os.Chmod(r.Host.Path("/var/lib/etcd"), 0o700))
+		if err != nil {
 			t.Fatal(err)
 		}
 		// A log of etcd is mostly a hole.
 		wal := filepath.Join(r.Host.Path("/var/lib/etcd"), "member/wal/0.wal")
-		err := errors.Join(os.MkdirAll(filepath.Dir(wal), 0o700), os.WriteFile(wal, []byte("entries"), 0o600), os.Truncate(wal, 1<<20))
+		err = errors.Join(os.MkdirAll(filepath.Dir(wal), 0o700), os.WriteFile(wal, []byte("entries"), 0o600), os.Truncate(wal, 1<<20))
 		if err != nil {
 			t.Fatal(err)
 		}

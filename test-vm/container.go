@@ -221,6 +221,11 @@ func (c *container) Reboot(ctx context.Context) error {
 	if err := askReboot(ctx, c); err != nil {
 		return err
 	}
+	return c.rebooted(ctx)
+}
+
+// rebooted waits until the machine has gone down for a reboot, and boots it.
+func (c *container) rebooted(ctx context.Context) error {
 	select {
 	case <-c.ended:
 	case <-ctx.Done():

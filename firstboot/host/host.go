@@ -16,6 +16,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,6 +52,9 @@ type Host struct {
 	// GuestInfo asks VMware's hypervisor for the key guestinfo.KEY; a key that
 	// is not set is empty. Any other machine refuses. May be nil.
 	GuestInfo func(key string) (string, error)
+	// FactoryReset asks for the state partition to be wiped at the next boot. The
+	// error is ErrNoVariables where the firmware cannot be asked.
+	FactoryReset func() error
 	// Effect is called with a name before each change to the machine (a file
 	// written or removed, a unit started, an object created). Tests stop the
 	// world here. Nil on a real machine.
@@ -198,6 +202,36 @@ func (h *Host) Remove(name string) error {
 		return fmt.Errorf("cannot remove %s: %w", name, err)
 	}
 	return h.syncDir(path.Dir(name))
+}
+
+// RemoveAll removes a file, or a directory with all that is in it.
+func (h *Host) RemoveAll(name string) error {
+	name = rel(name)
+	if _, err := h.Root.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := h.effect("remove all " + name); err != nil {
+		return err
+	}
+	if err := h.Root.RemoveAll(name); err != nil {
+		return fmt.Errorf("cannot remove %s: %w", name, err)
+	}
+	return h.syncDir(path.Dir(name))
+}
+
+// Entries lists what is in a directory; one that is not there has nothing in it.
+func (h *Host) Entries(dir string) ([]string, error) {
+	d, err := h.Root.Open(rel(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	slices.Sort(names)
+	return names, err
 }
 
 // MkdirAll makes a directory and its missing parents, and sets its mode.

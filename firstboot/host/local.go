@@ -36,6 +36,8 @@ func Local(root string, log *slog.Logger) (*Host, error) {
 		Env:         os.Environ(),
 		HTTP:        httpClient(),
 		GuestInfo:   guestInfo,
+
+		FactoryReset: requestFactoryReset,
 	}, nil
 }
 

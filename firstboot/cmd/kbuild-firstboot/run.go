@@ -60,7 +60,7 @@ tell who this node is. ` + "`kbuild-firstboot plan`" + ` lists the steps.`,
 const lockFile = "/run/kbuild/lock"
 
 // converge runs the list and tells journal, console, systemd and the status
-// file how it goes.
+// file how it goes. A machine that is being reset goes on with that instead.
 func converge(cmd *cobra.Command, dir string, o firstboot.Options) error {
 	r, err := open(dir, slog.New(logHandler(cmd.ErrOrStderr())))
 	if err != nil {
@@ -72,10 +72,17 @@ func converge(cmd *cobra.Command, dir string, o firstboot.Options) error {
 		return fmt.Errorf("another run is under way (`kbuild-firstboot status` tells how far it is): %w", err)
 	}
 	defer unlock()
-	report := &firstboot.Report{Host: r.Host, Notify: func(state string) {
+	if firstboot.Resetting(r.Host) {
+		r.Host.Log.Info("a reset of this machine has begun: it goes on")
+		return firstboot.Reset(cmd.Context(), r, firstboot.ResetOptions{}, reportOf(r))
+	}
+	return firstboot.Converge(cmd.Context(), r, firstboot.List, o, reportOf(r))
+}
+
+func reportOf(r *firstboot.Run) *firstboot.Report {
+	return &firstboot.Report{Host: r.Host, Notify: func(state string) {
 		daemon.SdNotify(false, state) // no service manager listens to a person's run
 	}}
-	return firstboot.Converge(cmd.Context(), r, firstboot.List, o, report)
 }
 
 // logHandler logs to the journal, and where people see it: to the console when

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kbuild/kbuild/firstboot"
+)
+
+// firstbootUnit is the unit that runs the list at boot.
+const firstbootUnit = "kbuild-firstboot.service"
+
+func resetCommand(dir *string) *cobra.Command {
+	var o firstboot.ResetOptions
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "reset",
+		Short: "Leave the cluster, wipe the state and boot as a new machine",
+		Long: `Leave the cluster, wipe the state and boot as a new machine, which is made a
+node anew from its user-data. On a control plane its member of etcd, its entry
+in ClusterStatus and its Node are removed; on a worker the Node stays for
+'kbuild reset' or 'kubectl delete node'. Pods are not drained: 'kbuild reset
+NODE' does that. A reset that is cut goes on at the next boot.
+
+The last control plane, and one without which etcd has no quorum, is refused
+unless it is forced; so is one whose cluster does not answer.`,
+		Example: `  kbuild-firstboot reset
+  kbuild-firstboot reset --force`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
+			if err != nil {
+				return err
+			}
+			defer r.Host.Root.Close()
+			if !yes && !o.Force {
+				fmt.Fprint(cmd.ErrOrStderr(), "All that this machine has written will be lost. Are you sure? [y/N] ")
+				answer, _ := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+				if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+					return errors.New("not confirmed: nothing was done (--yes confirms)")
+				}
+			}
+			unlock, err := r.Host.Lock(lockFile)
+			if err != nil {
+				// Most likely the machine waits to become a node.
+				if err := r.Host.Systemd.Stop(cmd.Context(), firstbootUnit); err != nil {
+					return err
+				}
+				if unlock, err = r.Host.Lock(lockFile); err != nil {
+					return fmt.Errorf("another run is under way (`kbuild-firstboot status` tells how far it is): %w", err)
+				}
+			}
+			defer unlock()
+			return firstboot.Reset(cmd.Context(), r, o, reportOf(r))
+		},
+	}
+	cmd.Flags().BoolVar(&o.Force, "force", false, "do not ask, and go on where the cluster is harmed or does not answer")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return cmd
+}

@@ -1,0 +1,184 @@
+package firstboot
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/host"
+)
+
+// resetFile says that this machine is being reset: from the moment that it is
+// there, every boot goes on with that, until it is gone with all the rest.
+const resetFile = "/var/lib/kbuild/reset.json"
+
+// resetPatience is how long a forced reset tries to tell the cluster.
+const resetPatience = 20 * time.Second
+
+// ResetOptions are what a person decides about a reset.
+type ResetOptions struct {
+	// Force goes on where the cluster would lose its last control plane or its
+	// quorum, or cannot be told.
+	Force bool `json:"force,omitempty"`
+}
+
+// resetting is a reset, as far as it has come.
+type resetting struct {
+	ResetOptions
+	Begun time.Time `json:"begun"`
+	// Left says that there is nothing more to tell the cluster: it was told, or
+	// it ends with this machine.
+	Left bool `json:"left,omitempty"`
+	// Failed is when a step of a forced reset first failed to tell the cluster.
+	Failed map[string]time.Time `json:"failed,omitempty"`
+	// Asked says that the firmware was asked for the factory reset.
+	Asked bool `json:"asked,omitempty"`
+}
+
+// Resetting says whether a reset of this machine has begun.
+func Resetting(h *host.Host) bool { return h.Exists(resetFile) }
+
+// Reset makes this machine a new one (kubeadm reset): it leaves the cluster,
+// what it runs ends, what it wrote is removed and the var partition wiped, and
+// it boots again, to be made a node anew from its user-data. What would harm the
+// cluster is refused before anything is done. Once begun a reset goes on to its
+// end, at the next boot if it is cut.
+func Reset(ctx context.Context, r *Run, o ResetOptions, report *Report) error {
+	if err := loadReset(r, o); err != nil {
+		return err
+	}
+	steps := resetList(o)
+	report.begin(steps)
+	err := walk(ctx, r, steps, Options{}, report)
+	report.end(err, ctx.Err() != nil)
+	return err
+}
+
+// loadReset loads what the node knows of itself, and lets a reset that has begun
+// be forced later. A node that does not know itself can still be forced.
+func loadReset(r *Run, o ResetOptions) error {
+	if m, err := readReset(r); err == nil && Resetting(r.Host) && o.Force && !m.Force {
+		m.Force = true
+		if err := writeReset(r, m); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	if !r.Host.Exists(nodeFile) {
+		return nil // it has not become anything yet, or is none any more
+	}
+	n, err := frozenNode(r)
+	if err == nil {
+		r.Node = n
+		if n.Role.Joins() {
+			_, err = loadCluster(r)
+		}
+	}
+	if err != nil && (o.Force || Resetting(r.Host)) {
+		r.Host.Log.Warn("this node does not know what it was; the cluster is not told that it leaves", slog.Any("error", err))
+		r.Node, err = nil, nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w; or reset it with --force: then the cluster is not told", err)
+	}
+	return nil
+}
+
+func readReset(r *Run) (resetting, error) {
+	var m resetting
+	b, err := r.Host.ReadFile(resetFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &m)
+	}
+	if err != nil {
+		return m, fmt.Errorf("cannot read %s: %w", resetFile, err)
+	}
+	return m, nil
+}
+
+func writeReset(r *Run, m resetting) error {
+	b, err := json.MarshalIndent(m, "", " ")
+	if err != nil {
+		return err
+	}
+	return r.Host.WriteFile(resetFile, append(b, '\n'), 0o600)
+}
+
+// resetList is what a reset goes through. What needs the cluster comes while the
+// control plane of this machine still runs, what can not be undone comes last.
+// The kubelet goes first: it would make its Node anew.
+func resetList(o ResetOptions) []Step {
+	return []Step{
+		stepResetPreflight(o),
+		stepStopKubelet(),
+		stepLeaveClusterStatus(),
+		stepLeaveNode(),
+		stepLeaveEtcd(),
+		stepCleanupNode(),
+		stepFactoryReset(),
+	}
+}
+
+// leaving is a step that tells the cluster something. There is none to tell
+// where the node has left, or was never part of one; and a forced reset does
+// without after a while.
+func leaving(s Step) Step {
+	done, do := s.Done, s.Do
+	s.Done = func(ctx context.Context, r *Run) (bool, error) {
+		m, err := readReset(r)
+		if err != nil {
+			return false, err
+		}
+		since, failed := m.Failed[s.Name]
+		if m.Left || r.Node == nil || failed && r.Host.Now().Sub(since) > resetPatience {
+			return true, nil
+		}
+		ok, err := done(ctx, r)
+		return ok, forceable(r, s.Name, err)
+	}
+	s.Do = func(ctx context.Context, r *Run) error { return forceable(r, s.Name, do(ctx, r)) }
+	return s
+}
+
+// forceable turns what went wrong into a wait where that may help, or, of a
+// forced reset, until it is given up.
+func forceable(r *Run, step string, err error) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	m, readErr := readReset(r)
+	if readErr != nil {
+		return readErr
+	}
+	wait, waits := errors.AsType[Retry](err)
+	if !waits {
+		waits = cluster.Temporary(err)
+		wait = Retry{After: 3 * time.Second, Why: err.Error()}
+	}
+	if !m.Force {
+		if !waits {
+			return err
+		}
+		wait.Why += "; `kbuild-firstboot reset --force` goes on without"
+		return wait
+	}
+	if _, ok := m.Failed[step]; !ok {
+		if m.Failed == nil {
+			m.Failed = map[string]time.Time{}
+		}
+		m.Failed[step] = r.Host.Now()
+		if err := writeReset(r, m); err != nil {
+			return err
+		}
+	}
+	return Retry{After: time.Second, Why: wait.Why + "; this is given up soon, because the reset is forced"}
+}

@@ -1,0 +1,67 @@
+package firstboot
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/kbuild/kbuild/firstboot/host"
+)
+
+// stepFactoryReset has the var partition wiped and boots: the end of the reset,
+// and of this machine's old life. It holds never, for with the boot it is over.
+//
+// systemd-repart wipes var in the initrd when an EFI variable asks for it. Where
+// there are no variables, or they are not heeded (var is still there after the
+// boot), what lies on var is removed by hand instead; other files than a node's
+// stay then.
+func stepFactoryReset() Step {
+	return Step{
+		Name: "factory-reset",
+		Done: func(context.Context, *Run) (bool, error) { return false, nil },
+		Do: func(ctx context.Context, r *Run) error {
+			if err := wipeState(ctx, r); err != nil {
+				return err
+			}
+			return reboot(ctx, r)
+		},
+	}
+}
+
+func wipeState(ctx context.Context, r *Run) error {
+	m, err := readReset(r)
+	if err != nil || !Resetting(r.Host) {
+		return err
+	}
+	if !m.Asked {
+		if err := r.Host.BeforeChange("ask for the factory reset"); err != nil {
+			return err
+		}
+		err := r.Host.FactoryReset()
+		if err == nil {
+			m.Asked = true
+			return writeReset(r, m)
+		}
+		if !errors.Is(err, host.ErrNoVariables) {
+			r.Host.Log.Warn("cannot have the var partition wiped; the node's files on it are removed instead", slog.Any("error", err))
+		}
+	}
+	// Images are given to containerd anew at the next boot.
+	if err := r.Host.Do("stop containerd.service", func() error { return r.Host.Systemd.Stop(ctx, "containerd.service") }); err != nil {
+		return err
+	}
+	if err := r.Host.RemoveAll("/var/lib/containerd"); err != nil {
+		r.Host.Log.Warn("the container runtime's files stay", slog.Any("error", err))
+	}
+	r.Host.Log.Info("this machine is no node any more")
+	return r.Host.Remove(resetFile)
+}
+
+// reboot asks systemd for a reboot. It ends this process too.
+func reboot(ctx context.Context, r *Run) error {
+	if err := r.Host.Do("reboot", func() error { return r.Host.Systemd.Start(ctx, "reboot.target") }); err != nil {
+		return err
+	}
+	return Retry{After: time.Minute, Why: "the machine goes down and boots as a new one"}
+}

@@ -1,0 +1,169 @@
+package firstboot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/metadata"
+)
+
+// stepResetPreflight refuses, before anything is done, a reset that the cluster
+// cannot take. When it holds, the reset has begun.
+func stepResetPreflight(o ResetOptions) Step {
+	return Step{
+		Name: "preflight",
+		Done: func(_ context.Context, r *Run) (bool, error) { return Resetting(r.Host), nil },
+		Do: func(ctx context.Context, r *Run) error {
+			m := resetting{ResetOptions: o, Begun: r.Host.Now()}
+			harm, err := harmOfLeaving(ctx, r)
+			switch {
+			case err != nil && !o.Force:
+				return fmt.Errorf("%w; nothing was done. To reset this node without telling the cluster, use --force", err)
+			case err != nil:
+				r.Host.Log.Warn("the cluster may not hear that this node leaves", slog.Any("error", err))
+			case harm.says != "" && !o.Force:
+				return fmt.Errorf("%s; nothing was done. If that is what you want, use --force", harm.says)
+			case harm.says != "":
+				r.Host.Log.Warn("the reset is forced: " + harm.says)
+			}
+			m.Left = harm.noneLeft
+			return writeReset(r, m)
+		},
+	}
+}
+
+// harm is what the cluster loses with this node.
+type harm struct {
+	says string // in words; empty is none
+	// noneLeft says that no cluster is left that could be told.
+	noneLeft bool
+}
+
+func harmOfLeaving(ctx context.Context, r *Run) (harm, error) {
+	ctx, cancel := context.WithTimeout(ctx, resetPatience)
+	defer cancel()
+	switch {
+	case r.Node == nil, r.Node.Role.Joins() && !joined(r), !r.Node.Role.Joins() && !r.Host.Exists(adminKubeconfig):
+		return harm{noneLeft: true}, nil // it is part of no cluster
+	case r.Node.Role == config.RoleWorker:
+		c, _, err := asNode(r)
+		if err == nil {
+			_, err = c.CoreV1().Nodes().Get(ctx, r.Node.Init.NodeRegistration.Name, metav1.GetOptions{})
+		}
+		if cluster.Temporary(err) {
+			return harm{}, fmt.Errorf("cannot tell the cluster that this node leaves: %w", err)
+		}
+		return harm{}, nil
+	}
+	c, _, err := asAdmin(r)
+	if err != nil {
+		return harm{}, err
+	}
+	others, err := otherControlPlanes(ctx, r, c)
+	if err != nil {
+		return harm{}, err
+	}
+	if len(others) == 0 {
+		return harm{"this node is its cluster's last control plane: with it the cluster ends, and all that its API holds is lost", r.Node.Cluster.Etcd.Local != nil}, nil
+	}
+	if makesCluster(ctx, r) {
+		return harm{says: "this machine's user-data says role: init, so it would begin another cluster beside the one of " + strings.Join(others, ", ") + "; give it user-data with role: control-plane first"}, nil
+	}
+	if r.Node.Cluster.Etcd.Local == nil {
+		return harm{}, nil
+	}
+	return quorumWithout(ctx, r, c)
+}
+
+// makesCluster says whether the user-data that this machine has now would make
+// it a first control plane again.
+func makesCluster(ctx context.Context, r *Run) bool {
+	found, err := metadata.Find(ctx, r.Host)
+	if err != nil {
+		return false
+	}
+	m, err := machineFacts(ctx, r.Host)
+	if err != nil {
+		return false
+	}
+	n, _, err := config.Load(r.Baked, m, found.Documents...)
+	return err == nil && n.Role == config.RoleInit
+}
+
+// otherControlPlanes are the names of the cluster's other control planes.
+func otherControlPlanes(ctx context.Context, r *Run, c kubernetes.Interface) ([]string, error) {
+	list, err := c.CoreV1().Nodes().List(ctx, metav1.ListOptions{LabelSelector: r.Baked.Release.Labels[0]})
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the cluster's control planes: %w", err)
+	}
+	var others []string
+	for _, n := range list.Items {
+		if n.Name != r.Node.Init.NodeRegistration.Name {
+			others = append(others, n.Name)
+		}
+	}
+	return others, nil
+}
+
+// quorumWithout says whether etcd can go on without this node's member.
+func quorumWithout(ctx context.Context, r *Run, c kubernetes.Interface) (harm, error) {
+	e, err := etcdWith(ctx, r, c)
+	if err != nil {
+		return harm{}, err
+	}
+	defer e.Close()
+	list, err := e.Members(ctx)
+	if err != nil {
+		return harm{}, err
+	}
+	voters, well := 0, 0
+	var ill []string
+	for _, m := range list {
+		if m.IsLearner || isOurs(r, m) {
+			continue
+		}
+		voters++
+		if err := e.Answers(ctx, m); err != nil {
+			ill = append(ill, m.Name)
+			continue
+		}
+		well++
+	}
+	if voters == 0 {
+		return harm{"this node holds the cluster's only member of etcd: with it all that the API holds is lost", true}, nil
+	}
+	if quorum := voters/2 + 1; well < quorum {
+		return harm{says: fmt.Sprintf("without this node etcd has no quorum: of the %d other members %d answer, %d are needed (%s do not answer); bring them back first, or say that they are gone for good: `kbuild reset NODE --force` or `kubectl delete node NODE`", voters, well, quorum, strings.Join(ill, ", "))}, nil
+	}
+	return harm{}, nil
+}
+
+// isOurs says whether a member of etcd is this node's.
+func isOurs(r *Run, m cluster.Member) bool {
+	return slices.Contains(m.PeerURLs, cluster.PeerURL(r.Node.Init.LocalAPIEndpoint.AdvertiseAddress))
+}
+
+// etcdWith connects to all members of etcd, this node's included.
+func etcdWith(ctx context.Context, r *Run, c kubernetes.Interface) (*cluster.Etcd, error) {
+	endpoints, err := apiEndpoints(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	urls, err := cluster.EtcdEndpoints(ctx, c, endpoints)
+	if err != nil {
+		return nil, err
+	}
+	if len(urls) == 0 {
+		return nil, errors.New("cannot find out where etcd is: no pod of it says so")
+	}
+	return cluster.ConnectEtcd(r.Host, r.Node.Cluster.CertificatesDir, urls...)
+}

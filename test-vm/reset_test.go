@@ -1,0 +1,148 @@
+package testvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kbuild/kbuild/test-vm/guest"
+)
+
+// reset resets a machine by a command in it, and returns when it boots again.
+// A VM reboots by itself; a container has to be started.
+func reset(t *testing.T, m Machine, command ...string) {
+	t.Helper()
+	sh(t, m, "date > /var/lib/kubelet/of-the-old-machine; date > /var/lib/containerd/of-the-old-machine; sync")
+	id := sh(t, m, "cat /proc/sys/kernel/random/boot_id")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), limit(), errors.New("time is up"))
+	defer cancel()
+	var e guest.Exec
+	// The checker is stopped before the command ends.
+	err := m.Ask(ctx, guest.CmdExec, guest.ExecArgs{Argv: command, Seconds: 300}, &e)
+	logf("%s: %s: %d %v\n%s%s", m.Places().Dir, strings.Join(command, " "), e.Code, err, e.Stdout, e.Stderr)
+	backAgain(t, ctx, m, id)
+}
+
+// backAgain waits until a machine that was reset boots as a new one.
+func backAgain(t *testing.T, ctx context.Context, m Machine, bootID string) {
+	t.Helper()
+	if c, ok := m.(*container); ok {
+		if err := c.rebooted(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitSh(t, m, "the boot after the reset", "test \"$(cat /proc/sys/kernel/random/boot_id)\" != "+strings.TrimSpace(bootID)+
+		" -o \"$(systemd-detect-virt)\" = systemd-nspawn")
+	if out := sh(t, m, "ls /var/lib/kubelet/of-the-old-machine /var/lib/containerd/of-the-old-machine /var/lib/kbuild/reset.json 2>/dev/null || true"); out != "" {
+		t.Errorf("what the old machine wrote is still there: %s", out)
+	}
+}
+
+// refusedReset holds that a reset is refused in the given words, and that the
+// node goes on.
+func refusedReset(t *testing.T, m Machine, words string) {
+	t.Helper()
+	e := ask[guest.Exec](t, m, guest.CmdExec, guest.ExecArgs{Argv: []string{"kbuild-firstboot", "reset", "--yes"}})
+	if e.Code == 0 || !strings.Contains(e.Stdout+e.Stderr, words) || !strings.Contains(e.Stdout+e.Stderr, "--force") {
+		t.Errorf("reset says (%d) %s%s, want %q and --force", e.Code, e.Stdout, e.Stderr, words)
+	}
+	if out := sh(t, m, "systemctl is-active kubelet.service; ls /var/lib/kbuild"); strings.Contains(out, "reset.json") || !strings.HasPrefix(out, "active") {
+		t.Errorf("after a refused reset: %s", out)
+	}
+}
+
+// TestScenarioReset resets one control plane of three and a worker, which come
+// back as new machines by the same names; a reset that would break etcd's quorum
+// is refused.
+func TestScenarioReset(t *testing.T) {
+	containers(t)
+	n := wire(t)
+	id := newIdentity(t)
+	var backends []string
+	for k := range 3 {
+		backends = append(backends, n.Address(11+k)+":6443")
+	}
+	b, err := n.NewBalancer(6443, backends...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	fields := append(joinFields(b.Address(), pin(t, id.cert)), "certificateKey: "+certificateKey)
+	joining := func(k int) Options {
+		name := fmt.Sprint("cp", k)
+		return on(n, 10+k, name, metadata(t, n, 10+k, "control-plane", name, fields...))
+	}
+	cp1 := boot(t, on(n, 11, "cp1", metadata(t, n, 11, "init", "cp1", "endpoint: "+b.Address(), "token: "+token, "certificateKey: "+certificateKey, id.field())))
+	cp2, cp3 := boot(t, joining(2)), boot(t, joining(3))
+	w1 := boot(t, on(n, 14, "w1", metadata(t, n, 14, "worker", "w1", joinFields(b.Address(), pin(t, id.cert))...)))
+	for _, m := range []Machine{cp1, cp2, cp3, w1} {
+		waitReady(t, m)
+	}
+	const kubectl = "kubectl --kubeconfig=/etc/kubernetes/admin.conf --request-timeout=10s "
+	sh(t, cp1, kubectl+"create configmap before --namespace=default")
+	three := []string{"cp1=started", "cp2=started", "cp3=started"}
+
+	refusedReset(t, cp1, "role: init")
+
+	uid := sh(t, cp1, kubectl+"get node cp2 --output=jsonpath={.metadata.uid}")
+	reset(t, cp2, "kbuild-firstboot", "reset", "--yes")
+	waitReady(t, cp2)
+	if got := members(t, cp1, "cp1"); !sameSet(got, three) {
+		t.Errorf("with cp2 back etcd's members are %q, want %q", got, three)
+	}
+	if now := sh(t, cp2, kubectl+"get node cp2 --output=jsonpath={.metadata.uid}"); now == uid {
+		t.Error("cp2's Node is the old one")
+	}
+	sh(t, cp2, kubectl+"get configmap before --namespace=default")
+
+	reset(t, w1, "kbuild-firstboot", "reset", "--yes")
+	waitReady(t, w1)
+
+	if err := cp3.PowerCut(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(5 * time.Second)
+	refusedReset(t, cp2, "quorum")
+}
+
+// TestScenarioResetSingle resets a cluster's only machine, which takes --force:
+// it makes a new cluster. The second reset is cut again and again.
+func TestScenarioResetSingle(t *testing.T) {
+	m := boot(t, Options{Name: "node1", UserData: userData(initDoc(t, ""))})
+	waitReady(t, m)
+	const uid = "kubectl --kubeconfig=/etc/kubernetes/admin.conf get namespace kube-system --output=jsonpath={.metadata.uid}"
+	first := sh(t, m, uid)
+	refusedReset(t, m, "last control plane")
+	reset(t, m, "kbuild-firstboot", "reset", "--force")
+	waitReady(t, m)
+	if second := sh(t, m, uid); second == first {
+		t.Error("it is the old cluster")
+	}
+	if Lane(*lane) != Container {
+		return
+	}
+	first = sh(t, m, uid)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), limit(), errors.New("time is up"))
+	defer cancel()
+	e := ask[guest.Exec](t, m, guest.CmdExec, guest.ExecArgs{Argv: []string{"systemd-run", "--collect", "kbuild-firstboot", "reset", "--force"}})
+	if e.Code != 0 {
+		t.Fatal(e.Stderr)
+	}
+	waitSh(t, m, "the reset to have begun", "test -e /var/lib/kbuild/reset.json")
+	if err := errors.Join(m.PowerCut(), m.Start(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	logf("%s: power cut during a reset", m.Places().Dir)
+	if c, ok := m.(*container); ok {
+		if err := c.rebooted(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitReady(t, m)
+	if second := sh(t, m, uid); second == first {
+		t.Error("after a cut reset it is the old cluster")
+	}
+}
