@@ -97,7 +97,7 @@ func joinAndRegister(ctx context.Context, r *Run) error {
 }
 
 // joiningRun is a machine with the user-data of a worker.
-func joiningRun(b *testing.B, first *Run, s *apitest.Server, name, pin string) *Run {
+func joiningRun(b testing.TB, first *Run, s *apitest.Server, name, pin string) *Run {
 	b.Helper()
 	machine := config.Machine{Hostname: name, Links: []config.Link{{Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.11/24")}}}}
 	node, _, err := config.Load(first.Baked, machine, config.Document{Source: "test", Data: []byte("apiVersion: kbuild.dev/v1alpha1\nkind: NodeMetadata\nrole: worker\nname: " + name +
@@ -128,7 +128,7 @@ func pinOf(s *apitest.Server) (string, error) {
 }
 
 // waitSigned waits until the controller manager has signed cluster-info.
-func waitSigned(b *testing.B, s *apitest.Server) {
+func waitSigned(b testing.TB, s *apitest.Server) {
 	b.Helper()
 	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		info, err := s.Client(b).CoreV1().ConfigMaps(metav1.NamespacePublic).Get(b.Context(), "cluster-info", metav1.GetOptions{})

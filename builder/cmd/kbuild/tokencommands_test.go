@@ -6,12 +6,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
 	"github.com/kbuild/kbuild/firstboot/pki"
 )
 
@@ -178,5 +181,62 @@ func TestTokenRefusals(t *testing.T) {
 	dead := write("dead.conf", "apiVersion: v1\nkind: Config\nclusters: [{name: a, cluster: {server: 'http://127.0.0.1:1'}}]\ncontexts: [{name: a, context: {cluster: a, user: a}}]\nusers: [{name: a}]\ncurrent-context: a\n")
 	if code, _, stderr := kbuild(t, "token", "list", "--kubeconfig", dead); code != exitFailed || !strings.Contains(stderr, "127.0.0.1:1") {
 		t.Errorf("nobody there: %d %s", code, stderr)
+	}
+}
+
+// TestTokenReal: a real API server takes the token that we create for what it
+// says, lists as it keeps it, and knows it no more when we have deleted it.
+func TestTokenReal(t *testing.T) {
+	const token = "abcdef.0123456789abcdef"
+	s := apitest.Real(t)
+	file := filepath.Join(s.Dir, "admin.conf")
+	id, _, _ := strings.Cut(token, ".")
+	// shown is what the server says to who shows the token.
+	shown := func() error {
+		cfg, err := clientcmd.RESTConfigFromKubeConfig(s.AdminConf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.CertData, cfg.KeyData, cfg.BearerToken = nil, nil, token
+		c, err := kubernetes.NewForConfig(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+		return err
+	}
+	if err := shown(); !apierrors.IsUnauthorized(err) {
+		t.Errorf("before the token is made: %v", err)
+	}
+	mustKbuild(t, "token", "--kubeconfig", file, "create", token, "--ttl", "2h", "--description", "for a test", "--groups", "system:bootstrappers:a,system:bootstrappers:b")
+	var err error
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if err = shown(); apierrors.IsForbidden(err) { // its holder is known, and may not list nodes
+			break
+		}
+	}
+	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "system:bootstrap:"+id) {
+		t.Errorf("with the token: %v", err)
+	}
+	if code, _, stderr := kbuild(t, "token", "--kubeconfig", file, "create", token); code != exitFailed || strings.Contains(stderr, token) {
+		t.Errorf("made twice: %d %s", code, stderr)
+	}
+	out := mustKbuild(t, "token", "--kubeconfig", file, "list")
+	for _, want := range []string{token, "1h", "authentication,signing", "for a test", "system:bootstrappers:a,system:bootstrappers:b"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	mustKbuild(t, "token", "--kubeconfig", file, "delete", id)
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if err = shown(); apierrors.IsUnauthorized(err) {
+			break
+		}
+	}
+	if !apierrors.IsUnauthorized(err) {
+		t.Errorf("after the token is deleted: %v", err)
+	}
+	if out := mustKbuild(t, "token", "--kubeconfig", file, "list"); out != "" {
+		t.Errorf("deleted, and listed:\n%s", out)
 	}
 }
