@@ -29,6 +29,8 @@ func resettable(t *testing.T) (*joinable, *Run) {
 	}
 	r.Host.Systemd.Active = func(context.Context, string) (string, error) { return "inactive", nil }
 	r.Host.Systemd.Stop = func(context.Context, string) error { return nil }
+	r.Host.Hostname = func() (string, error) { return "node-1", nil }
+	r.Host.Probe.Links = func() ([]host.Link, error) { return nil, nil }
 	if err := r.Host.WriteFile("/proc/self/mountinfo", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
