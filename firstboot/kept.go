@@ -28,6 +28,7 @@ type kept struct {
 	Version string    `json:"version"` // of Kubernetes, that it was kept of
 	To      string    `json:"to"`      // the version that the node moved to
 	Etcd    string    `json:"etcd"`    // tag of the etcd that it moved to
+	Data    string    `json:"data"`    // directory of etcd's data; empty without a member here
 	Time    time.Time `json:"time"`
 }
 
@@ -70,13 +71,15 @@ func etcdData(r *Run, n *config.Node) string {
 	return dir
 }
 
-// keep copies what the move of n to this image's version will change. etcd does
+// keep copies what the move of n, as it is in its cluster, from version old to
+// this image's will change. etcd does
 // not run yet, so its data is copied as it lies: log and database, the last
 // write included.
-func keep(r *Run, n *config.Node) error {
+func keep(r *Run, n *config.Node, old string) error {
 	h := r.Host
 	paths := append(keptPaths(), nodeFile)
-	if data := etcdData(r, n); data != "" {
+	data := etcdData(r, n)
+	if data != "" {
 		paths = append([]string{path.Join(data, "member")}, paths...)
 	}
 	if err := roomFor(h, paths); err != nil {
@@ -100,7 +103,7 @@ func keep(r *Run, n *config.Node) error {
 		return fmt.Errorf("cannot keep a copy of the node: %w", err)
 	}
 	rel := r.Baked.Release
-	b, err := json.MarshalIndent(kept{Version: n.Cluster.KubernetesVersion, To: rel.Version, Etcd: rel.Etcd.Tag, Time: h.Now().UTC()}, "", " ")
+	b, err := json.MarshalIndent(kept{Version: old, To: rel.Version, Etcd: rel.Etcd.Tag, Data: data, Time: h.Now().UTC()}, "", " ")
 	if err != nil {
 		return err
 	}
@@ -118,8 +121,8 @@ func keep(r *Run, n *config.Node) error {
 // etcd reads it.
 func undo(r *Run, k kept) error {
 	h := r.Host
-	if !r.Baked.Release.ReadsEtcd(k.Etcd) {
-		return Final{fmt.Errorf("cannot go back to %s by itself: etcd %s has used the data, and this version's etcd does not read it; the data from before is in %s/var/lib/etcd", k.Version, k.Etcd, keptDir)}
+	if k.Data != "" && !r.Baked.Release.ReadsEtcd(k.Etcd) {
+		return Final{fmt.Errorf("cannot go back to %s by itself: etcd %s has used the data, and this version's etcd does not read it; the data from before is in %s", k.Version, k.Etcd, keptDir+k.Data)}
 	}
 	for _, p := range keptPaths() {
 		if err := restoreTree(h, keptDir+p, p); err != nil {
@@ -129,7 +132,21 @@ func undo(r *Run, k kept) error {
 	if err := restoreTree(h, keptDir+nodeFile, nodeFile); err != nil {
 		return fmt.Errorf("cannot undo the move to %s: %w", k.To, err)
 	}
-	return h.RemoveAll(keptDir)
+	return dropKept(h)
+}
+
+// dropKept removes what is kept. Its name goes first: a copy that is removed in
+// part must not be taken for a whole one by a move that follows.
+func dropKept(h *host.Host) error {
+	if err := h.RemoveAll(keepingDir); err != nil {
+		return err
+	}
+	if h.Exists(keptDir) {
+		if err := h.Rename(keptDir, keepingDir); err != nil {
+			return err
+		}
+	}
+	return h.RemoveAll(keepingDir)
 }
 
 // roomFor refuses to copy paths where they do not fit beside what is there.
@@ -243,8 +260,8 @@ func copySparse(out io.WriterAt, in io.Reader) error {
 	}
 }
 
-// restoreTree makes to what was kept at from: files that were not there are
-// removed where a later version made them, static pods last.
+// restoreTree puts in place at to what was kept at from, static pods last. What
+// only the later version has made stays.
 func restoreTree(h *host.Host, from, to string) error {
 	from, to = strings.TrimPrefix(from, "/"), strings.TrimPrefix(to, "/")
 	put := func(p string) error {

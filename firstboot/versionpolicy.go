@@ -57,7 +57,7 @@ func versionRight(_ context.Context, r *Run) (bool, error) {
 	k, err := readKept(r)
 	// What was kept of this very version is there only while a move away from
 	// it has not been undone.
-	return err == nil && frozen == r.Baked.Release.Version && k.Version != frozen, err
+	return err == nil && frozen == r.Baked.Release.Version && k.Version != frozen && !r.Host.Exists(keepingDir), err
 }
 
 func moveVersion(_ context.Context, r *Run) error {
@@ -70,6 +70,9 @@ func moveVersion(_ context.Context, r *Run) error {
 		r.Host.Log.Warn("going back to what this node has kept of this version", slog.String("version", own), slog.String("from", k.To), slog.Time("kept", k.Time))
 		return undo(r, k)
 	}
+	if frozen, err := frozenVersion(r); err != nil || frozen == own {
+		return errors.Join(err, r.Host.RemoveAll(keepingDir)) // part of a copy, that a power cut has left
+	}
 	n, err := frozenNode(r)
 	if err != nil {
 		return err
@@ -78,38 +81,39 @@ func moveVersion(_ context.Context, r *Run) error {
 	if err := r.Baked.Release.Follows(old); err != nil {
 		return Final{fmt.Errorf("cannot boot this image on this node: %w", err)}
 	}
-	moved := n.MoveTo(r.Baked)
-	if _, err := config.Validate(moved, r.Baked); err != nil && !n.Role.Joins() {
-		return Final{fmt.Errorf("cannot boot this image on this node: its configuration does not go with Kubernetes %s: %w", own, err)}
-	}
-	if k.Version != old || k.To != own { // else: kept before a power cut
-		if err := keep(r, n); err != nil {
-			return err
-		}
-	}
-	r.Host.Log.Info("this node moves to another version", slog.String("from", old), slog.String("to", own))
-	if err := clear(r, n); err != nil {
-		return err
-	}
-	return freeze(r, moved)
-}
-
-// clear takes away what is made anew in another version, and makes what the
-// node knows of its cluster fit it: a control plane goes on with it, for it
-// must come up alone; a worker asks the cluster again.
-func clear(r *Run, n *config.Node) error {
+	// A control plane that joined knows from its cluster where its etcd is.
 	with := *r
 	with.Node = n
 	known, err := loadCluster(&with)
 	if err != nil {
 		return err
 	}
+	moved := n.MoveTo(r.Baked)
+	if _, err := config.Validate(moved, r.Baked); err != nil && !n.Role.Joins() {
+		return Final{fmt.Errorf("cannot boot this image on this node: its configuration does not go with Kubernetes %s: %w", own, err)}
+	}
+	if k.Version != old || k.To != own { // else: kept before a power cut
+		if err := keep(r, with.Node, old); err != nil {
+			return err
+		}
+	}
+	r.Host.Log.Info("this node moves to another version", slog.String("from", old), slog.String("to", own))
+	if err := clear(r, with.Node, known); err != nil {
+		return err
+	}
+	return freeze(r, moved)
+}
+
+// clear takes away what is made anew in another version, and makes what the
+// node knows of its cluster, where it is known, fit it: a control plane goes on
+// with it, for it must come up alone; a worker asks the cluster again.
+func clear(r *Run, n *config.Node, known bool) error {
 	var files []string
 	for _, pod := range []string{templates.Etcd, templates.APIServer, templates.ControllerManager, templates.Scheduler} {
 		files = append(files, manifestPath(pod))
 	}
 	if n.Role == config.RoleInit || n.Role == config.RoleControlPlane && known {
-		renewable, err := pki.Renewable(r.Host, with.Node, r.Baked.Release)
+		renewable, err := pki.Renewable(r.Host, n, r.Baked.Release)
 		if err != nil {
 			return err
 		}
@@ -124,7 +128,7 @@ func clear(r *Run, n *config.Node) error {
 		}
 	}
 	if n.Role == config.RoleControlPlane && known {
-		moved := with.Node.MoveTo(r.Baked)
+		moved := n.MoveTo(r.Baked)
 		return freezeCluster(r, config.Cluster{Cluster: moved.Cluster, Kubelet: moved.Kubelet, KubeProxy: moved.KubeProxy})
 	}
 	return nil
