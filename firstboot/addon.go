@@ -8,8 +8,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -125,7 +123,7 @@ func addonParts(r *Run, c kubernetes.Interface) ([]part, error) {
 	}
 	if !skips(r.Node, "addon/coredns") {
 		err = errors.Join(err, add(templates.CoreDNS, func(ctx context.Context, objs []runtime.Object) ([]runtime.Object, error) {
-			return respectDNS(ctx, c, objs)
+			return respectDNS(ctx, r, c, objs)
 		}))
 	}
 	return parts, err
@@ -151,33 +149,6 @@ func ensureAddon(ctx context.Context, c kubernetes.Interface, objs []runtime.Obj
 		}
 	}
 	return nil
-}
-
-// respectDNS leaves to the administrators what is theirs, when CoreDNS is
-// installed a second time: a Corefile of their own and the number of pods.
-func respectDNS(ctx context.Context, c kubernetes.Interface, objs []runtime.Object) ([]runtime.Object, error) {
-	var kept []runtime.Object
-	for _, o := range objs {
-		switch o := o.(type) {
-		case *corev1.ConfigMap:
-			_, err := c.CoreV1().ConfigMaps(o.Namespace).Get(ctx, o.Name, metav1.GetOptions{})
-			if err == nil {
-				continue
-			}
-			if !apierrors.IsNotFound(err) {
-				return nil, fmt.Errorf("cannot read ConfigMap %s: %w", o.Name, err)
-			}
-		case *appsv1.Deployment:
-			have, err := c.AppsV1().Deployments(o.Namespace).Get(ctx, o.Name, metav1.GetOptions{})
-			if err == nil {
-				o.Spec.Replicas = have.Spec.Replicas
-			} else if !apierrors.IsNotFound(err) {
-				return nil, fmt.Errorf("cannot read Deployment %s: %w", o.Name, err)
-			}
-		}
-		kept = append(kept, o)
-	}
-	return kept, nil
 }
 
 func addonParams(r *Run) (templates.AddonParams, error) {
