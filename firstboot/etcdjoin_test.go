@@ -1,0 +1,368 @@
+package firstboot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
+	"github.com/kbuild/kbuild/firstboot/config"
+)
+
+// etcdCluster is a cluster whose first control plane runs real etcd, with
+// certificates as kubeadm lays them out. Each machine has a loopback address of
+// its own: the ports are kubeadm's.
+type etcdCluster struct {
+	api   *apitest.Server
+	net   string // the first three bytes of the machines' addresses
+	first *Run
+	etcd  *cluster.Etcd // asks the first member
+}
+
+func newEtcdCluster(t *testing.T) *etcdCluster {
+	t.Helper()
+	apitest.Bin(t, "etcd")
+	e := &etcdCluster{api: apitest.Memory(t), net: fmt.Sprintf("127.%d.%d.", 1+rand.N(254), rand.N(256))}
+	e.first = e.machine(t, "cp1", 11)
+	if err := converge(t.Context(), e.first, stepCerts(), stepEtcd()); err != nil {
+		t.Fatal(err)
+	}
+	runEtcd(t, e.first)
+	e.publish(t, "cp1", 11)
+	var err error
+	if e.etcd, err = cluster.ConnectEtcd(e.first.Host, e.first.Node.Cluster.CertificatesDir, cluster.ClientURL(e.address(11))); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.etcd.Close() })
+	e.members(t) // it is up
+	return e
+}
+
+func (e *etcdCluster) address(k int) string { return fmt.Sprint(e.net, k) }
+
+// machine is a control plane of the cluster, up to the kubeconfigs; the first
+// one makes the authorities, the others are given them.
+func (e *etcdCluster) machine(t *testing.T, name string, k int) *Run {
+	t.Helper()
+	r := initMachine(t)
+	r.Node.Init.NodeRegistration.Name = name
+	r.Node.Init.LocalAPIEndpoint.AdvertiseAddress = e.address(k)
+	r.Host.Now = time.Now // etcd goes by it
+	if err := r.Host.WriteFile(adminKubeconfig, e.api.AdminConf, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if e.first == nil {
+		return r
+	}
+	r.Node.Role = config.RoleControlPlane
+	for _, file := range []string{"ca.crt", "ca.key", "etcd/ca.crt", "etcd/ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.key", "sa.pub"} {
+		b, err := e.first.Host.ReadFile("/etc/kubernetes/pki/" + file)
+		if err == nil {
+			err = r.Host.WriteFile("/etc/kubernetes/pki/"+file, b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := converge(t.Context(), r, stepCerts()); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// publish makes what a control plane's kubelet puts into the cluster.
+func (e *etcdCluster) publish(t *testing.T, name string, k int) {
+	t.Helper()
+	c := e.api.Client(t)
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "etcd-" + name, Namespace: metav1.NamespaceSystem, Labels: map[string]string{"component": "etcd", "tier": "control-plane"},
+		Annotations: map[string]string{"kubeadm.kubernetes.io/etcd.advertise-client-urls": cluster.ClientURL(e.address(k))}}}
+	_, err1 := c.CoreV1().Pods(pod.Namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+	_, err2 := c.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// members are the members as NAME@ADDRESS, those without a vote or a start yet
+// marked so.
+func (e *etcdCluster) members(t *testing.T) []string {
+	t.Helper()
+	var list []cluster.Member
+	var err error
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if list, err = e.etcd.Members(t.Context()); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, m := range list {
+		text := m.Name + "@" + strings.TrimSuffix(strings.TrimPrefix(m.PeerURLs[0], "https://"+e.net), ":2380")
+		if m.IsLearner {
+			text += " learner"
+		}
+		out = append(out, text)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// join takes a machine through the steps of joining etcd, as the runner does.
+func (e *etcdCluster) join(t *testing.T, r *Run) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	steps := []Step{stepCheckEtcd(), stepEtcdJoin()}
+	quiet := *r.Host // what is reported meanwhile is no change of the steps
+	quiet.Effect = nil
+	report := &Report{Host: &quiet}
+	report.begin(steps)
+	return walk(ctx, r, steps, Options{}, report)
+}
+
+// runEtcd is the part of the kubelet that matters here: it runs real etcd as
+// the machine's manifest says, anew when that changes or etcd ends. What it
+// returns cuts the machine's power; so does the end of the test.
+func runEtcd(t *testing.T, r *Run) (cut func()) {
+	t.Helper()
+	program := apitest.Bin(t, "etcd")
+	log, err := os.OpenFile(r.Host.Path("/etcd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var kubelet sync.WaitGroup
+	kubelet.Go(func() {
+		var cmd *exec.Cmd
+		var ended chan struct{}
+		end := func() {
+			if cmd != nil {
+				cmd.Process.Kill()
+				<-ended
+				cmd = nil
+			}
+		}
+		defer end()
+		text := ""
+		for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
+			b, err := r.Host.ReadFile(manifestPath("etcd"))
+			if err != nil {
+				continue
+			}
+			if cmd != nil && text == string(b) {
+				select {
+				case <-ended:
+				default:
+					continue
+				}
+			}
+			end()
+			text = string(b)
+			var pod corev1.Pod
+			if err := yaml.Unmarshal(b, &pod); err != nil {
+				t.Errorf("the manifest of etcd: %v", err)
+				return
+			}
+			cmd = exec.Command(program, etcdArgs(r, pod.Spec.Containers[0].Command[1:])...)
+			cmd.Stdout, cmd.Stderr = log, log
+			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+			if err := cmd.Start(); err != nil {
+				t.Errorf("cannot start etcd: %v", err)
+				cmd = nil
+				return
+			}
+			ended = make(chan struct{})
+			go func(cmd *exec.Cmd, ended chan struct{}) { cmd.Wait(); close(ended) }(cmd, ended)
+		}
+	})
+	cut = func() { cancel(); kubelet.Wait() }
+	t.Cleanup(func() {
+		cut()
+		log.Close()
+		if t.Failed() {
+			b, _ := os.ReadFile(log.Name())
+			t.Logf("etcd of %s, the end of its log:\n%s", r.Node.Init.NodeRegistration.Name, b[max(0, len(b)-3000):])
+		}
+	})
+	return cut
+}
+
+// etcdArgs are a static pod's arguments for a machine that is a directory, and
+// that has 127.0.0.1 and the port of the metrics for itself in name only.
+func etcdArgs(r *Run, args []string) []string {
+	out := []string{"--unsafe-no-fsync"} // a killed process loses nothing that it wrote
+	for _, a := range args {
+		name, value, _ := strings.Cut(a, "=")
+		switch {
+		case name == "--listen-metrics-urls":
+			continue
+		case name == "--listen-client-urls":
+			value = strings.TrimPrefix(value, "https://127.0.0.1:2379,")
+		case strings.HasPrefix(value, "/"):
+			value = r.Host.Path(value)
+		}
+		out = append(out, name+"="+value)
+	}
+	return out
+}
+
+// TestEtcdJoin: a machine becomes a member with a vote, in a cluster of one and
+// in a cluster of two, and a further boot changes nothing.
+func TestEtcdJoin(t *testing.T) {
+	e := newEtcdCluster(t)
+	for k, name := range []string{"cp2", "cp3"} {
+		r := e.machine(t, name, 12+k)
+		var changes []string
+		r.Host.Effect = func(what string) error { changes = append(changes, what); return nil }
+		runEtcd(t, r)
+		if err := e.join(t, r); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		e.publish(t, name, 12+k)
+		added := slices.Index(changes, "add etcd member "+cluster.PeerURL(e.address(12+k)))
+		started := slices.IndexFunc(changes, func(c string) bool { return strings.HasSuffix(c, "/etcd.yaml") })
+		promoted := slices.Index(changes, "promote etcd member "+name)
+		if added < 0 || started < added || promoted < started {
+			t.Errorf("%s made these changes, want it added, started and promoted, in this order:\n%s", name, strings.Join(changes, "\n"))
+		}
+		if st, err := os.Stat(r.Host.Path(r.Node.Cluster.Etcd.Local.DataDir)); err != nil || st.Mode().Perm() != 0o700 {
+			t.Errorf("%s: the data's directory: %v, %v", name, st, err)
+		}
+		n := len(changes)
+		if err := e.join(t, r); err != nil || len(changes) != n {
+			t.Errorf("%s: a further boot changed %q (%v)", name, changes[n:], err)
+		}
+	}
+	if got, want := e.members(t), []string{"cp1@11", "cp2@12", "cp3@13"}; !slices.Equal(got, want) {
+		t.Errorf("the members are %q, want %q", got, want)
+	}
+}
+
+// TestEtcdJoinCut cuts the power of a joining machine before each change that
+// it makes, etcd's included: the next boot goes on with the member that it
+// finds.
+func TestEtcdJoinCut(t *testing.T) {
+	for k := 0; ; k++ {
+		e := newEtcdCluster(t)
+		r := e.machine(t, "cp2", 12)
+		count, at := 0, ""
+		r.Host.Effect = func(what string) error {
+			if count++; count <= k {
+				return nil
+			}
+			at = what
+			litter(t, r, what)
+			return errPowerCut
+		}
+		cut := runEtcd(t, r)
+		err := e.join(t, r)
+		if k > 0 && err == nil { // there is no k-th change
+			t.Logf("%d changes, each cut", k)
+			if k < 4 { // add, write, start, promote
+				t.Errorf("it made only %d changes", k)
+			}
+			return
+		}
+		if !errors.Is(err, errPowerCut) {
+			t.Fatalf("the power is cut before change %d, and the steps say %v", k+1, err)
+		}
+		cut()
+		r.Host.Effect = nil
+		runEtcd(t, r)
+		if err := e.join(t, r); err != nil {
+			t.Fatalf("the boot after a cut before change %d, %s: %v", k+1, at, err)
+		}
+		if got, want := e.members(t), []string{"cp1@11", "cp2@12"}; !slices.Equal(got, want) {
+			t.Errorf("after a cut before change %d, %s, the members are %q, want %q", k+1, at, got, want)
+		}
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// TestEtcdJoinDead: members that machines have left behind go before the new
+// one comes, whatever of them is ours: the name and the address, only one of
+// them, or neither when its Node is deleted. A cluster that needs a dead member
+// for its quorum cannot be helped, so that two others live.
+func TestEtcdJoinDead(t *testing.T) {
+	for name, c := range map[string]struct {
+		name    string // of the new machine
+		k       int
+		deleted bool // the old one's Node
+		want    []string
+	}{
+		"the same machine anew": {"cp3", 13, false, []string{"cp1@11", "cp2@12", "cp3@13"}},
+		"another address":       {"cp3", 14, false, []string{"cp1@11", "cp2@12", "cp3@14"}},
+		"another name":          {"cp4", 13, false, []string{"cp1@11", "cp2@12", "cp4@13"}},
+		"a deleted Node":        {"cp4", 14, true, []string{"cp1@11", "cp2@12", "cp4@14"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEtcdCluster(t)
+			for k, name := range []string{"cp2", "cp3"} {
+				r := e.machine(t, name, 12+k)
+				cut := runEtcd(t, r)
+				if err := e.join(t, r); err != nil {
+					t.Fatal(err)
+				}
+				e.publish(t, name, 12+k)
+				if name == "cp3" {
+					cut()
+				}
+			}
+			r := e.machine(t, c.name, c.k)
+			if c.deleted {
+				// Until an administrator says that it is gone, it is waited for.
+				_, err := stepCheckEtcd().Done(t.Context(), r)
+				if why := why(t, err); !strings.Contains(why, `etcd member "cp3"`) || !strings.Contains(why, "kubectl delete node cp3") {
+					t.Errorf("it waits for %q", why)
+				}
+				if err := e.api.Client(t).CoreV1().Nodes().Delete(t.Context(), "cp3", metav1.DeleteOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			runEtcd(t, r)
+			if err := e.join(t, r); err != nil {
+				t.Fatal(err)
+			}
+			if got := e.members(t); !slices.Equal(got, c.want) {
+				t.Errorf("the members are %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// A living member that has this node's name is another machine's: it is left
+// alone, and the node waits.
+func TestEtcdJoinTaken(t *testing.T) {
+	e := newEtcdCluster(t)
+	r := e.machine(t, "cp1", 12)
+	_, err := stepCheckEtcd().Done(t.Context(), r)
+	if why := why(t, err); !strings.Contains(why, "a living member named cp1") {
+		t.Errorf("it waits for %q", why)
+	}
+	if got, want := e.members(t), []string{"cp1@11"}; !slices.Equal(got, want) {
+		t.Errorf("the members are %q, want %q", got, want)
+	}
+	if _, err := os.Stat(filepath.Join(r.Host.Path("/"), manifestPath("etcd"))); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("its etcd was started: %v", err)
+	}
+}
