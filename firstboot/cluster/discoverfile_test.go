@@ -142,3 +142,24 @@ func TestDiscoverByURL(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// FuzzDiscoveryFile reads a discovery file: bytes of a server. What is taken
+// names an https server and an authority, and runs no program.
+func FuzzDiscoveryFile(f *testing.F) {
+	web := httptest.NewTLSServer(nil) // its certificate is an authority, too
+	defer web.Close()
+	conf := kubeconfigOf(web.Certificate(), "https://192.0.2.1:6443")
+	for _, seed := range []string{"", conf, "clusters: [{name: a}]", "contexts: [{name: c}]\ncurrent-context: c", "clusters: [{name: a, cluster: {certificate-authority: ../../etc/passwd}}]",
+		withUser(conf, "{exec: {command: /bin/true}}"), withUser(conf, "{tokenFile: /etc/shadow}"), "users: [{name: u, user: null}]\ncontexts: [{name: c, context: null}]\ncurrent-context: c"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		found, err := readDiscoveryFile(fileMachine(t, ""), discoveryConf, b)
+		if r, ok := errors.AsType[Refusal](err); err != nil && (!ok || r.What == "" || r.Remedy == "") {
+			t.Errorf("an error that is no Refusal: %v", err)
+		}
+		if err == nil && (!strings.HasPrefix(found.Server, "https://") || len(parseCerts(found.CA)) == 0 || found.User != nil && (found.User.Exec != nil || found.User.AuthProvider != nil)) {
+			t.Errorf("taken: %+v", found)
+		}
+	})
+}
