@@ -191,6 +191,8 @@ func (c *container) Start(ctx context.Context) error {
 			return err
 		}
 	}
+	// The interface of a machine whose power was cut may be there for a while yet.
+	exec.Command("ip", "-netns", c.netns(), "link", "delete", "vb-"+c.s.rec.Name).Run()
 	console, err := os.OpenFile(c.s.path("console.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err

@@ -90,7 +90,15 @@ func TestScenarioReset(t *testing.T) {
 	uid := sh(t, cp1, kubectl+"get node cp2 --output=jsonpath={.metadata.uid}")
 	reset(t, cp2, "kbuild-firstboot", "reset", "--yes")
 	waitReady(t, cp2)
-	if got := members(t, cp1, "cp1"); !sameSet(got, three) {
+	// A member tells what it has heard so far: the promotion may be news to it.
+	var got []string
+	for range 15 {
+		if got = members(t, cp1, "cp1"); sameSet(got, three) {
+			break
+		}
+		time.Sleep(2 * time.Second)
+	}
+	if !sameSet(got, three) {
 		t.Errorf("with cp2 back etcd's members are %q, want %q", got, three)
 	}
 	if now := sh(t, cp2, kubectl+"get node cp2 --output=jsonpath={.metadata.uid}"); now == uid {
