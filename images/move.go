@@ -21,9 +21,9 @@ func (r Release) Follows(old string) error {
 	case err != nil:
 		return err
 	case b > a+1:
-		return fmt.Errorf("Kubernetes %s cannot follow %s: minor versions are taken one after another; boot an image of v1.%d first", r.Version, from.Version, a+1)
+		return fmt.Errorf("cannot go from Kubernetes %s to %s: minor versions are taken one after another; boot an image of v1.%d first", from.Version, r.Version, a+1)
 	case b < a || b == a && q < p:
-		return fmt.Errorf("Kubernetes %s cannot follow %s: it is older, and this node has kept nothing of it", r.Version, from.Version)
+		return fmt.Errorf("cannot go from Kubernetes %s to %s: it is older, and this node has kept nothing of it", from.Version, r.Version)
 	}
 	return nil
 }
