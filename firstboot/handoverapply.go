@@ -178,11 +178,19 @@ func (c *crt) write(ctx context.Context, b blobWant) error {
 func (c *crt) probe(ctx context.Context, l bakedLayer) error {
 	sn := c.client.SnapshotService(c.snapshotter)
 	key := "kbuild-probe-" + l.chain.String()
+	// A boot that was interrupted here has left it.
+	if err := sn.Remove(ctx, key); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
 	mounts, err := sn.View(ctx, key, l.chain.String())
 	if err != nil {
 		return err
 	}
-	defer sn.Remove(context.WithoutCancel(ctx), key)
+	defer func() {
+		if err := sn.Remove(context.WithoutCancel(ctx), key); err != nil {
+			c.host.Log.Warn("a view of a layer stays until the next look", slog.String("snapshot", key), slog.Any("error", err))
+		}
+	}()
 	return mount.WithReadonlyTempMount(ctx, mounts, func(root string) error {
 		names, err := os.ReadDir(root)
 		if err == nil && len(names) == 0 {
