@@ -42,21 +42,27 @@ func stepAddon() Step {
 			if err := writeCNIConf(r); err != nil {
 				return err
 			}
-			c, cfg, err := asAdmin(r)
-			if err != nil {
-				return err
-			}
-			addons, err := addonParts(r, c)
-			if err != nil {
-				return err
-			}
-			manifests, err := manifestParts(r, cfg)
+			c, addons, manifests, err := adminAddons(r)
 			if err != nil {
 				return err
 			}
 			return soon(errors.Join(applyMissing(ctx, c, addons), applyInOrder(ctx, c, manifests)))
 		},
 	}
+}
+
+// adminAddons are what the administrator applies: the add-ons side by side, the
+// baked manifests in their order.
+func adminAddons(r *Run) (c kubernetes.Interface, addons, manifests []part, err error) {
+	c, cfg, err := asAdmin(r)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if addons, err = addonParts(r, c); err != nil {
+		return nil, nil, nil, err
+	}
+	manifests, err = manifestParts(r, cfg)
+	return c, addons, manifests, err
 }
 
 // writeCNIConf writes what the container runtime must know of the baked pod

@@ -47,12 +47,7 @@ func etcdOf(ctx context.Context, r *Run) (*cluster.Etcd, kubernetes.Interface, e
 	if err != nil {
 		return nil, nil, err
 	}
-	endpoints, err := apiEndpoints(ctx, c)
-	if err != nil {
-		return nil, nil, err
-	}
-	delete(endpoints, r.Node.Init.NodeRegistration.Name)
-	urls, err := cluster.EtcdEndpoints(ctx, c, endpoints)
+	urls, err := etcdURLs(ctx, c)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -65,6 +60,20 @@ func etcdOf(ctx context.Context, r *Run) (*cluster.Etcd, kubernetes.Interface, e
 	return e, c, err
 }
 
+// etcdURLs are the client URLs of the members of the cluster's local etcd.
+func etcdURLs(ctx context.Context, c kubernetes.Interface) ([]string, error) {
+	endpoints, err := apiEndpoints(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return cluster.EtcdEndpoints(ctx, c, endpoints)
+}
+
+// isOurs says whether a member of etcd is this node's.
+func isOurs(r *Run, m cluster.Member) bool {
+	return slices.Contains(m.PeerURLs, cluster.PeerURL(r.Node.Init.LocalAPIEndpoint.AdvertiseAddress))
+}
+
 // deadMembers are the members that go before this node's can come: one that an
 // earlier machine of this name or address has left, and those that do not
 // answer and whose Node an administrator has deleted. Another one that does not
@@ -75,10 +84,9 @@ func deadMembers(ctx context.Context, r *Run, e *cluster.Etcd, c kubernetes.Inte
 		return nil, err
 	}
 	self := r.Node.Init.NodeRegistration.Name
-	peer := cluster.PeerURL(r.Node.Init.LocalAPIEndpoint.AdvertiseAddress)
 	var dead []cluster.Member
 	for _, m := range members {
-		atOurs := slices.Contains(m.PeerURLs, peer)
+		atOurs := isOurs(r, m)
 		switch {
 		case atOurs && m.Name == "":
 			continue // added before a power cut: it is adopted

@@ -10,9 +10,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"sigs.k8s.io/yaml"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/config"
 )
 
 // stepUpgradeCluster is what the first control plane of a new version does for
@@ -33,15 +33,7 @@ func stepUpgradeCluster() Step {
 }
 
 func upgradeCluster(ctx context.Context, r *Run) error {
-	c, cfg, err := asAdmin(r)
-	if err != nil {
-		return err
-	}
-	addons, err := addonParts(r, c)
-	if err != nil {
-		return err
-	}
-	baked, err := manifestParts(r, cfg)
+	c, addons, baked, err := adminAddons(r)
 	if err != nil {
 		return err
 	}
@@ -118,19 +110,15 @@ func whereEdits(s Step) Step {
 // clusterVersion is the Kubernetes version that the cluster keeps in
 // kubeadm-config; empty where it keeps none yet.
 func clusterVersion(ctx context.Context, c kubernetes.Interface) (string, error) {
-	cm, err := c.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, kubeadmConfig, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return "", nil
-	} else if err != nil {
-		return "", fmt.Errorf("cannot read ConfigMap %s: %w", kubeadmConfig, err)
+	cm, err := readKubeadmConfig(ctx, c)
+	if err != nil {
+		return "", err
 	}
-	var v struct {
-		KubernetesVersion string `json:"kubernetesVersion"`
-	}
-	if err := yaml.Unmarshal([]byte(cm.Data["ClusterConfiguration"]), &v); err != nil {
+	version, err := config.VersionOf([]byte(cm.Data["ClusterConfiguration"]))
+	if err != nil {
 		return "", fmt.Errorf("cannot read ConfigMap %s: %w; correct it with kubectl -n kube-system edit configmap %[1]s", kubeadmConfig, err)
 	}
-	return v.KubernetesVersion, nil
+	return version, nil
 }
 
 // newerControlPlane says whether another node with an API server is of a later
@@ -144,7 +132,7 @@ func newerControlPlane(ctx context.Context, r *Run, c kubernetes.Interface) (boo
 		if p.Spec.NodeName == r.Node.Init.NodeRegistration.Name || len(p.Spec.Containers) == 0 {
 			continue
 		}
-		_, tag, _ := strings.Cut(p.Spec.Containers[0].Image[strings.LastIndex(p.Spec.Containers[0].Image, "/")+1:], ":")
+		_, tag := splitImage(p.Spec.Containers[0].Image)
 		if r.Baked.Release.Before(tag) {
 			return true, nil
 		}
@@ -240,6 +228,17 @@ func otherSlots(baked []string, image string) bool {
 	if slices.Contains(baked, image) {
 		return false
 	}
-	name := func(s string) string { return s[:max(strings.LastIndex(s, ":"), 0)] }
-	return slices.ContainsFunc(baked, func(b string) bool { return name(b) == name(image) })
+	name, _ := splitImage(image)
+	return slices.ContainsFunc(baked, func(b string) bool {
+		other, _ := splitImage(b)
+		return other == name
+	})
+}
+
+// splitImage splits an image's name from its tag, which may be missing.
+func splitImage(image string) (name, tag string) {
+	if i := strings.LastIndex(image, ":"); i > strings.LastIndex(image, "/") {
+		return image[:i], image[i+1:]
+	}
+	return image, ""
 }

@@ -67,8 +67,8 @@ func respectDNS(ctx context.Context, r *Run, c kubernetes.Interface, objs []runt
 // library spells it; empty if it cannot be told.
 func dnsVersion(d *appsv1.Deployment) string {
 	for _, c := range d.Spec.Template.Spec.Containers {
-		if i := strings.LastIndex(c.Image, ":"); i >= 0 && i > strings.LastIndex(c.Image, "/") {
-			return strings.TrimPrefix(c.Image[i+1:], "v")
+		if _, tag := splitImage(c.Image); tag != "" {
+			return strings.TrimPrefix(tag, "v")
 		}
 	}
 	return ""

@@ -16,7 +16,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
-	"sigs.k8s.io/yaml"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/config"
@@ -119,11 +118,7 @@ func discoverAgain(ctx context.Context, r *Run) error {
 
 // freezeCluster writes what this node knows of its cluster.
 func freezeCluster(r *Run, conf config.Cluster) error {
-	b, err := json.MarshalIndent(conf, "", " ")
-	if err != nil {
-		return fmt.Errorf("cannot freeze the configuration of the cluster: %w", err)
-	}
-	return r.Host.WriteFile(clusterFile, append(b, '\n'), 0o600)
+	return writeState(r, clusterFile, conf)
 }
 
 func findCluster(ctx context.Context, r *Run) (cluster.Discovered, error) {
@@ -148,12 +143,9 @@ func readClusterConfig(ctx context.Context, r *Run, c kubernetes.Interface) (con
 	if err != nil {
 		return config.Cluster{}, err
 	}
-	var v struct {
-		KubernetesVersion string `json:"kubernetesVersion"`
-	}
 	kubelet := r.Baked.Release.KubeletConfigMap
-	if yaml.Unmarshal(kubeadm.Data, &v) == nil {
-		if rel, err := images.Lookup(v.KubernetesVersion); err == nil {
+	if version, err := config.VersionOf(kubeadm.Data); err == nil {
+		if rel, err := images.Lookup(version); err == nil {
 			kubelet = rel.KubeletConfigMap
 		}
 	}

@@ -2,10 +2,7 @@ package firstboot
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
@@ -54,28 +51,9 @@ func stepEtcdJoin() Step {
 	}
 }
 
-func readEtcdJoin(r *Run) (etcdJoin, error) {
-	var state etcdJoin
-	b, err := r.Host.ReadFile(etcdJoinFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return state, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &state)
-	}
-	if err != nil {
-		return state, fmt.Errorf("cannot read %s: %w", etcdJoinFile, err)
-	}
-	return state, nil
-}
+func readEtcdJoin(r *Run) (etcdJoin, error) { return readState[etcdJoin](r, etcdJoinFile) }
 
-func writeEtcdJoin(r *Run, state etcdJoin) error {
-	b, err := json.MarshalIndent(state, "", " ")
-	if err != nil {
-		return err
-	}
-	return r.Host.WriteFile(etcdJoinFile, append(b, '\n'), 0o600)
-}
+func writeEtcdJoin(r *Run, state etcdJoin) error { return writeState(r, etcdJoinFile, state) }
 
 func etcdManifest(r *Run, state etcdJoin) ([]manifest, error) {
 	p := podParams(r)
@@ -96,14 +74,13 @@ func joinEtcd(ctx context.Context, r *Run) error {
 		return err
 	}
 	defer e.Close()
-	peer := cluster.PeerURL(r.Node.Init.LocalAPIEndpoint.AdvertiseAddress)
 	members, err := e.Members(ctx)
 	if err != nil {
 		return err
 	}
-	at := func(m cluster.Member) bool { return slices.Contains(m.PeerURLs, peer) }
+	at := func(m cluster.Member) bool { return isOurs(r, m) }
 	if !slices.ContainsFunc(members, at) {
-		if err := e.Add(ctx, peer); err != nil {
+		if err := e.Add(ctx, cluster.PeerURL(r.Node.Init.LocalAPIEndpoint.AdvertiseAddress)); err != nil {
 			return err
 		}
 		if members, err = e.Members(ctx); err != nil {

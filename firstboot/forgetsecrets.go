@@ -46,12 +46,8 @@ func frozenNode(r *Run) (*config.Node, error) {
 
 // freeze writes the frozen configuration.
 func freeze(r *Run, n *config.Node) error {
-	b, err := json.MarshalIndent(n, "", " ")
-	if err != nil {
-		return fmt.Errorf("cannot freeze the configuration: %w", err)
-	}
 	if err := r.Host.MkdirAll("/var/lib/kbuild", 0o755); err != nil {
 		return err
 	}
-	return r.Host.WriteFile(nodeFile, append(b, '\n'), 0o600)
+	return writeState(r, nodeFile, n)
 }

@@ -1,7 +1,6 @@
 package firstboot
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -32,20 +31,7 @@ type kept struct {
 	Time    time.Time `json:"time"`
 }
 
-func readKept(r *Run) (kept, error) {
-	var k kept
-	b, err := r.Host.ReadFile(keptRecord)
-	if errors.Is(err, fs.ErrNotExist) {
-		return k, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &k)
-	}
-	if err != nil {
-		return k, fmt.Errorf("cannot read what this node has kept: %s: %w", keptRecord, err)
-	}
-	return k, nil
-}
+func readKept(r *Run) (kept, error) { return readState[kept](r, keptRecord) }
 
 // keptPaths are what a move changes: in order, with what counts most last.
 func keptPaths() []string {
@@ -72,9 +58,8 @@ func etcdData(r *Run, n *config.Node) string {
 }
 
 // keep copies what the move of n, as it is in its cluster, from version old to
-// this image's will change. etcd does
-// not run yet, so its data is copied as it lies: log and database, the last
-// write included.
+// this image's will change. etcd does not run yet, so its data is copied as it
+// lies: log and database, the last write included.
 func keep(r *Run, n *config.Node, old string) error {
 	h := r.Host
 	paths := append(keptPaths(), nodeFile)
@@ -103,11 +88,8 @@ func keep(r *Run, n *config.Node, old string) error {
 		return fmt.Errorf("cannot keep a copy of the node: %w", err)
 	}
 	rel := r.Baked.Release
-	b, err := json.MarshalIndent(kept{Version: old, To: rel.Version, Etcd: rel.Etcd.Tag, Data: data, Time: h.Now().UTC()}, "", " ")
-	if err != nil {
-		return err
-	}
-	if err := h.WriteFile(path.Join(keepingDir, path.Base(keptRecord)), append(b, '\n'), 0o600); err != nil {
+	k := kept{Version: old, To: rel.Version, Etcd: rel.Etcd.Tag, Data: data, Time: h.Now().UTC()}
+	if err := writeState(r, path.Join(keepingDir, path.Base(keptRecord)), k); err != nil {
 		return err
 	}
 	if err := h.RemoveAll(keptDir); err != nil { // of the move before this one

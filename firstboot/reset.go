@@ -2,10 +2,8 @@ package firstboot
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"time"
 
@@ -90,28 +88,9 @@ func loadReset(r *Run, o ResetOptions) error {
 	return nil
 }
 
-func readReset(r *Run) (resetting, error) {
-	var m resetting
-	b, err := r.Host.ReadFile(resetFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return m, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &m)
-	}
-	if err != nil {
-		return m, fmt.Errorf("cannot read %s: %w", resetFile, err)
-	}
-	return m, nil
-}
+func readReset(r *Run) (resetting, error) { return readState[resetting](r, resetFile) }
 
-func writeReset(r *Run, m resetting) error {
-	b, err := json.MarshalIndent(m, "", " ")
-	if err != nil {
-		return err
-	}
-	return r.Host.WriteFile(resetFile, append(b, '\n'), 0o600)
-}
+func writeReset(r *Run, m resetting) error { return writeState(r, resetFile, m) }
 
 // resetList is what a reset goes through. What needs the cluster comes while the
 // control plane of this machine still runs, what can not be undone comes last.

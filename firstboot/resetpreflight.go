@@ -2,10 +2,8 @@ package firstboot
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -116,7 +114,11 @@ func otherControlPlanes(ctx context.Context, r *Run, c kubernetes.Interface) ([]
 
 // quorumWithout says whether etcd can go on without this node's member.
 func quorumWithout(ctx context.Context, r *Run, c kubernetes.Interface) (harm, error) {
-	e, err := etcdWith(ctx, r, c)
+	urls, err := etcdURLs(ctx, c)
+	if err != nil {
+		return harm{}, err
+	}
+	e, err := cluster.ConnectEtcd(r.Host, r.Node.Cluster.CertificatesDir, urls...)
 	if err != nil {
 		return harm{}, err
 	}
@@ -145,25 +147,4 @@ func quorumWithout(ctx context.Context, r *Run, c kubernetes.Interface) (harm, e
 		return harm{says: fmt.Sprintf("without this node etcd has no quorum: of the %d other members %d answer, %d are needed (%s do not answer); bring them back first, or say that they are gone for good: `kbuild reset NODE --force` or `kubectl delete node NODE`", voters, well, quorum, strings.Join(ill, ", "))}, nil
 	}
 	return harm{}, nil
-}
-
-// isOurs says whether a member of etcd is this node's.
-func isOurs(r *Run, m cluster.Member) bool {
-	return slices.Contains(m.PeerURLs, cluster.PeerURL(r.Node.Init.LocalAPIEndpoint.AdvertiseAddress))
-}
-
-// etcdWith connects to all members of etcd, this node's included.
-func etcdWith(ctx context.Context, r *Run, c kubernetes.Interface) (*cluster.Etcd, error) {
-	endpoints, err := apiEndpoints(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	urls, err := cluster.EtcdEndpoints(ctx, c, endpoints)
-	if err != nil {
-		return nil, err
-	}
-	if len(urls) == 0 {
-		return nil, errors.New("cannot find out where etcd is: no pod of it says so")
-	}
-	return cluster.ConnectEtcd(r.Host, r.Node.Cluster.CertificatesDir, urls...)
 }

@@ -122,11 +122,9 @@ func kubeadmConfigPart(r *Run, c kubernetes.Interface) (part, error) {
 // that is there in the version of rel: a cluster that moves to another version
 // keeps what its administrators wrote.
 func keepEdited(ctx context.Context, c kubernetes.Interface, cm *corev1.ConfigMap, rel images.Release) error {
-	have, err := c.CoreV1().ConfigMaps(cm.Namespace).Get(ctx, cm.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil
-	} else if err != nil {
-		return fmt.Errorf("cannot read ConfigMap %s: %w", cm.Name, err)
+	have, err := readKubeadmConfig(ctx, c)
+	if err != nil {
+		return err
 	}
 	moved, changed, err := config.MoveCluster([]byte(have.Data["ClusterConfiguration"]), rel)
 	if err != nil {
@@ -138,14 +136,25 @@ func keepEdited(ctx context.Context, c kubernetes.Interface, cm *corev1.ConfigMa
 	return nil
 }
 
+// readKubeadmConfig reads the cluster's kubeadm-config; one that is not there
+// yet is empty.
+func readKubeadmConfig(ctx context.Context, c kubernetes.Interface) (*corev1.ConfigMap, error) {
+	cm, err := c.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, kubeadmConfig, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return &corev1.ConfigMap{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read ConfigMap %s: %w", kubeadmConfig, err)
+	}
+	return cm, nil
+}
+
 // apiEndpoints reads the API servers that kubeadm-config lists so far.
 func apiEndpoints(ctx context.Context, c kubernetes.Interface) (map[string]config.APIEndpoint, error) {
 	endpoints := map[string]config.APIEndpoint{}
-	cm, err := c.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, kubeadmConfig, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return endpoints, nil
-	} else if err != nil {
-		return nil, fmt.Errorf("cannot read ConfigMap %s: %w", kubeadmConfig, err)
+	cm, err := readKubeadmConfig(ctx, c)
+	if err != nil {
+		return nil, err
 	}
 	listed, err := config.UnmarshalClusterStatus([]byte(cm.Data["ClusterStatus"]))
 	if err != nil {

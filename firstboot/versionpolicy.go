@@ -2,10 +2,8 @@ package firstboot
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 
 	"github.com/kbuild/kbuild/firstboot/config"
@@ -31,22 +29,12 @@ func stepVersionPolicy() Step {
 // where there is none. An image that is older than the one that wrote it need
 // not understand the rest.
 func frozenVersion(r *Run) (string, error) {
-	b, err := r.Host.ReadFile(nodeFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	var n struct {
+	n, err := readState[struct {
 		Cluster struct {
 			KubernetesVersion string `json:"kubernetesVersion"`
 		} `json:"cluster"`
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &n)
-	}
-	if err != nil {
-		return "", fmt.Errorf("cannot read the frozen configuration %s: %w", nodeFile, err)
-	}
-	return n.Cluster.KubernetesVersion, nil
+	}](r, nodeFile)
+	return n.Cluster.KubernetesVersion, err
 }
 
 func versionRight(_ context.Context, r *Run) (bool, error) {

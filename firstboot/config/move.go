@@ -21,6 +21,16 @@ func (n *Node) MoveTo(baked images.Baked) *Node {
 	return &moved
 }
 
+// VersionOf is the Kubernetes version that a ClusterConfiguration, as a cluster
+// keeps it, names; empty where it names none.
+func VersionOf(doc []byte) (string, error) {
+	var v struct {
+		KubernetesVersion string `json:"kubernetesVersion"`
+	}
+	err := yaml.Unmarshal(doc, &v)
+	return v.KubernetesVersion, err
+}
+
 // MoveCluster returns a ClusterConfiguration as a cluster keeps it, in the
 // version of rel, and whether that is another one than it is in.
 func MoveCluster(doc []byte, rel images.Release) (moved []byte, changed bool, err error) {

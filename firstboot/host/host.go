@@ -190,30 +190,20 @@ func (h *Host) Rename(old, new string) error {
 }
 
 // Remove removes a file; one that is not there is no error.
-func (h *Host) Remove(name string) error {
-	name = rel(name)
-	if _, err := h.Root.Lstat(name); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err := h.effect("remove " + name); err != nil {
-		return err
-	}
-	if err := h.Root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot remove %s: %w", name, err)
-	}
-	return h.syncDir(path.Dir(name))
-}
+func (h *Host) Remove(name string) error { return h.remove("remove ", name, h.Root.Remove) }
 
 // RemoveAll removes a file, or a directory with all that is in it.
-func (h *Host) RemoveAll(name string) error {
+func (h *Host) RemoveAll(name string) error { return h.remove("remove all ", name, h.Root.RemoveAll) }
+
+func (h *Host) remove(what, name string, remove func(string) error) error {
 	name = rel(name)
 	if _, err := h.Root.Lstat(name); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err := h.effect("remove all " + name); err != nil {
+	if err := h.effect(what + name); err != nil {
 		return err
 	}
-	if err := h.Root.RemoveAll(name); err != nil {
+	if err := remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot remove %s: %w", name, err)
 	}
 	return h.syncDir(path.Dir(name))
