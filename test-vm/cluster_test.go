@@ -67,6 +67,37 @@ func on(n *Network, k int, name, userData string) Options {
 	return Options{Name: name, Network: n, Address: n.Address(k), UserData: userData}
 }
 
+// balancer makes a TCP balancer before the API servers of the network's first
+// three control planes, which ends with the test, and returns its address.
+func balancer(t *testing.T, n *Network) string {
+	t.Helper()
+	b, err := n.NewBalancer(6443, n.Address(11)+":6443", n.Address(12)+":6443", n.Address(13)+":6443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b.Address()
+}
+
+// controlPlanes are the control planes cp1, cp2, … of a cluster: the first one
+// makes it, the others join.
+func controlPlanes(t *testing.T, n *Network, id identity, endpoint string) func(k int) Options {
+	key := "certificateKey: " + certificateKey
+	return func(k int) Options {
+		t.Helper()
+		role, fields := "init", []string{"endpoint: " + endpoint, "token: " + token, key, id.field()}
+		if k > 1 {
+			role, fields = "control-plane", append(joinFields(endpoint, pin(t, id.cert)), key)
+		}
+		name := fmt.Sprint("cp", k)
+		return on(n, 10+k, name, metadata(t, n, 10+k, role, name, fields...))
+	}
+}
+
+// adminKubectl begins a command of the cluster's administrator on a control
+// plane.
+const adminKubectl = "kubectl --kubeconfig=/etc/kubernetes/admin.conf --request-timeout=10s "
+
 // bootKubeadm boots a machine of the network on which kubeadm is to do what
 // kbuild-firstboot does elsewhere.
 func bootKubeadm(t *testing.T, n *Network, k int, name, kubeadm string) Machine {

@@ -129,7 +129,7 @@ func TestScenarioJoinCut(t *testing.T) {
 	}
 	waitReady(t, first)
 	want := "control-plane cp1 worker"
-	if got := strings.Join(strings.Fields(sh(t, first, "kubectl --kubeconfig=/etc/kubernetes/admin.conf get nodes --output=custom-columns=:.metadata.name --sort-by=.metadata.name")), " "); got != want {
+	if got := strings.Join(strings.Fields(sh(t, first, adminKubectl+"get nodes --output=custom-columns=:.metadata.name --sort-by=.metadata.name")), " "); got != want {
 		t.Errorf("the cluster's nodes are %q, want %q", got, want)
 	}
 }
@@ -198,23 +198,8 @@ func TestScenarioControlPlanes(t *testing.T) {
 	containers(t)
 	n := wire(t)
 	id := newIdentity(t)
-	var backends []string
-	for k := range 3 {
-		backends = append(backends, n.Address(11+k)+":6443")
-	}
-	b, err := n.NewBalancer(6443, backends...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { b.Close() })
-	fields := append(joinFields(b.Address(), pin(t, id.cert)), "certificateKey: "+certificateKey)
-	joining := func(k int) Options {
-		name := fmt.Sprint("cp", k)
-		return on(n, 10+k, name, metadata(t, n, 10+k, "control-plane", name, fields...))
-	}
-	first := boot(t, on(n, 11, "cp1", metadata(t, n, 11, "init", "cp1", "endpoint: "+b.Address(), "token: "+token, "certificateKey: "+certificateKey, id.field())))
-	second := boot(t, joining(2))
-	third := boot(t, joining(3))
+	cp := controlPlanes(t, n, id, balancer(t, n))
+	first, second, third := boot(t, cp(1)), boot(t, cp(2)), boot(t, cp(3))
 	for _, m := range []Machine{first, second, third} {
 		waitReady(t, m)
 	}
@@ -228,17 +213,16 @@ func TestScenarioControlPlanes(t *testing.T) {
 		t.Fatal(err)
 	}
 	logf("%s: ended for good", second.Places().Dir)
-	const kubectl = "kubectl --kubeconfig=/etc/kubernetes/admin.conf --request-timeout=10s "
 	for _, m := range []Machine{first, third} {
-		waitSh(t, m, "the API to go on", kubectl+"create configmap after-$(hostname) --namespace=default && "+kubectl+"get --raw=/readyz")
+		waitSh(t, m, "the API to go on", adminKubectl+"create configmap after-$(hostname) --namespace=default && "+adminKubectl+"get --raw=/readyz")
 	}
 
-	again := boot(t, joining(2))
+	again := boot(t, cp(2))
 	waitReady(t, again)
 	if got := members(t, again, "cp2"); !sameSet(got, three) {
 		t.Errorf("with cp2 replaced etcd's members are %q, want %q", got, three)
 	}
-	if got := strings.Fields(sh(t, again, kubectl+"get configmaps --namespace=default --output=custom-columns=:.metadata.name")); !strings.Contains(strings.Join(got, " "), "after-cp1 after-cp3") {
+	if got := strings.Fields(sh(t, again, adminKubectl+"get configmaps --namespace=default --output=custom-columns=:.metadata.name")); !strings.Contains(strings.Join(got, " "), "after-cp1 after-cp3") {
 		t.Errorf("the new control plane knows the ConfigMaps %q, want after-cp1 and after-cp3", got)
 	}
 	waitPods(t, again, corednsOf(t, baked(t, again)), 3)

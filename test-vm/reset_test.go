@@ -3,7 +3,6 @@ package testvm
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -61,33 +60,19 @@ func TestScenarioReset(t *testing.T) {
 	containers(t)
 	n := wire(t)
 	id := newIdentity(t)
-	var backends []string
-	for k := range 3 {
-		backends = append(backends, n.Address(11+k)+":6443")
-	}
-	b, err := n.NewBalancer(6443, backends...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { b.Close() })
-	fields := append(joinFields(b.Address(), pin(t, id.cert)), "certificateKey: "+certificateKey)
-	joining := func(k int) Options {
-		name := fmt.Sprint("cp", k)
-		return on(n, 10+k, name, metadata(t, n, 10+k, "control-plane", name, fields...))
-	}
-	cp1 := boot(t, on(n, 11, "cp1", metadata(t, n, 11, "init", "cp1", "endpoint: "+b.Address(), "token: "+token, "certificateKey: "+certificateKey, id.field())))
-	cp2, cp3 := boot(t, joining(2)), boot(t, joining(3))
-	w1 := boot(t, on(n, 14, "w1", metadata(t, n, 14, "worker", "w1", joinFields(b.Address(), pin(t, id.cert))...)))
+	endpoint := balancer(t, n)
+	cp := controlPlanes(t, n, id, endpoint)
+	cp1, cp2, cp3 := boot(t, cp(1)), boot(t, cp(2)), boot(t, cp(3))
+	w1 := boot(t, on(n, 14, "w1", metadata(t, n, 14, "worker", "w1", joinFields(endpoint, pin(t, id.cert))...)))
 	for _, m := range []Machine{cp1, cp2, cp3, w1} {
 		waitReady(t, m)
 	}
-	const kubectl = "kubectl --kubeconfig=/etc/kubernetes/admin.conf --request-timeout=10s "
-	sh(t, cp1, kubectl+"create configmap before --namespace=default")
+	sh(t, cp1, adminKubectl+"create configmap before --namespace=default")
 	three := []string{"cp1=started", "cp2=started", "cp3=started"}
 
 	refusedReset(t, cp1, "role: init")
 
-	uid := sh(t, cp1, kubectl+"get node cp2 --output=jsonpath={.metadata.uid}")
+	uid := sh(t, cp1, adminKubectl+"get node cp2 --output=jsonpath={.metadata.uid}")
 	reset(t, cp2, "kbuild-firstboot", "reset", "--yes")
 	waitReady(t, cp2)
 	// A member tells what it has heard so far: the promotion may be news to it.
@@ -101,10 +86,10 @@ func TestScenarioReset(t *testing.T) {
 	if !sameSet(got, three) {
 		t.Errorf("with cp2 back etcd's members are %q, want %q", got, three)
 	}
-	if now := sh(t, cp2, kubectl+"get node cp2 --output=jsonpath={.metadata.uid}"); now == uid {
+	if now := sh(t, cp2, adminKubectl+"get node cp2 --output=jsonpath={.metadata.uid}"); now == uid {
 		t.Error("cp2's Node is the old one")
 	}
-	sh(t, cp2, kubectl+"get configmap before --namespace=default")
+	sh(t, cp2, adminKubectl+"get configmap before --namespace=default")
 
 	reset(t, w1, "kbuild-firstboot", "reset", "--yes")
 	waitReady(t, w1)
@@ -121,7 +106,7 @@ func TestScenarioReset(t *testing.T) {
 func TestScenarioResetSingle(t *testing.T) {
 	m := boot(t, Options{Name: "node1", UserData: userData(initDoc(t, ""))})
 	waitReady(t, m)
-	const uid = "kubectl --kubeconfig=/etc/kubernetes/admin.conf get namespace kube-system --output=jsonpath={.metadata.uid}"
+	const uid = adminKubectl + "get namespace kube-system --output=jsonpath={.metadata.uid}"
 	first := sh(t, m, uid)
 	refusedReset(t, m, "last control plane")
 	reset(t, m, "kbuild-firstboot", "reset", "--force")

@@ -62,9 +62,16 @@ func options(t *testing.T, o Options) Options {
 
 func imageOf(t *testing.T) Image {
 	t.Helper()
-	dir := os.Getenv("KBUILD_IMAGE")
+	return imageIn(t, "KBUILD_IMAGE", "")
+}
+
+// imageIn opens the image that a variable of the environment names. It skips the
+// test where that is not set.
+func imageIn(t *testing.T, variable, which string) Image {
+	t.Helper()
+	dir := os.Getenv(variable)
 	if dir == "" {
-		t.Skip("KBUILD_IMAGE is not set: want the output directory of `kbuild image`")
+		t.Skipf("%s is not set: want the output directory of `kbuild image`%s", variable, which)
 	}
 	image, err := OpenImage(dir)
 	if err != nil {

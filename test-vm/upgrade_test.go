@@ -1,7 +1,6 @@
 package testvm
 
 import (
-	"os"
 	"strings"
 	"testing"
 
@@ -11,15 +10,7 @@ import (
 // otherImage is the image that a scenario moves to, of another version.
 func otherImage(t *testing.T) Image {
 	t.Helper()
-	dir := os.Getenv("KBUILD_OTHER_IMAGE")
-	if dir == "" {
-		t.Skip("KBUILD_OTHER_IMAGE is not set: want the output directory of `kbuild image` for the next minor version")
-	}
-	image, err := OpenImage(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return image
+	return imageIn(t, "KBUILD_OTHER_IMAGE", " for the next minor version")
 }
 
 // swap boots a machine from another image, on the disk that it has.
@@ -36,8 +27,6 @@ func swap(t *testing.T, m Machine, to Image) {
 		t.Fatal(err)
 	}
 }
-
-const adminKubectl = "kubectl --kubeconfig=/etc/kubernetes/admin.conf "
 
 // TestScenarioUpgrade moves a single control plane to the next minor version
 // and back: what was written to the cluster is there all the time, and so is a
@@ -87,20 +76,10 @@ func TestScenarioUpgradeNodes(t *testing.T) {
 	old, next := imageOf(t), otherImage(t)
 	n := wire(t)
 	id := newIdentity(t)
-	b, err := n.NewBalancer(6443, n.Address(11)+":6443", n.Address(12)+":6443", n.Address(13)+":6443")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { b.Close() })
-	fields := joinFields(b.Address(), pin(t, id.cert))
-	node := func(k int, role, name string, fields ...string) Machine {
-		return boot(t, on(n, k, name, metadata(t, n, k, role, name, fields...)))
-	}
-	key := "certificateKey: " + certificateKey
-	cp1 := node(11, "init", "cp1", "endpoint: "+b.Address(), "token: "+token, key, id.field())
-	cp2 := node(12, "control-plane", "cp2", append(fields, key)...)
-	cp3 := node(13, "control-plane", "cp3", append(fields, key)...)
-	worker := node(14, "worker", "worker", fields...)
+	endpoint := balancer(t, n)
+	cp := controlPlanes(t, n, id, endpoint)
+	cp1, cp2, cp3 := boot(t, cp(1)), boot(t, cp(2)), boot(t, cp(3))
+	worker := boot(t, on(n, 14, "worker", metadata(t, n, 14, "worker", "worker", joinFields(endpoint, pin(t, id.cert))...)))
 	for _, m := range []Machine{cp1, cp2, cp3, worker} {
 		waitReady(t, m)
 	}
