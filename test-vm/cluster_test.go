@@ -98,6 +98,12 @@ func controlPlanes(t *testing.T, n *Network, id identity, endpoint string) func(
 // plane.
 const adminKubectl = "kubectl --kubeconfig=/etc/kubernetes/admin.conf --request-timeout=10s "
 
+// configMap is a script that makes a ConfigMap of the namespace default. It may
+// be run again: a first time may have done it and not heard so.
+func configMap(name, flags string) string {
+	return "{ " + adminKubectl + "get configmap " + name + " || " + adminKubectl + "create configmap " + name + " " + flags + "; }"
+}
+
 // bootKubeadm boots a machine of the network on which kubeadm is to do what
 // kbuild-firstboot does elsewhere.
 func bootKubeadm(t *testing.T, n *Network, k int, name, kubeadm string) Machine {

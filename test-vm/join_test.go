@@ -214,7 +214,7 @@ func TestScenarioControlPlanes(t *testing.T) {
 	}
 	logf("%s: ended for good", second.Places().Dir)
 	for _, m := range []Machine{first, third} {
-		waitSh(t, m, "the API to go on", adminKubectl+"create configmap after-$(hostname) --namespace=default && "+adminKubectl+"get --raw=/readyz")
+		waitSh(t, m, "the API to go on", configMap("after-$(hostname)", "")+" && "+adminKubectl+"get --raw=/readyz")
 	}
 
 	again := boot(t, cp(2))

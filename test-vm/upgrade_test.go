@@ -39,7 +39,7 @@ func TestScenarioUpgrade(t *testing.T) {
 	waitPod(t, m, corednsOf(t, baked(t, m)))
 	write := func(version string) {
 		t.Helper()
-		waitSh(t, m, "a ConfigMap", adminKubectl+"create configmap of-"+version+" --from-literal=from="+version)
+		waitSh(t, m, "a ConfigMap", configMap("of-"+version, "--from-literal=from="+version))
 	}
 	certificate := func() string { return sh(t, m, "cat /etc/kubernetes/pki/apiserver.crt") }
 	write(old.Version)
