@@ -33,6 +33,8 @@ deps-test: deps ## install what testing needs besides
 	@$(call need,cpio,cpio)
 	@$(call need,genisoimage,genisoimage)
 	@$(call need,containerd,containerd runc)
+	@$(call need,sfdisk,fdisk)
+	@$(call need,veritysetup,cryptsetup-bin)
 
 build: ## compile kbuild and kbuild-firstboot into out/bin
 	@mkdir -p out/bin

@@ -138,10 +138,13 @@ func (p *Plan) buildDisk(ctx context.Context, work, result string, osTree, tools
 	if err != nil {
 		return d, nil, err
 	}
-	for from, to := range map[string]string{d.Root: "root.erofs", d.Verity: "root.verity", d.UKI: "uki.efi"} {
+	for from, to := range map[string]string{d.Root: images.UpdateRoot, d.Verity: images.UpdateVerity, d.UKI: images.UpdateUKI} {
 		if err := os.Rename(from, filepath.Join(result, to)); err != nil {
 			return d, nil, err
 		}
+	}
+	if err := p.writeUpdate(result, d.RootHash); err != nil {
+		return d, nil, err
 	}
 	return d, baked, os.WriteFile(filepath.Join(result, "root.roothash"), []byte(d.RootHash+"\n"), 0o644)
 }

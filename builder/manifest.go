@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"crypto/ed25519"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/kbuild/kbuild/builder/base"
 	"github.com/kbuild/kbuild/builder/disk"
 	"github.com/kbuild/kbuild/builder/source"
+	"github.com/kbuild/kbuild/images"
 )
 
 // Manifest is manifest.json: what is inside an image. With --lock it holds
@@ -66,7 +68,7 @@ func writeRecords(dir string, p *Plan, inputs string, made made, os_ base.Tree) 
 	}
 	for _, name := range p.Outputs {
 		switch name {
-		case "manifest.json", "SHA256SUMS", "sbom.cdx.json":
+		case "manifest.json", "sbom.cdx.json", images.UpdateSums, images.UpdateSignature:
 			continue
 		}
 		f, err := outputFile(dir, name)
@@ -87,7 +89,7 @@ func writeRecords(dir string, p *Plan, inputs string, made made, os_ base.Tree) 
 	}
 	var sums strings.Builder
 	for _, name := range p.Outputs {
-		if name == "SHA256SUMS" {
+		if name == images.UpdateSums || name == images.UpdateSignature {
 			continue
 		}
 		f, err := outputFile(dir, name)
@@ -96,7 +98,13 @@ func writeRecords(dir string, p *Plan, inputs string, made made, os_ base.Tree) 
 		}
 		fmt.Fprintf(&sums, "%s  %s\n", f.SHA256, name)
 	}
-	return os.WriteFile(filepath.Join(dir, "SHA256SUMS"), []byte(sums.String()), 0o644)
+	if p.sign != nil {
+		sig := ed25519.Sign(p.sign, []byte(sums.String()))
+		if err := os.WriteFile(filepath.Join(dir, images.UpdateSignature), sig, 0o644); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(dir, images.UpdateSums), []byte(sums.String()), 0o644)
 }
 
 func outputFile(dir, name string) (OutputFile, error) {

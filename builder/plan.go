@@ -2,6 +2,7 @@ package builder
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -39,9 +40,11 @@ type Plan struct {
 
 	want      source.Want
 	baked     images.Baked
-	config    []byte            // kubeadm kinds to bake; nil for none
-	manifests map[string][]byte // by file name
-	merge     []byte            // the user's Ignition config, made of Spec.Butane; nil for none
+	config    []byte             // kubeadm kinds to bake; nil for none
+	manifests map[string][]byte  // by file name
+	merge     []byte             // the user's Ignition config, made of Spec.Butane; nil for none
+	checks    map[string][]byte  // by file name
+	sign      ed25519.PrivateKey // of the update; nil for none
 }
 
 // Version is kbuild's own: the module version of a released build, else
@@ -60,8 +63,8 @@ func Resolve(ctx context.Context, s Spec, src source.Source) (*Plan, error) {
 	if err != nil {
 		return nil, BadSpec{err}
 	}
-	p := &Plan{Kbuild: Version(), Spec: s, Release: rel, manifests: map[string][]byte{}}
-	for _, read := range []func() error{p.readConfig, p.readManifests, p.readButane} {
+	p := &Plan{Kbuild: Version(), Spec: s, Release: rel, manifests: map[string][]byte{}, checks: map[string][]byte{}}
+	for _, read := range []func() error{p.readConfig, p.readManifests, p.readButane, p.readChecks, p.readKeys} {
 		if err := read(); err != nil {
 			return nil, BadSpec{err}
 		}
@@ -71,10 +74,9 @@ func Resolve(ctx context.Context, s Spec, src source.Source) (*Plan, error) {
 	}
 	p.Images = imageNames(p.Components, p.want)
 	kind, _, _ := strings.Cut(s.Source, ":")
-	p.baked = images.Baked{
-		Kbuild: p.Kbuild, Source: kind, Arch: s.Arch, BuildTime: s.Epoch,
-		CNI: s.CNI, Images: p.Images, Release: rel,
-	}
+	b := &p.baked
+	b.Kbuild, b.Source, b.Arch, b.BuildTime = p.Kbuild, kind, s.Arch, s.Epoch
+	b.CNI, b.Images, b.Release, b.UnsignedUpdates = s.CNI, p.Images, rel, s.UnsignedUpdates
 	if s.CNI != "none" {
 		p.baked.PodCIDR = defaultPodCIDR
 	}
@@ -108,7 +110,7 @@ func (p *Plan) layout() disk.Layout { return disk.Layout{Seed: p.seed(), Version
 // Spec gives the same GUIDs, wherever its outputs go.
 func (p *Plan) seed() string {
 	s := p.Spec
-	s.Out, s.Lock, s.Formats, s.SysextURL, s.Butane = "", "", nil, "", ""
+	s.Out, s.Lock, s.Formats, s.SysextURL, s.Butane, s.SignKey = "", "", nil, "", "", ""
 	b, err := json.Marshal(s)
 	if err != nil {
 		panic(err) // a Spec is strings and a time
@@ -182,6 +184,10 @@ func (p *Plan) tree(out *source.Output) (*tree, error) {
 	if err := p.placeBaked(t, out); err != nil {
 		return nil, err
 	}
+	limit := fmt.Sprintf("# --trial-limit\n[Unit]\nJobTimeoutSec=%ds\n", int64(p.Spec.TrialLimit.Seconds()))
+	if err := t.place("/usr/lib/systemd/system/boot-complete.target.d/20-trial-limit.conf", entry{owner: "plan", mode: 0o644, data: []byte(limit)}); err != nil {
+		return nil, err
+	}
 	return t, t.place(images.StoreDir, entry{owner: "layout", mode: 0o755, dir: true})
 }
 
@@ -206,6 +212,11 @@ func (p *Plan) placeBaked(t *tree, out *source.Output) error {
 			return err
 		}
 	}
+	for name, data := range p.checks {
+		if err := t.place(path.Join(images.BakedChecks, name), entry{owner: "plan", mode: 0o755, data: data}); err != nil {
+			return err
+		}
+	}
 	if err := t.place(images.BakedManifest, entry{owner: "layout", mode: 0o755, dir: true}); err != nil {
 		return err
 	}
@@ -226,7 +237,10 @@ func (p *Plan) placeBaked(t *tree, out *source.Output) error {
 func outputs(s Spec) []string {
 	out := []string{"SHA256SUMS", "manifest.json", "sbom.cdx.json"}
 	if disks := s.diskFormats(); len(disks) > 0 {
-		out = append(out, "root.erofs", "root.verity", "root.roothash", "uki.efi")
+		out = append(out, images.UpdateRoot, images.UpdateVerity, images.UpdateUKI, "root.roothash", images.UpdateFile)
+		if s.SignKey != "" {
+			out = append(out, images.UpdateSignature)
+		}
 		for _, f := range disks {
 			out = append(out, "disk."+f)
 		}

@@ -6,6 +6,7 @@
 package builder
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -32,7 +33,16 @@ type Spec struct {
 	SysextURL string    `json:"sysextURL,omitempty"` // where machines fetch the system extension; "ignition" only
 	Butane    string    `json:"butane,omitempty"`    // file with a Butane config to merge; "ignition" only
 	Lock      string    `json:"lock,omitempty"`      // manifest.json whose packages the base must have
-	Out       string    `json:"out"`                 // directory for the outputs
+	// SignKey is a file with the private key that signs the update; its public
+	// half is baked, like those in the files UpdateKeys. PEM, Ed25519.
+	SignKey         string   `json:"signKey,omitempty"`
+	UpdateKeys      []string `json:"updateKeys,omitempty"`
+	UnsignedUpdates bool     `json:"unsignedUpdates,omitempty"` // the node takes updates that nobody signed
+	// TrialLimit is how long after its start a boot of a new slot may take to
+	// be healthy, in nanoseconds.
+	TrialLimit time.Duration `json:"trialLimit"`
+	Checks     []string      `json:"checks,omitempty"` // programs to bake that judge a new slot
+	Out        string        `json:"out"`              // directory for the outputs
 }
 
 // BadSpec is the error of a Spec, or of a file that it names, that is wrong.
@@ -49,6 +59,10 @@ var defaultEpoch = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 // defaultPodCIDR is the pod network that an image with flannel defaults to;
 // it is the one in flannel's own documentation.
 const defaultPodCIDR = "10.244.0.0/16"
+
+// DefaultTrialLimit is generous: a node that comes back after a long time off
+// waits for its cluster, too.
+const DefaultTrialLimit = 10 * time.Minute
 
 // ignitionFormat is the one format that is no disk: a system extension and
 // the configs that bring it to an operating system that boots with Ignition.
@@ -96,6 +110,12 @@ func (s *Spec) check() (images.Release, error) {
 	if len(s.Formats) == 0 {
 		s.Formats = []string{"raw"}
 	}
+	if s.TrialLimit == 0 {
+		s.TrialLimit = DefaultTrialLimit
+	}
+	if s.TrialLimit < time.Minute {
+		return rel, fmt.Errorf("cannot give a new slot %s to be healthy: want --trial-limit of a minute or more", s.TrialLimit)
+	}
 	if s.Arch != "amd64" {
 		return rel, fmt.Errorf("cannot build for %s: only amd64 images are supported", s.Arch)
 	}
@@ -110,18 +130,25 @@ func (s *Spec) check() (images.Release, error) {
 	if err := s.checkIgnition(); err != nil {
 		return rel, err
 	}
-	seen := map[string]string{}
 	for _, m := range s.Manifests {
-		b := filepath.Base(m)
-		if e := filepath.Ext(b); e != ".yaml" && e != ".yml" {
+		if e := filepath.Ext(m); e != ".yaml" && e != ".yml" {
 			return rel, fmt.Errorf("cannot bake manifest %s: want a .yaml or .yml file", m)
 		}
-		if old, taken := seen[b]; taken {
-			return rel, fmt.Errorf("cannot bake manifests %s and %s: both are named %s; rename one", old, m, b)
-		}
-		seen[b] = m
 	}
-	return rel, nil
+	return rel, errors.Join(oneEach("manifests", s.Manifests), oneEach("checks", s.Checks))
+}
+
+// oneEach refuses files of one name, which go to one directory.
+func oneEach(what string, files []string) error {
+	seen := map[string]string{}
+	for _, f := range files {
+		b := filepath.Base(f)
+		if old, taken := seen[b]; taken {
+			return fmt.Errorf("cannot bake %s %s and %s: both are named %s; rename one", what, old, f, b)
+		}
+		seen[b] = f
+	}
+	return nil
 }
 
 func (s *Spec) checkIgnition() (err error) {

@@ -12,6 +12,7 @@ const (
 	BakedFile     = "/usr/share/kbuild/release.json" // Baked, as JSON
 	BakedConfig   = "/usr/share/kbuild/config.yaml"  // kubeadm kinds that user-data is laid over; may be missing
 	BakedManifest = "/usr/share/kbuild/manifests"    // *.yaml, applied at init in the order of their names
+	BakedChecks   = "/usr/lib/kbuild/checks.d"       // programs that must end well before a new slot is kept
 	StoreDir      = "/usr/lib/kbuild/images"         // the image store; see below
 )
 
@@ -35,6 +36,11 @@ type Baked struct {
 	PodCIDR   string    `json:"podCIDR,omitempty"` // the pod network that the baked CNI manifest names
 	Images    []string  `json:"images"`            // full names in the store, sorted
 	Release   Release   `json:"release"`
+	// UpdateKeys are the public keys (PEM, Ed25519) of which one must have
+	// signed an update. Without any, updates are taken only where
+	// UnsignedUpdates says so.
+	UpdateKeys      []string `json:"updateKeys,omitempty"`
+	UnsignedUpdates bool     `json:"unsignedUpdates,omitempty"`
 }
 
 // ReadBaked reads the bytes of release.json.

@@ -69,10 +69,11 @@ var docs = []string{
 
 var osRecipe = recipe{
 	Name:     "os",
-	Revision: 2,
+	Revision: 3,
 	Suite:    "trixie",
 	Include: []string{
 		"linux-image-cloud-amd64", "kmod", "udev",
+		"systemd-boot-tools", "fdisk", // systemd-bless-boot; sfdisk, which names slots
 		"systemd", "systemd-sysv", "systemd-resolved", "systemd-timesyncd", "systemd-repart", "systemd-cryptsetup", "cryptsetup-bin",
 		"dbus", "libnss-myhostname", "ca-certificates", "e2fsprogs", "dosfstools", "mount", "util-linux",
 		"containerd", "runc",

@@ -48,6 +48,9 @@ func Cmdline(extra []string) []string {
 		// A bad block of the root stops the machine and starts it again, so
 		// that boot counting comes to the other slot.
 		"systemd.verity_root_options=panic-on-corruption", "panic=10",
+		// A cut while a slot is named can leave the first of the two partition
+		// tables broken; then the kernel takes the other.
+		"gpt",
 		// Only what is configured is mounted; nobody is there to answer fsck.
 		"systemd.gpt_auto=no", "fsck.repair=yes", "systemd.firstboot=no",
 		"loglevel=4", "systemd.show_status=auto", "console=tty0", "console=ttyS0,115200",

@@ -73,8 +73,9 @@ func (b *builder) makeESP(ctx context.Context) error {
 		{boot, "::/EFI/BOOT/BOOTX64.EFI"},
 		{boot, "::/EFI/systemd/systemd-bootx64.efi"},
 		{"/tmp/work/loader.conf", "::/loader/loader.conf"},
-		// Boot counting will add "+3-0" to the name of a slot that is on trial.
-		{"/tmp/work/uki.efi", "::/EFI/Linux/kbuild_" + b.Version + ".efi"},
+		// The slot's version, which of that version, and the root hash's beginning:
+		// firstboot/slot reads it, and adds "+3-0" while a slot is on trial.
+		{"/tmp/work/uki.efi", "::/EFI/Linux/kbuild_" + b.Version + "_0_" + b.rootHash[:16] + ".efi"},
 	} {
 		if err := b.run(ctx, "mcopy", "-m", "-i", "/tmp/work/esp.img", copy[0], copy[1]); err != nil {
 			return err

@@ -34,6 +34,11 @@ func specFlags(cmd *cobra.Command, s *builder.Spec) {
 	f.StringSliceVar(&s.Cmdline, "cmdline", nil, "more kernel command line (may be repeated)")
 	f.StringVar(&s.SysextURL, "sysext-url", "", "with --format ignition: `URL` at which you host sysext.raw for the machines")
 	f.StringVar(&s.Butane, "butane", "", "with --format ignition: `file` with your own Butane config, of any variant, to merge")
+	f.StringVar(&s.SignKey, "sign-key", "", "`file` with the private key (PEM, Ed25519) that signs the update; nodes of this image trust it")
+	f.StringArrayVar(&s.UpdateKeys, "update-key", nil, "`file` with a further public key whose updates nodes of this image take (may be repeated)")
+	f.BoolVar(&s.UnsignedUpdates, "allow-unsigned-updates", false, "nodes of this image take updates that nobody signed")
+	f.DurationVar(&s.TrialLimit, "trial-limit", builder.DefaultTrialLimit, "how long the first boots of this image as an update may take to be healthy")
+	f.StringArrayVar(&s.Checks, "check", nil, "program to bake that must end well before this image is kept as an update (may be repeated)")
 	f.StringVar(&s.Lock, "lock", "", "manifest.json of an earlier image: refuse other base packages")
 	f.StringVar(&s.Out, "out", "out", "directory for the outputs")
 }
@@ -90,8 +95,10 @@ the Kubernetes version, unpacked. A machine that boots it with user-data
 becomes a node without any network.
 
 Outputs in --out: the disk in each --format, the slot's update files
-(root.erofs, root.verity, uki.efi), manifest.json with everything that is
-inside, an SBOM (CycloneDX) and SHA256SUMS.
+(update.json, root.erofs, root.verity, uki.efi), manifest.json with everything
+that is inside, an SBOM (CycloneDX) and SHA256SUMS. Nodes that run an earlier
+image take the directory as an update from any HTTP server, where the earlier
+image has the public half of the --sign-key (or --update-key) baked in.
 
 --format ignition is for an operating system that boots with Ignition (Flatcar,
 Fedora CoreOS and others with systemd 254 or newer, glibc 2.38 or newer and a
@@ -107,6 +114,8 @@ in its own directory. An Ignition config may also merge node.ign, by its URL.`,
 		Example: `  kbuild image --version v1.19.12
   kbuild image --version v1.19.12 --format raw,qcow2 --out build/v1.19.12
   kbuild image --version v1.19.12 --cni none --manifest calico.yaml
+  openssl genpkey -algorithm ed25519 -out update.key
+  kbuild image --version v1.20.15 --sign-key update.key
   kbuild image --version v1.19.12 --format ignition \
       --sysext-url https://images.example.com/v1.19.12/ --butane site.bu
   kbuild image --version v1.19.12 --source dir:/media/usb/v1.19.12`,

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kbuild/kbuild/builder"
+	"github.com/kbuild/kbuild/builder/source"
+)
+
+func pushCommand() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "push oci://HOST/REPOSITORY:TAG --from DIR",
+		Short: "Put an image's update files into a registry",
+		Long: `Put an image's update files into a registry, as an OCI artefact that nodes
+upgrade from: 'kbuild-firstboot upgrade stage oci://HOST/REPOSITORY:TAG'. Nodes
+ask the registry without credentials; for the push those of Docker's config are
+used. The artefact's digest is printed.`,
+		Example: `  kbuild push oci://registry.example.com/nodes:v1.20.15 --from out/v1.20.15`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usage(fmt.Errorf("want one place to push to: oci://HOST/REPOSITORY:TAG"))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			digest, err := builder.Push(cmd.Context(), dir, args[0], source.To(cmd.ErrOrStderr()))
+			if err != nil {
+				if _, bad := err.(builder.BadSpec); bad {
+					return usage(err)
+				}
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), digest)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&dir, "from", "out", "output directory of `kbuild image`")
+	return cmd
+}
