@@ -45,7 +45,9 @@ func List(role string) []Step {
 			stepNodeReady(),
 			stepStalePods(),
 			stepUncordon(),
+			stepTellFallback(),
 			stepForgetSecrets(),
+			stepHealth(),
 		)
 	case config.RoleControlPlane:
 		return append(head,
@@ -70,7 +72,9 @@ func List(role string) []Step {
 			stepNodeReady(),
 			stepStalePods(),
 			stepUncordon(),
+			stepTellFallback(),
 			stepForgetSecrets(),
+			stepHealth(),
 		)
 	case config.RoleWorker:
 		return append(head,
@@ -84,7 +88,9 @@ func List(role string) []Step {
 			stepNodeReady(),
 			stepStalePods(),
 			stepUncordon(),
+			stepTellFallback(),
 			stepForgetSecrets(),
+			stepHealth(),
 		)
 	default:
 		return head

@@ -23,6 +23,9 @@ type ResetOptions struct {
 	// Force goes on where the cluster would lose its last control plane or its
 	// quorum, or cannot be told.
 	Force bool `json:"force,omitempty"`
+	// KeepSlots leaves the image in the other slot, for the new machine to go back
+	// to.
+	KeepSlots bool `json:"keepSlots,omitempty"`
 }
 
 // resetting is a reset, as far as it has come.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/slot"
 )
 
 // stepFactoryReset has the var partition wiped and boots: the end of the reset,
@@ -33,6 +34,13 @@ func wipeState(ctx context.Context, r *Run) error {
 	m, err := readReset(r)
 	if err != nil || !Resetting(r.Host) {
 		return err
+	}
+	if !m.KeepSlots {
+		// The new machine knows nothing of what the other slot's image did to it.
+		err := slot.DropOther(ctx, r.Host)
+		if _, none := errors.AsType[slot.Refusal](err); err != nil && !none {
+			r.Host.Log.Warn("the image in the other slot stays", slog.Any("error", err))
+		}
 	}
 	if !m.Asked {
 		if err := r.Host.BeforeChange("ask for the factory reset"); err != nil {

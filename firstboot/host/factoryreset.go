@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,4 +46,12 @@ func requestFactoryReset() error {
 		return fmt.Errorf("cannot ask the firmware for a factory reset: %w", err)
 	}
 	return nil
+}
+
+// onTrial: systemd-boot leaves a variable with the counters of what it has
+// started, when these count (systemd-boot(7); the vendor UUID is the boot
+// loader interface's).
+func onTrial(root *os.Root) bool {
+	_, err := root.Stat(strings.TrimPrefix(efivars, "/") + "/LoaderBootCountPath-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f")
+	return err == nil
 }

@@ -55,6 +55,9 @@ type Host struct {
 	// FactoryReset asks for the state partition to be wiped at the next boot. The
 	// error is ErrNoVariables where the firmware cannot be asked.
 	FactoryReset func() error
+	// Trial says whether the boot loader counts this boot: a new slot is tried.
+	// May be nil: it does not.
+	Trial func() bool
 	// Effect is called with a name before each change to the machine (a file
 	// written or removed, a unit started, an object created). Tests stop the
 	// world here. Nil on a real machine.

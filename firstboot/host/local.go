@@ -38,6 +38,7 @@ func Local(root string, log *slog.Logger) (*Host, error) {
 		GuestInfo:   guestInfo,
 
 		FactoryReset: requestFactoryReset,
+		Trial:        func() bool { return onTrial(r) },
 	}, nil
 }
 

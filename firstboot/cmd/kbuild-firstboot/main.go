@@ -16,6 +16,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/slot"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -83,7 +84,9 @@ func Execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if _, told := errors.AsType[*firstboot.StepError](err); !told {
 		fmt.Fprintf(stderr, "kbuild-firstboot: %v\n", err)
 	}
-	if _, final := errors.AsType[firstboot.Final](err); final {
+	_, final := errors.AsType[firstboot.Final](err)
+	_, refused := errors.AsType[slot.Refusal](err)
+	if final || refused {
 		return exitFinal
 	}
 	if s, ok := errors.AsType[stopped](context.Cause(ctx)); ok {
@@ -114,7 +117,7 @@ line is wrong; 4 something failed that trying again does not mend; 130 and 143 s
 	}
 	root.PersistentFlags().StringVar(&dir, "root", "/", "root `directory` of the machine")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(runCommand(&dir), phaseCommand(&dir), planCommand(&dir), statusCommand(&dir), resetCommand(&dir), versionCommand(&dir))
+	root.AddCommand(runCommand(&dir), phaseCommand(&dir), planCommand(&dir), statusCommand(&dir), upgradeCommand(&dir), resetCommand(&dir), versionCommand(&dir))
 	return root
 }
 

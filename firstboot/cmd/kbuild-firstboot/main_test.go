@@ -56,14 +56,15 @@ func write(t *testing.T, root, name string, v any) {
 func TestUsage(t *testing.T) {
 	root, _ := machine(t)
 	for _, line := range []string{"bogus", "run extra", "run --bogus", "run --until nope", "run --skip-phases certs,nope", "phase", "phase a b", "phase nope",
-		"plan extra", "plan -o xml", "status -o xml", "version -o xml", "reset extra"} {
+		"plan extra", "plan -o xml", "status -o xml", "version -o xml", "reset extra",
+		"upgrade extra", "upgrade stage", "upgrade stage a b", "upgrade apply now", "upgrade status -o xml", "upgrade nope"} {
 		code, out, errs := execute(t, root, strings.Fields(line)...)
 		if code != exitUsage || out != "" || !strings.Contains(errs, "--help") {
 			t.Errorf("%s: exit code %d, want %d and where help is:\n%s%s", line, code, exitUsage, out, errs)
 		}
 	}
-	for _, name := range []string{"run", "phase", "plan", "status", "version", "reset"} {
-		code, out, _ := execute(t, root, name, "--help")
+	for _, name := range []string{"run", "phase", "plan", "status", "version", "reset", "upgrade", "upgrade stage", "upgrade apply", "upgrade cancel", "upgrade rollback", "upgrade status"} {
+		code, out, _ := execute(t, root, append(strings.Fields(name), "--help")...)
 		if code != exitOK || !strings.Contains(out, "Examples:\n  kbuild-firstboot "+name) {
 			t.Errorf("%s --help: exit code %d:\n%s", name, code, out)
 		}

@@ -60,6 +60,7 @@ unless it is forced; so is one whose cluster does not answer.`,
 		},
 	}
 	cmd.Flags().BoolVar(&o.Force, "force", false, "do not ask, and go on where the cluster is harmed or does not answer")
+	cmd.Flags().BoolVar(&o.KeepSlots, "keep-slots", false, "leave the image in the other slot, which is forgotten otherwise")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return cmd
 }

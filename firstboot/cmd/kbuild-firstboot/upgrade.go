@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kbuild/kbuild/firstboot"
+	"github.com/kbuild/kbuild/firstboot/slot"
+)
+
+// upgradeLock keeps two from changing the slots at the same time.
+const upgradeLock = "/run/kbuild/upgrade.lock"
+
+func upgradeCommand(dir *string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "upgrade",
+		Short: "Put another image into the other slot, boot it, or go back",
+		Long: `Put another image into the other slot, boot it, or go back.
+
+A new image is staged into the slot that does not run, and nothing changes until
+it is applied: then the machine reboots into it. When Kubernetes is healthy on
+it in time, it is kept; otherwise the machine reboots, and after three tries it
+runs the old image again. What the new one changed is undone then.`,
+		Example: `  kbuild-firstboot upgrade stage https://images.example.com/v1.20.15/
+  kbuild-firstboot upgrade apply
+  kbuild-firstboot upgrade status`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(stageCommand(dir), applyCommand(dir), cancelCommand(dir), rollbackCommand(dir), slotsCommand(dir), failedCommand(dir))
+	return cmd
+}
+
+// withSlots opens the machine for a command that changes slots.
+func withSlots(cmd *cobra.Command, dir string, do func(context.Context, *firstboot.Run) error) error {
+	r, err := open(dir, slog.New(logHandler(cmd.ErrOrStderr())))
+	if err != nil {
+		return err
+	}
+	defer r.Host.Root.Close()
+	unlock, err := r.Host.Lock(upgradeLock)
+	if err != nil {
+		return fmt.Errorf("another command changes the slots: %w", err)
+	}
+	defer unlock()
+	return do(cmd.Context(), r)
+}
+
+func stageCommand(dir *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "stage SOURCE",
+		Short: "Put an image into the slot that does not run",
+		Long: `Put an image into the slot that does not run. SOURCE is a directory that
+'kbuild image' has written: its URL on any HTTP server, an artefact in a
+registry (oci://HOST/REPOSITORY:TAG), or an absolute path.
+
+Nothing is written before the update's signature, version, architecture and
+size are known to be right, and nothing counts before its digests are. A
+download that was cut goes on where it stopped. Exit code 4 is a refusal.`,
+		Example: `  kbuild-firstboot upgrade stage https://images.example.com/v1.20.15/
+  kbuild-firstboot upgrade stage oci://registry.example.com/nodes:v1.20.15
+  kbuild-firstboot upgrade stage /var/tmp/v1.20.15`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usageError{errors.New("want one SOURCE: a URL or an absolute path")}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return withSlots(cmd, *dir, func(ctx context.Context, r *firstboot.Run) error {
+				rec, err := slot.Stage(ctx, r.Host, r.Baked, args[0])
+				if err == nil {
+					fmt.Fprintf(cmd.OutOrStdout(), "staged %s; `kbuild-firstboot upgrade apply` boots it\n", rec.Update.Release.Version)
+				}
+				return err
+			})
+		},
+	}
+}
+
+func applyCommand(dir *string) *cobra.Command {
+	var noReboot bool
+	cmd := &cobra.Command{
+		Use:   "apply",
+		Short: "Boot the staged image",
+		Long: `Boot the staged image: the machine reboots at once. Pods are not drained: 'kbuild
+upgrade apply' does that, for a whole fleet.`,
+		Example: `  kbuild-firstboot upgrade apply
+  kbuild-firstboot upgrade apply --no-reboot`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withSlots(cmd, *dir, func(ctx context.Context, r *firstboot.Run) error {
+				rec, err := slot.Apply(ctx, r.Host)
+				if err != nil {
+					return err
+				}
+				return rebootInto(ctx, cmd, r, rec.Update.Release.Version, noReboot)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&noReboot, "no-reboot", false, "leave the reboot to somebody else")
+	return cmd
+}
+
+func rebootInto(ctx context.Context, cmd *cobra.Command, r *firstboot.Run, what string, no bool) error {
+	if no {
+		fmt.Fprintf(cmd.OutOrStdout(), "the next boot is of %s\n", what)
+		return nil
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "rebooting into %s\n", what)
+	return r.Host.Do("reboot", func() error { return r.Host.Systemd.Start(ctx, "reboot.target") })
+}
+
+func cancelCommand(dir *string) *cobra.Command {
+	return &cobra.Command{
+		Use:     "cancel",
+		Short:   "Take a staged image out again",
+		Long:    "Take an image that is staged, or staged in part, or applied and not booted yet,\nout of the other slot. What that slot held before is gone.",
+		Example: `  kbuild-firstboot upgrade cancel`,
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withSlots(cmd, *dir, func(ctx context.Context, r *firstboot.Run) error { return slot.Cancel(ctx, r.Host) })
+		},
+	}
+}
+
+func rollbackCommand(dir *string) *cobra.Command {
+	var noReboot bool
+	cmd := &cobra.Command{
+		Use:   "rollback",
+		Short: "Go back to the image that ran before",
+		Long: `Go back to the image in the other slot: the machine reboots at once, and what
+the present image changed on the state partition is undone. It is refused where
+the older version's etcd could not read what the newer one's has written.`,
+		Example: `  kbuild-firstboot upgrade rollback`,
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withSlots(cmd, *dir, func(ctx context.Context, r *firstboot.Run) error {
+				err := firstboot.MayRollBack(r)
+				if err == nil {
+					err = slot.Rollback(ctx, r.Host)
+				}
+				if err != nil {
+					return err
+				}
+				return rebootInto(ctx, cmd, r, "the other slot", noReboot)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&noReboot, "no-reboot", false, "leave the reboot to somebody else")
+	return cmd
+}
+
+func slotsCommand(dir *string) *cobra.Command {
+	var o string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Tell what the slots hold and how the last update went",
+		Example: `  kbuild-firstboot upgrade status
+  kbuild-firstboot upgrade status -o json | jq .other.state`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(o); err != nil {
+				return err
+			}
+			r, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
+			if err != nil {
+				return err
+			}
+			defer r.Host.Root.Close()
+			st, err := slot.ReadStatus(cmd.Context(), r.Host, r.Baked)
+			if err != nil {
+				return err
+			}
+			return printAs(cmd.OutOrStdout(), o, st, func(w *tabwriter.Writer) { slotsText(w, st) })
+		},
+	}
+	outputFlag(cmd, &o)
+	return cmd
+}
+
+func slotsText(w *tabwriter.Writer, st slot.Status) {
+	state := "runs"
+	if st.Running.OnTrial {
+		state = "on trial"
+	}
+	fmt.Fprintf(w, "SLOT\tSTATE\tVERSION\tROOT HASH\n")
+	fmt.Fprintf(w, "%s\t%s\t%s\t%.16s\n", st.Running.Slot, state, st.Running.Version, st.Running.RootHash)
+	fmt.Fprintf(w, "%s\t%s\t%s\t%.16s\n", st.Other.Slot, st.Other.State, st.Other.Version, st.Other.RootHash)
+	u := st.Update
+	if u == nil {
+		return
+	}
+	fmt.Fprintf(w, "\nlast update: %s to %s, from %s, begun %s\n", u.From, u.Update.Release.Version, u.Source, u.Begun.Local().Format(time.DateTime))
+	if u.Outcome == slot.FellBack || u.Outcome == slot.Pending && len(u.Failures) > 0 {
+		fmt.Fprintf(w, "%s: %s\n", fallenOr(u.Outcome), u.Why())
+	} else if u.Outcome != slot.Pending {
+		fmt.Fprintf(w, "%s\n", u.Outcome)
+	}
+}
+
+func fallenOr(o slot.Outcome) string {
+	if o == slot.Pending {
+		return "a boot of it was not healthy"
+	}
+	return string(o)
+}
+
+// failedCommand is called by kbuild-fallback.service.
+func failedCommand(dir *string) *cobra.Command {
+	return &cobra.Command{
+		Use:    "failed",
+		Short:  "Write down why this boot of a new image is given up",
+		Args:   noArgs,
+		Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
+			if err != nil {
+				return err
+			}
+			defer r.Host.Root.Close()
+			return firstboot.GiveUp(r)
+		},
+	}
+}

@@ -1,0 +1,222 @@
+package slot
+
+import (
+	"context"
+
+	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/images"
+)
+
+// Apply has the boot loader try the staged update from the next boot on. It
+// does not reboot.
+func Apply(ctx context.Context, h *host.Host) (Record, error) {
+	d, list, err := look(ctx, h)
+	if err != nil {
+		return Record{}, err
+	}
+	rec, err := ReadRecord(h)
+	if err != nil {
+		return rec, err
+	}
+	e := find(list, d.Other)
+	if e == nil || rec.Staged.IsZero() || rec.Update.RootHash != d.Other.Hash() || e.Bad() || e.Left < 0 && !e.Staged {
+		return rec, refuse("nothing is staged: `kbuild-firstboot upgrade stage SOURCE` comes first")
+	}
+	// Before the kernel is in the list: however it comes to be booted, it was
+	// meant to.
+	rec.Applied = h.Now().UTC()
+	if err := rec.Write(h); err != nil {
+		return rec, err
+	}
+	next := *e
+	next.Left, next.Done, next.Staged = tries, 0, false
+	return rec, rename(h, *e, next)
+}
+
+// Cancel takes a staged update, or one that was staged in part or applied and
+// not booted yet, out again. What the other slot held before is gone already.
+func Cancel(ctx context.Context, h *host.Host) error {
+	d, list, err := look(ctx, h)
+	if err != nil {
+		return err
+	}
+	rec, err := ReadRecord(h)
+	switch {
+	case err != nil:
+		return err
+	case rec.Begun.IsZero() || rec.Outcome != Pending || rec.Update.RootHash == d.Running.Hash():
+		return refuse("there is no update to cancel")
+	}
+	if own := find(list, d.Running); own != nil && own.OnTrial() {
+		return refuse("the image that runs is on trial: the other slot is what the node falls back to")
+	}
+	return clearOther(ctx, h, d)
+}
+
+// DropOther makes the other slot one that counts for nothing, for a machine
+// that begins anew.
+func DropOther(ctx context.Context, h *host.Host) error {
+	d, list, err := look(ctx, h)
+	if err != nil {
+		return err
+	}
+	if own := find(list, d.Running); own != nil && own.OnTrial() {
+		return refuse("the image that runs is on trial: the other slot is what the node falls back to")
+	}
+	return clearOther(ctx, h, d)
+}
+
+func clearOther(ctx context.Context, h *host.Host, d Disk) error {
+	if err := removeOthers(h, d.Running); err != nil {
+		return err
+	}
+	rec := Record{}
+	if err := (s{h: h, d: &d, rec: &rec}).forget(ctx); err != nil {
+		return err
+	}
+	return h.Remove(recordFile)
+}
+
+// Rollback has the boot loader start the other slot from the next boot on, by
+// giving up the one that runs. It does not reboot. Whether the other version
+// can go on with what this one wrote is for the caller to know.
+func Rollback(ctx context.Context, h *host.Host) error {
+	d, list, err := look(ctx, h)
+	if err != nil {
+		return err
+	}
+	own, other := find(list, d.Running), find(list, d.Other)
+	switch {
+	case own == nil:
+		return refuse("the kernel of the slot that runs is not where the boot loader counts (%s): this machine was not booted by it", linuxDir)
+	case other == nil || other.Staged:
+		return refuse("the other slot has nothing to go back to")
+	case other.Bad():
+		return refuse("the other slot holds %s, which was given up: it did not become healthy, or was rolled back from", other.Version)
+	}
+	rec, err := ReadRecord(h)
+	if err != nil {
+		return err
+	}
+	if rec.Update.RootHash == d.Running.Hash() {
+		rec.Outcome, rec.Ended = RolledBack, h.Now().UTC()
+		if err := rec.Write(h); err != nil {
+			return err
+		}
+	}
+	bad := *own
+	bad.Left, bad.Done = 0, max(1, own.Done)
+	return rename(h, *own, bad)
+}
+
+// State is how the other slot stands.
+type State string
+
+const (
+	Empty   State = "empty"   // nothing in it counts
+	Partial State = "partial" // an update is being written to it, or was cut
+	Staged  State = "staged"  // an update is whole in it; apply boots it
+	Next    State = "next"    // the next boot tries it
+	Old     State = "old"     // what ran before; rollback boots it
+	Bad     State = "bad"     // given up
+)
+
+// Status is how a node's slots stand.
+type Status struct {
+	Running struct {
+		Slot     string `json:"slot"` // "a" or "b"
+		Version  string `json:"version"`
+		RootHash string `json:"rootHash"`
+		OnTrial  bool   `json:"onTrial"`
+	} `json:"running"`
+	Other struct {
+		Slot     string `json:"slot"`
+		State    State  `json:"state"`
+		Version  string `json:"version,omitempty"`
+		RootHash string `json:"rootHash,omitempty"`
+	} `json:"other"`
+	Update *Record `json:"update,omitempty"` // the last one
+}
+
+// ReadStatus looks how the slots stand.
+func ReadStatus(ctx context.Context, h *host.Host, baked images.Baked) (Status, error) {
+	var st Status
+	d, list, err := look(ctx, h)
+	if err != nil {
+		return st, err
+	}
+	rec, err := ReadRecord(h)
+	if err != nil {
+		return st, err
+	}
+	st.Running.Slot, st.Running.Version, st.Running.RootHash = d.Running.Name, baked.Release.Version, d.Running.Hash()
+	if own := find(list, d.Running); own != nil {
+		st.Running.OnTrial = own.OnTrial()
+	}
+	st.Other.Slot = d.Other.Name
+	e := find(list, d.Other)
+	switch {
+	case e == nil && len(rec.Written) > 0:
+		st.Other.State = Partial
+	case e == nil:
+		st.Other.State = Empty
+	case e.Staged:
+		st.Other.State = Staged
+	case e.Bad():
+		st.Other.State = Bad
+	case e.Left > 0:
+		st.Other.State = Next
+	default:
+		st.Other.State = Old
+	}
+	if e != nil {
+		st.Other.Version, st.Other.RootHash = e.Version, d.Other.Hash()
+	}
+	if !rec.Begun.IsZero() {
+		rec.Outcome = outcome(rec, d, list)
+		st.Update = &rec
+	}
+	return st, nil
+}
+
+// outcome is how an update came out, as the slots stand.
+func outcome(rec Record, d Disk, list []Entry) Outcome {
+	if rec.Outcome != Pending || rec.Applied.IsZero() {
+		return rec.Outcome
+	}
+	own, other := find(list, d.Running), find(list, d.Other)
+	switch {
+	case rec.Update.RootHash == d.Running.Hash() && (own == nil || !own.OnTrial()):
+		return Kept
+	case rec.Update.RootHash == d.Other.Hash() && (other == nil || other.Bad()):
+		return FellBack
+	}
+	return Pending
+}
+
+// Settle writes down how an update has come out, once it has.
+func Settle(ctx context.Context, h *host.Host) (Record, error) {
+	rec, err := ReadRecord(h)
+	if err != nil || rec.Applied.IsZero() || rec.Outcome != Pending {
+		return rec, err
+	}
+	d, list, err := look(ctx, h)
+	if err != nil {
+		return rec, err
+	}
+	if rec.Outcome = outcome(rec, d, list); rec.Outcome != Pending {
+		rec.Ended = h.Now().UTC()
+		return rec, rec.Write(h)
+	}
+	return rec, nil
+}
+
+// Fail writes down why this boot of a new slot is given up.
+func Fail(h *host.Host, reason string) error {
+	rec, err := ReadRecord(h)
+	if err != nil || rec.Begun.IsZero() {
+		return err
+	}
+	rec.Failures = append(rec.Failures, Failure{h.Now().UTC(), reason})
+	return rec.Write(h)
+}
