@@ -131,7 +131,13 @@ func (p *Plan) buildDisk(ctx context.Context, work, result string, osTree, tools
 		return disk.Output{}, nil, err
 	}
 	env.Log("writing the disk")
+	var identity *disk.SecureBoot
+	if s := p.Spec; s.SecureBootKey != "" {
+		identity = &disk.SecureBoot{Key: s.SecureBootKey, Cert: s.SecureBootCert}
+	}
 	d, err := disk.Build(ctx, disk.Input{
+		SecureBoot: identity,
+
 		Layout: p.layout(), Root: root, Tools: tools, Epoch: p.Spec.Epoch, Cmdline: p.Spec.Cmdline,
 		Formats: p.Spec.diskFormats(), Out: result, Name: "disk", Log: env.Log,
 	})

@@ -23,6 +23,9 @@ func (p *Plan) inputs(env Env, trees ...base.Tree) (string, error) {
 	}
 	h.Write(p.config)
 	h.Write(p.merge)
+	for _, der := range p.identity.Certificate {
+		h.Write(der)
+	}
 	for _, t := range slices.Concat(p.Tree, p.Sysext) { // manifests and the like, by content
 		fmt.Fprintln(h, t.Path, t.SHA256)
 	}

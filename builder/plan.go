@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -45,6 +46,7 @@ type Plan struct {
 	merge     []byte             // the user's Ignition config, made of Spec.Butane; nil for none
 	checks    map[string][]byte  // by file name
 	sign      ed25519.PrivateKey // of the update; nil for none
+	identity  tls.Certificate    // of boot loader and kernel; empty for none
 }
 
 // Version is kbuild's own: the module version of a released build, else
@@ -111,6 +113,7 @@ func (p *Plan) layout() disk.Layout { return disk.Layout{Seed: p.seed(), Version
 func (p *Plan) seed() string {
 	s := p.Spec
 	s.Out, s.Lock, s.Formats, s.SysextURL, s.Butane, s.SignKey = "", "", nil, "", "", ""
+	s.SecureBootKey, s.SecureBootCert = "", ""
 	b, err := json.Marshal(s)
 	if err != nil {
 		panic(err) // a Spec is strings and a time

@@ -35,9 +35,13 @@ type Spec struct {
 	Lock      string    `json:"lock,omitempty"`      // manifest.json whose packages the base must have
 	// SignKey is a file with the private key that signs the update; its public
 	// half is baked, like those in the files UpdateKeys. PEM, Ed25519.
-	SignKey         string   `json:"signKey,omitempty"`
-	UpdateKeys      []string `json:"updateKeys,omitempty"`
-	UnsignedUpdates bool     `json:"unsignedUpdates,omitempty"` // the node takes updates that nobody signed
+	SignKey    string   `json:"signKey,omitempty"`
+	UpdateKeys []string `json:"updateKeys,omitempty"`
+	// SecureBootKey and SecureBootCert are files with the identity that signs boot
+	// loader and kernel. PEM.
+	SecureBootKey   string `json:"secureBootKey,omitempty"`
+	SecureBootCert  string `json:"secureBootCert,omitempty"`
+	UnsignedUpdates bool   `json:"unsignedUpdates,omitempty"` // the node takes updates that nobody signed
 	// TrialLimit is how long after its start a boot of a new slot may take to
 	// be healthy, in nanoseconds.
 	TrialLimit time.Duration `json:"trialLimit"`
@@ -109,6 +113,9 @@ func (s *Spec) check() (images.Release, error) {
 	s.Epoch = s.Time()
 	if len(s.Formats) == 0 {
 		s.Formats = []string{"raw"}
+	}
+	if (s.SecureBootKey == "") != (s.SecureBootCert == "") {
+		return rel, errors.New("cannot sign for Secure Boot with one half: want --secure-boot-key and --secure-boot-cert")
 	}
 	if s.TrialLimit == 0 {
 		s.TrialLimit = DefaultTrialLimit

@@ -2,6 +2,7 @@ package builder
 
 import (
 	"crypto/ed25519"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -30,7 +31,8 @@ func (p *Plan) readChecks() error {
 }
 
 // readKeys reads the key that signs the update and those that nodes of this
-// image check updates with.
+// image check updates with, and sees to it that those for Secure Boot are a
+// pair.
 func (p *Plan) readKeys() error {
 	if file := p.Spec.SignKey; file != "" {
 		block, err := readPEM("--sign-key", file, "PRIVATE KEY")
@@ -48,6 +50,12 @@ func (p *Plan) readKeys() error {
 		}
 		p.sign = own
 		p.baked.UpdateKeys = append(p.baked.UpdateKeys, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+	}
+	if p.Spec.SecureBootKey != "" {
+		var err error
+		if p.identity, err = tls.LoadX509KeyPair(p.Spec.SecureBootCert, p.Spec.SecureBootKey); err != nil {
+			return fmt.Errorf("cannot sign for Secure Boot with key %s and certificate %s: %w", p.Spec.SecureBootKey, p.Spec.SecureBootCert, err)
+		}
 	}
 	for _, file := range p.Spec.UpdateKeys {
 		block, err := readPEM("--update-key", file, "PUBLIC KEY")

@@ -114,11 +114,13 @@ const masked = `systemd-update-done.service ldconfig.service systemd-hwdb-update
 
 var toolsRecipe = recipe{
 	Name:     "tools",
-	Revision: 1,
+	Revision: 2,
 	Suite:    "trixie",
 	Include: []string{
 		"systemd-repart", "systemd-ukify", "systemd-boot-efi", "erofs-utils", "cryptsetup-bin", "dosfstools", "mtools",
-		"e2fsprogs", "fdisk", "qemu-utils", "zstd", "cpio", "binutils", "mount", "util-linux",
+		"e2fsprogs", "fdisk", "qemu-utils", "zstd", "cpio", "binutils",
+		"sbsigntool", // sbverify, which judges what systemd-sbsign has signed
+		"mount", "util-linux",
 	},
 	Exclude: docs,
 	Needs:   1500 << 20,

@@ -26,7 +26,14 @@ type Input struct {
 	Name      string                           // outputs are called NAME.raw, NAME.qcow2, NAME.root.erofs, NAME.root.verity, NAME.efi
 	Overwrite bool                             // replace outputs that exist; otherwise they are an error
 	Log       func(format string, args ...any) // what is happening, in lines for people; may be nil
+	// SecureBoot signs the boot loader and the unified kernel image; nil leaves
+	// them as they are.
+	SecureBoot *SecureBoot
 }
+
+// SecureBoot is the identity that a machine's firmware trusts: files with an
+// X.509 certificate and its private key, PEM.
+type SecureBoot struct{ Key, Cert string }
 
 // Output is what Build has made. Paths are empty for formats that were not
 // asked for.
@@ -87,7 +94,7 @@ func build(ctx context.Context, in Input) (Output, error) {
 		return Output{}, err
 	}
 	defer os.RemoveAll(work)
-	b := builder{Input: in, pack: pack{ids: in.Layout, root: in.Root, tools: in.Tools, epoch: in.Epoch, work: work}, kernel: kernel}
+	b := builder{Input: in, pack: pack{ids: in.Layout, root: in.Root, tools: in.Tools, epoch: in.Epoch, work: work, binds: in.SecureBoot.binds()}, kernel: kernel}
 
 	for _, step := range []struct {
 		name string

@@ -3,12 +3,18 @@ package disk_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"io"
 	"io/fs"
+	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -119,7 +125,7 @@ func TestDisk(t *testing.T) {
 
 	t.Run("units", func(t *testing.T) {
 		cmd := base.Tree{Dir: in.Root}.Command(t.Context(), nil, nil, "systemd-analyze", "verify", "--man=no",
-			"var.mount", "local-fs.target", "emergency.service", "systemd-networkd-wait-online.service", "multi-user.target")
+			"var.mount", "efi.mount", "local-fs.target", "emergency.service", "systemd-networkd-wait-online.service", "multi-user.target")
 		if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
 			t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 		}
@@ -141,11 +147,54 @@ func TestDisk(t *testing.T) {
 		}
 	})
 
+	t.Run("secure boot", func(t *testing.T) {
+		signed := filepath.Join(dir, "signed")
+		if err := os.Mkdir(signed, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		in := input(filepath.Join(first, "root"), signed, tools, t)
+		in.Formats = []string{"raw"}
+		in.SecureBoot = &disk.SecureBoot{Key: filepath.Join(dir, "db.key"), Cert: filepath.Join(dir, "db.crt")}
+		identity(t, in.SecureBoot)
+		if _, err := disk.Build(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
+		script := `set -e; mcopy -i /tmp/o/disk.raw@@1M ::/EFI/BOOT/BOOTX64.EFI /tmp/boot.efi
+			for f in /tmp/boot.efi /tmp/o/disk.efi; do sbverify --cert /tmp/keys/db.crt $f; done`
+		cmd := tools.Command(t.Context(), []base.Bind{{Name: "o", Dir: signed}, {Name: "keys", Dir: dir}}, nil, "sh", "-c", script)
+		if b, err := cmd.CombinedOutput(); err != nil || strings.Count(string(b), "Signature verification OK") != 2 {
+			t.Errorf("sbverify: %v: %s", err, b)
+		}
+	})
+
 	t.Run("existing output", func(t *testing.T) {
 		if _, err := disk.Build(t.Context(), in); err == nil || !strings.Contains(err.Error(), "exists already") {
 			t.Errorf("want an error about the existing output, got %v", err)
 		}
 	})
+}
+
+// identity makes a key and a certificate of its own.
+func identity(t *testing.T, s *disk.SecureBoot) {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kbuild test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, &c, &c, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, b := range map[string]*pem.Block{s.Key: {Type: "PRIVATE KEY", Bytes: pkcs8}, s.Cert: {Type: "CERTIFICATE", Bytes: der}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(b), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // judge lets programs that we did not write look at the outputs.

@@ -33,9 +33,9 @@ func (b *builder) makeVerity(ctx context.Context) (err error) {
 // makeUKI binds kernel, initrd and root hash into one file.
 func (b *builder) makeUKI(ctx context.Context) error {
 	b.cmdline = strings.Join(append([]string{"roothash=" + b.rootHash}, Cmdline(b.Input.Cmdline)...), " ")
-	return b.run(ctx, "ukify", "build", "--efi-arch=x64",
-		"--linux=/tmp/root/usr/lib/modules/"+b.kernel+"/vmlinuz", "--initrd=/tmp/work/initrd.zst", "--uname="+b.kernel,
-		"--os-release=@/tmp/root/usr/lib/os-release", "--cmdline="+b.cmdline, "--output=/tmp/work/uki.efi")
+	return b.run(ctx, "ukify", append([]string{"build", "--efi-arch=x64",
+		"--linux=/tmp/root/usr/lib/modules/" + b.kernel + "/vmlinuz", "--initrd=/tmp/work/initrd.zst", "--uname=" + b.kernel,
+		"--os-release=@/tmp/root/usr/lib/os-release", "--cmdline=" + b.cmdline, "--output=/tmp/work/uki.efi"}, b.SecureBoot.ukifyArgs()...)...)
 }
 
 // makeESP makes the file system of the ESP with systemd-boot and the slot's
@@ -68,7 +68,10 @@ func (b *builder) makeESP(ctx context.Context) error {
 	if err := b.run(ctx, "mmd", "-i", "/tmp/work/esp.img", "::/EFI", "::/EFI/BOOT", "::/EFI/systemd", "::/EFI/Linux", "::/loader"); err != nil {
 		return err
 	}
-	const boot = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi"
+	boot, err := b.bootLoader(ctx)
+	if err != nil {
+		return err
+	}
 	for _, copy := range [][2]string{
 		{boot, "::/EFI/BOOT/BOOTX64.EFI"},
 		{boot, "::/EFI/systemd/systemd-bootx64.efi"},

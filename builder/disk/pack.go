@@ -20,7 +20,8 @@ type pack struct {
 	root  string // the finished root directory; only read
 	tools base.Tree
 	epoch time.Time
-	work  string // directory for root.erofs, root.verity and all that lies between
+	work  string      // directory for root.erofs, root.verity and all that lies between
+	binds []base.Bind // what the tools see besides
 }
 
 func (p pack) file(name string) string { return filepath.Join(p.work, name) }
@@ -33,7 +34,8 @@ func (p pack) run(ctx context.Context, name string, args ...string) error {
 }
 
 func (p pack) output(ctx context.Context, name string, args ...string) (string, error) {
-	cmd := p.tools.Command(ctx, []base.Bind{{Name: "root", Dir: p.root}, {Name: "work", Dir: p.work, Writable: true}},
+	binds := append([]base.Bind{{Name: "root", Dir: p.root}, {Name: "work", Dir: p.work, Writable: true}}, p.binds...)
+	cmd := p.tools.Command(ctx, binds,
 		[]string{fmt.Sprintf("SOURCE_DATE_EPOCH=%d", p.epoch.Unix()), "MTOOLS_SKIP_CHECK=1"}, name, args...)
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

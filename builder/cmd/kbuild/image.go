@@ -36,6 +36,8 @@ func specFlags(cmd *cobra.Command, s *builder.Spec) {
 	f.StringVar(&s.Butane, "butane", "", "with --format ignition: `file` with your own Butane config, of any variant, to merge")
 	f.StringVar(&s.SignKey, "sign-key", "", "`file` with the private key (PEM, Ed25519) that signs the update; nodes of this image trust it")
 	f.StringArrayVar(&s.UpdateKeys, "update-key", nil, "`file` with a further public key whose updates nodes of this image take (may be repeated)")
+	f.StringVar(&s.SecureBootKey, "secure-boot-key", "", "`file` with the private key (PEM) that signs boot loader and kernel for Secure Boot")
+	f.StringVar(&s.SecureBootCert, "secure-boot-cert", "", "`file` with its certificate (PEM), which the machines' firmware trusts")
 	f.BoolVar(&s.UnsignedUpdates, "allow-unsigned-updates", false, "nodes of this image take updates that nobody signed")
 	f.DurationVar(&s.TrialLimit, "trial-limit", builder.DefaultTrialLimit, "how long the first boots of this image as an update may take to be healthy")
 	f.StringArrayVar(&s.Checks, "check", nil, "program to bake that must end well before this image is kept as an update (may be repeated)")
