@@ -188,7 +188,7 @@ func nodeEvent(ctx context.Context, r *Run, reason, message string) error {
 	}
 	now := metav1.NewTime(r.Host.Now())
 	e := corev1.Event{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: n.Name + ".", Namespace: metav1.NamespaceDefault},
+		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s.%x", n.Name, now.UnixNano()), Namespace: metav1.NamespaceDefault},
 		// The kubelet's own Events name a Node's UID like this, and are found by it.
 		InvolvedObject: corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: n.Name, UID: types.UID(n.Name)},
 		Reason:         reason, Message: message, Type: corev1.EventTypeWarning,
