@@ -46,12 +46,16 @@ type upgrader struct {
 }
 
 // swapper boots the image of KBUILD_IMAGE in a VM that reaches the updates.
-func swapper(t *testing.T, o Options) *upgrader {
+func swapper(t *testing.T, o Options, bad ...Image) *upgrader {
 	t.Helper()
 	if Lane(*lane) != VM {
 		t.Skip("this scenario is the VM lane's: a container has no slots")
 	}
-	web := serveUpdates(t, map[string]string{"old": imageOf(t).Dir, "next": otherImage(t).Dir})
+	dirs := map[string]string{"next": otherImage(t).Dir}
+	for _, i := range bad {
+		dirs["bad"] = i.Dir
+	}
+	web := serveUpdates(t, dirs)
 	o.Name, o.Serve = "node1", web.addr
 	o.UserData = userData(initDoc(t, ""))
 	u := &upgrader{boot(t, o), t, web}
@@ -264,4 +268,40 @@ func checkFallback(t *testing.T, m Machine, why string) {
 	t.Helper()
 	waitSh(t, m, "the Event", adminKubectl+"get events --field-selector=reason=UpgradeFellBack,involvedObject.kind=Node --output=jsonpath={.items[*].message} | grep -F '"+why+"'")
 	sh(t, m, adminKubectl+"get node node1 --output=jsonpath={.spec.unschedulable} | grep -qv true")
+}
+
+// TestScenarioSwapUnhealthy: the new image boots, and its Kubernetes is not
+// healthy within the image's trial limit: once because a check of the user's
+// fails, once because its kubelet ends again and again. Each time three boots
+// are given up and the old slot runs, uncordoned, and says why.
+func TestScenarioSwapUnhealthy(t *testing.T) {
+	const kubelet = "systemd.unit-dropin.kubelet.service~crash"
+	bad := imageIn(t, "KBUILD_UNHEALTHY_IMAGE", " for the next minor version, with a short --trial-limit")
+	u := swapper(t, Options{Credentials: map[string]string{
+		kubelet: "[Service]\nExecStartPre=/bin/sh -c '! test -e /var/lib/kbuild/crash || grep -q v1.19 /usr/share/kbuild/release.json'\n",
+	}}, bad)
+	old := imageOf(t)
+	waitSh(t, u, "a ConfigMap", configMap("of-"+old.Version, "--from-literal=a=b"))
+	for _, c := range []struct{ prepare, clear, why string }{
+		{"printf '#!/bin/sh\\ngrep -q v1.19 /usr/share/kbuild/release.json || { echo the site is not served; exit 1; }\\n' >/var/lib/kbuild/checks.d/site && chmod +x /var/lib/kbuild/checks.d/site",
+			"rm /var/lib/kbuild/checks.d/site", "the site is not served"},
+		{"touch /var/lib/kbuild/crash", "rm /var/lib/kbuild/crash", "the kubelet"},
+	} {
+		sh(t, u, c.prepare)
+		if said, code := u.stage(url("bad")); code != 0 {
+			t.Fatalf("an update: %d: %s", code, said)
+		}
+		sh(t, u, adminKubectl+"annotate node node1 --overwrite kbuild.dev/cordoned=now && "+adminKubectl+"cordon node1")
+		u.apply("apply")
+		s := u.waitSlots("the old slot", func(s slots) bool { return s.Running.Slot == "a" && s.Other.State == "bad" })
+		waitReady(t, u)
+		s = u.waitSlots("the outcome", func(s slots) bool { return s.Update.Outcome != "" })
+		if s.Update.Outcome != "fell back" || len(s.Update.Failures) != 3 {
+			t.Errorf("after the fallback: %s", s)
+		}
+		checkFallback(t, u, c.why)
+		checkVersion(t, u, old.Version)
+		sh(t, u, adminKubectl+"get configmap of-"+old.Version)
+		sh(t, u, c.clear)
+	}
 }

@@ -48,7 +48,8 @@ var nodeGarbage = []string{
 	"usr/share/lintian", "usr/share/bug", "usr/share/menu", "usr/share/doc-base", "usr/share/bash-completion", "usr/share/zsh", "usr/share/fish",
 	"usr/share/metainfo", "usr/share/pixmaps", "usr/share/debconf", "usr/share/initramfs-tools", "usr/share/base-files",
 	"usr/lib/modules/*/build", "usr/lib/modules/*/source", "usr/lib/systemd/system/dpkg-db-backup.*", "usr/lib/systemd/system/e2scrub*",
-	"usr/lib/udev/hwdb.d", // compiled into hwdb.bin
+	"usr/lib/udev/hwdb.d",  // compiled into hwdb.bin
+	"usr/lib/systemd/boot", // boot loaders; the tools tree has the one that disks get
 }
 
 // finishNode turns what mmdebstrap made into a node's root: reproducible, and

@@ -73,7 +73,7 @@ var osRecipe = recipe{
 	Suite:    "trixie",
 	Include: []string{
 		"linux-image-cloud-amd64", "kmod", "udev",
-		"systemd-boot-tools", "fdisk", // systemd-bless-boot; sfdisk, which names slots
+		"systemd-boot", "fdisk", // systemd-bless-boot; sfdisk, which names slots
 		"systemd", "systemd-sysv", "systemd-resolved", "systemd-timesyncd", "systemd-repart", "systemd-cryptsetup", "cryptsetup-bin",
 		"dbus", "libnss-myhostname", "ca-certificates", "e2fsprogs", "dosfstools", "mount", "util-linux",
 		"containerd", "runc",
@@ -106,11 +106,13 @@ chroot "$1" dpkg --purge --force-all debconf init-system-helpers sysvinit-utils 
 }
 
 // masked are units that make no sense on a read-only root that nobody logs in
-// to: what would write to /etc or /usr, and what asks at the console.
+// to: what would write to /etc, /usr or the boot loader's partition, and what
+// asks at the console.
 const masked = `systemd-update-done.service ldconfig.service systemd-hwdb-update.service systemd-journal-catalog-update.service ` +
 	`systemd-sysusers.service systemd-firstboot.service systemd-machine-id-commit.service systemd-hibernate-clear.service ` +
 	`getty-static.service getty@.service serial-getty@.service console-getty.service container-getty@.service autovt@.service ` +
-	`systemd-ask-password-console.path systemd-ask-password-wall.path`
+	`systemd-ask-password-console.path systemd-ask-password-wall.path ` +
+	`systemd-boot-update.service systemd-boot-random-seed.service`
 
 var toolsRecipe = recipe{
 	Name:     "tools",
