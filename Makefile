@@ -15,7 +15,7 @@ ORACLES  := v1.19.12 v1.20.15 v1.37.2
 TEST     := KBUILD_ORACLE=$(if $(CI)$(wildcard out/oracle/kubeadm-v1.37.2),$(CURDIR)/out/oracle) go test -timeout 30m
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test build image vm vm-stop test check test-vm test-ignition oracle kubeadms golden fuzz repro bench bench-boot bench-join clean
+.PHONY: help deps deps-test build image vm vm-stop test check test-vm test-ignition oracle kubeadms golden fuzz repro bench bench-boot bench-join bench-upgrade clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,10 +61,23 @@ check: ## format, vet, lint, tidy
 	cd .ci/tools && go build -o ../../out/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 	out/bin/staticcheck ./...
 
-test-vm: deps-test image ## boot the image and run SCENARIO in LANE (container or vm); KEEP=1 leaves the machine
-	$(if $(findstring Upgrade,$(SCENARIO)),out/bin/kbuild image --version $(OTHER) --out out/$(OTHER) --force)
-	KBUILD_IMAGE=$(CURDIR)/$(OUT) KBUILD_OTHER_IMAGE=$(if $(findstring Upgrade,$(SCENARIO)),$(CURDIR)/out/$(OTHER)) KBUILD_VM_TREE=$$(test $(LANE) != vm || out/bin/kbuild tree vm) \
-		go test ./test-vm -count=1 -v -timeout 60m -run '^TestScenario$(SCENARIO)' -lane $(LANE)
+# What a scenario boots, and moves to: Swap… takes signed updates.
+SWAP   := $(findstring Swap,$(SCENARIO))
+BOOTS  := $(CURDIR)/$(if $(SWAP),out/swap/$(VERSION),$(OUT))
+MOVES  := $(if $(SWAP),$(CURDIR)/out/swap/$(OTHER),$(if $(findstring Upgrade,$(SCENARIO))$(findstring Fleet,$(SCENARIO)),$(CURDIR)/out/$(OTHER)))
+
+test-vm: deps-test image $(if $(SWAP),swap-images) ## boot the image and run SCENARIO in LANE (container or vm); KEEP=1 leaves the machine
+	$(if $(MOVES),$(if $(SWAP),,out/bin/kbuild image --version $(OTHER) --out out/$(OTHER) --force))
+	KBUILD_IMAGE=$(BOOTS) KBUILD_OTHER_IMAGE=$(MOVES) KBUILD_UNHEALTHY_IMAGE=$(if $(SWAP),$(CURDIR)/out/swap/unhealthy) KBUILD=$(CURDIR)/out/bin/kbuild KBUILD_VM_TREE=$$(test $(LANE) != vm || out/bin/kbuild tree vm) \
+		go test ./test-vm -count=1 -v -timeout 90m -run '^TestScenario$(SCENARIO)' -lane $(LANE)
+
+.PHONY: swap-images
+swap-images: build
+	@$(call need,openssl,openssl)
+	@mkdir -p out/swap && test -e out/swap/update.key || openssl genpkey -algorithm ed25519 -out out/swap/update.key
+	out/bin/kbuild image --version $(VERSION) --sign-key out/swap/update.key --out out/swap/$(VERSION) --force
+	out/bin/kbuild image --version $(OTHER) --sign-key out/swap/update.key --out out/swap/$(OTHER) --force
+	out/bin/kbuild image --version $(OTHER) --sign-key out/swap/update.key --trial-limit 2m --out out/swap/unhealthy --force
 
 test-ignition: deps-test build ## in a VM, real Ignition makes a Debian a node of VERSION, from sysext and config
 	@$(call need,gcc,gcc libc6-dev)
@@ -97,7 +110,7 @@ repro: deps build ## build the image twice, in other circumstances, and compare 
 	cd "out/repro/another place" && sha256sum --check ../a/SHA256SUMS && cmp SHA256SUMS ../a/SHA256SUMS
 	rm -rf out/repro
 
-bench: bench-boot bench-join ## every benchmark
+bench: bench-boot bench-join bench-upgrade ## every benchmark
 
 bench-boot: deps-test image ## first boot against kubeadm init and against the floor
 	go run ./test-vm/cmd/bench-boot --image $(OUT) --kubeadm "$$(go run ./builder/source/cmd/kubeadm $(VERSION))"
@@ -106,6 +119,10 @@ bench-join: deps-test image ## a worker's join against kubeadm join, and 10 and 
 	go run ./test-vm/cmd/bench-join --image $(OUT) --kubeadm "$$(go run ./builder/source/cmd/kubeadm $(VERSION))"
 	go run ./builder/source/cmd/programs $(VERSION) out/test-bin
 	KBUILD_TEST_BIN=$(CURDIR)/out/test-bin go test ./firstboot -run '^$$' -bench 'JoinAtOnce' -benchtime 1x -count 3 -timeout 60m
+
+bench-upgrade: deps-test image ## how long the API is away by a swap, and by a bare reboot
+	out/bin/kbuild image --version $(OTHER) --out out/$(OTHER) --force
+	go run ./test-vm/cmd/bench-upgrade --image $(OUT) --other out/$(OTHER)
 
 clean: ## remove out; the cache stays
 	rm -rf out

@@ -155,6 +155,10 @@ func (c *container) command() []string {
 		"--bind=" + c.s.path("share") + ":" + guest.Dir,
 		"--bind=/dev/kmsg",
 	}
+	if c.o.Next != nil {
+		argv = append(argv, "--bind-ro="+c.s.path("share", "checker")+":/usr/bin/kbuild-firstboot",
+			"--bind-ro="+c.s.path("root", "usr/bin/kbuild-firstboot")+":/usr/bin/"+guest.RealFirstboot)
+	}
 	if cgroupV2() && systemdHost() {
 		argv = append([]string{"systemd-run", "--quiet", "--scope", "--property=Delegate=yes", "--"}, argv...)
 	}
@@ -243,6 +247,29 @@ func (c *container) rebooted(ctx context.Context) error {
 		return err
 	}
 	return c.Start(ctx)
+}
+
+// Swapped waits until a container with Options.Next goes down for the reboot by
+// which an update is applied, and boots it: from that image, or, when it falls
+// back, from the old one again.
+func Swapped(ctx context.Context, m Machine, fallsBack bool) error {
+	c, ok := m.(*container)
+	if !ok || c.o.Next == nil {
+		return errors.New("this machine has no slots by its harness's help")
+	}
+	select {
+	case <-c.ended:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := os.Remove(c.s.path("share", guest.Applied)); err != nil {
+		return fmt.Errorf("the machine went down, and not for an update: %w", err)
+	}
+	if !fallsBack {
+		old := c.o.Image
+		c.o.Image, c.o.Next = *c.o.Next, &old
+	}
+	return c.rebooted(ctx)
 }
 
 func (c *container) removeCgroups() error {

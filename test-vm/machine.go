@@ -97,6 +97,9 @@ type Options struct {
 	// Serve, when not empty, is the one address (HOST:PORT) of the host that the
 	// machine reaches, as ServedAt. VM lane only.
 	Serve string
+	// Next is what stands for the other slot: `kbuild-firstboot upgrade apply`
+	// boots it. Container lane only; a virtual machine's slots are real.
+	Next *Image
 	// Keep leaves the machine when it is closed.
 	Keep bool
 	// Dir is the scratch directory; empty makes a new one that Close removes. A

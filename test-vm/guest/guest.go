@@ -50,3 +50,12 @@ const (
 	CmdKubeconfig = "kubeconfig" // → Kubeconfig
 	CmdTimes      = "times"      // TimesArgs → Times
 )
+
+// A container that has slots by its harness's help (testvm.Options.Next): files
+// in Dir that say that an update is staged or to be booted, and the program in
+// /usr/bin in whose place the real kbuild-firstboot lies.
+const (
+	Staged        = "staged"
+	Applied       = "applied"
+	RealFirstboot = "bootctl"
+)

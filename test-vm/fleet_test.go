@@ -1,0 +1,209 @@
+package testvm
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// answering is two pods behind a Service, of which a drain may take one at a
+// time. IMAGE is CoreDNS's.
+const answering = `
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: answering}
+data:
+  Corefile: ".:5353 {\n  health :8080\n}\n"
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: answering}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: answering}}
+  template:
+    metadata: {labels: {app: answering}}
+    spec:
+      tolerations: [{operator: Exists, effect: NoSchedule}]
+      affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app: answering}}}]}}
+      containers:
+      - name: coredns
+        image: IMAGE
+        imagePullPolicy: Never
+        args: ["-conf", "/etc/coredns/Corefile"]
+        readinessProbe: {httpGet: {port: 8080, path: /health}, periodSeconds: 1}
+        volumeMounts: [{name: config, mountPath: /etc/coredns}]
+      volumes: [{name: config, configMap: {name: answering}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: answering}
+spec: {type: NodePort, selector: {app: answering}, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]}
+---
+apiVersion: policy/v1beta1
+kind: PodDisruptionBudget
+metadata: {name: answering}
+spec: {minAvailable: 1, selector: {matchLabels: {app: answering}}}
+`
+
+// operator is a person with a kubeconfig, on the network of the machines.
+type operator struct {
+	t          *testing.T
+	n          *Network
+	kubeconfig string
+}
+
+// newOperator takes the administrator's kubeconfig of a control plane.
+func newOperator(t *testing.T, n *Network, m Machine) operator {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "admin.conf")
+	if err := os.WriteFile(file, []byte(sh(t, m, "cat /etc/kubernetes/admin.conf")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return operator{t, n, file}
+}
+
+// kbuild runs the operator's kbuild, and returns what it printed and its exit
+// code.
+func (o operator) kbuild(args ...string) (string, int) {
+	o.t.Helper()
+	program := os.Getenv("KBUILD")
+	if program == "" {
+		program = "../out/bin/kbuild"
+	}
+	argv := append([]string{"--net=/run/netns/" + o.n.s.rec.Netns, "--", program}, args...)
+	cmd := exec.CommandContext(o.t.Context(), "nsenter", append(argv, "--kubeconfig", o.kubeconfig)...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	logf("kbuild %s: %v\n%s", strings.Join(args, " "), err, out.String())
+	if cmd.ProcessState == nil {
+		o.t.Fatal(err)
+	}
+	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+// outage asks the Service answering, until the test ends, at one node after
+// another until one answers; missed is how many such rounds without an answer
+// came one after another, at most.
+type outage struct{ asked, missed atomic.Int64 }
+
+func watchOutage(t *testing.T, n *Network, addresses ...string) *outage {
+	o := &outage{}
+	ctx := t.Context()
+	ask := func(addr string) bool {
+		var ok bool
+		inNetns(n.s.rec.Netns, func() error {
+			c := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+			resp, err := c.Get("http://" + addr + ":30080/health")
+			if err == nil {
+				ok = resp.StatusCode == http.StatusOK
+				resp.Body.Close()
+			}
+			return nil
+		})
+		return ok
+	}
+	go func() {
+		for missed := int64(0); ctx.Err() == nil; {
+			o.asked.Add(1)
+			missed++
+			if slices.ContainsFunc(addresses, ask) {
+				missed = 0
+			}
+			o.missed.Store(max(o.missed.Load(), missed))
+			select {
+			case <-ctx.Done():
+			case <-time.After(300 * time.Millisecond):
+			}
+		}
+	}()
+	return o
+}
+
+// TestScenarioFleet moves three control planes and a worker to the next minor
+// version by one command of the operator's, while a Service goes on answering.
+// The worker falls back the first time: the command stops there and says so,
+// and goes on when it is run again. In between, nobody else may begin.
+func TestScenarioFleet(t *testing.T) {
+	containers(t)
+	old, next := imageOf(t), otherImage(t)
+	n := wire(t)
+	id := newIdentity(t)
+	endpoint := balancer(t, n)
+	cp := controlPlanes(t, n, id, endpoint)
+	var machines []Machine
+	add := func(o Options) {
+		image := next
+		o.Next = &image
+		machines = append(machines, boot(t, o))
+	}
+	for k := 1; k <= 3; k++ {
+		add(cp(k))
+	}
+	add(on(n, 14, "worker", metadata(t, n, 14, "worker", "worker", joinFields(endpoint, pin(t, id.cert))...)))
+	for _, m := range machines {
+		waitReady(t, m)
+	}
+	cp1 := machines[0]
+	manifest := strings.ReplaceAll(answering, "IMAGE", corednsOf(t, baked(t, cp1)))
+	waitSh(t, cp1, "pods behind a Service", adminKubectl+"apply --filename=- <<'END'\n"+manifest+"END\n")
+	waitSh(t, cp1, "the pods", adminKubectl+"rollout status deployment answering --timeout=60s")
+	o := newOperator(t, n, cp1)
+	service := watchOutage(t, n, n.Address(11), n.Address(12), n.Address(13), n.Address(14))
+
+	if out, code := o.kbuild("upgrade", "plan", "--to", next.Version); code != 0 || !strings.Contains(out, "worker") {
+		t.Fatalf("plan: %d", code)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*limit())
+	defer cancel()
+	swapped := make(chan error, len(machines))
+	follow := func(m Machine, fallsBack bool) { go func() { swapped <- Swapped(ctx, m, fallsBack) }() }
+	for k, m := range machines {
+		follow(m, k == 3)
+	}
+	out, code := o.kbuild("upgrade", "apply", "--to", next.Version, "--source", "/var/tmp/next", "--yes")
+	for range machines {
+		if err := <-swapped; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if code != 1 || !strings.Contains(out, "worker") || !strings.Contains(out, "fell back") {
+		t.Errorf("a worker that falls back: exit code %d", code)
+	}
+	follow(machines[3], false)
+	if _, code = o.kbuild("upgrade", "apply", "--to", next.Version, "--source", "/var/tmp/next", "--yes"); code != 0 {
+		t.Errorf("run again: exit code %d", code)
+	}
+	if err := <-swapped; err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range machines {
+		waitReady(t, m)
+	}
+	got := strings.Fields(sh(t, cp1, adminKubectl+"get nodes --output=jsonpath='{range .items[*]}{.metadata.name}={.status.nodeInfo.kubeletVersion}{.spec.unschedulable} {end}'"))
+	var want []string
+	for _, name := range []string{"cp1", "cp2", "cp3", "worker"} {
+		want = append(want, name+"="+next.Version)
+	}
+	if !sameSet(got, want) {
+		t.Errorf("nodes %q, want %q: all of %s, none cordoned (before: %s)", got, want, next.Version, old.Version)
+	}
+	if out := sh(t, cp1, adminKubectl+"--namespace=kube-system get jobs,leases --output=name"); strings.Contains(out, "job") {
+		t.Errorf("Jobs are left: %s", out)
+	}
+	waitSh(t, cp1, "the pods", adminKubectl+"rollout status deployment answering --timeout=60s")
+	missed := service.missed.Load()
+	logf("the Service was asked %d times; %d times in a row without an answer at most", service.asked.Load(), missed)
+	if missed > 5 {
+		t.Error("the Service did not go on answering")
+	}
+}
