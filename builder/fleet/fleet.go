@@ -20,9 +20,9 @@ const (
 	cordonedAnnotation = "kbuild.dev/cordoned"
 	// leftAnnotation is put on the Node of a worker by its reset when it has left.
 	leftAnnotation = "kbuild.dev/reset"
-	// fellBack is the reason of the Event by which a node says why it has gone
+	// fellBackReason is the reason of the Event by which a node says why it has gone
 	// back to its old slot.
-	fellBack = "UpgradeFellBack"
+	fellBackReason = "UpgradeFellBack"
 )
 
 // Fleet is a cluster whose nodes are worked on.
@@ -32,8 +32,10 @@ type Fleet struct {
 	Report func(Event)
 	// Who is the operator, for others who come meanwhile.
 	Who string
-	// Poll is the time between two looks at a node.
+	// Poll is the time between two looks at a node; 0 is two seconds.
 	Poll time.Duration
+	// LeaseTime is how long the Lease holds that is not renewed; 0 is a minute.
+	LeaseTime time.Duration
 }
 
 // Event is a change that an operator wants to see.

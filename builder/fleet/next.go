@@ -3,6 +3,8 @@ package fleet
 import (
 	"fmt"
 	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
 )
 
 // Step is what comes next for a node.
@@ -15,6 +17,7 @@ const (
 	Drain  Step = "drain"  // evict those that are there
 	Apply  Step = "apply"  // reboot into the other slot
 	Wait   Step = "wait"   // for something that comes by itself
+	Reset  Step = "reset"  // leave the cluster, and become a new machine
 	Done   Step = "done"
 	Failed Step = "failed" // it came back in another version
 )
@@ -26,9 +29,11 @@ const grace = 30 * time.Second
 // progress is what this run has done with a node, and what it saw of it.
 type progress struct {
 	staged, drained, applied bool
-	old                      string    // its version before
-	boot                     string    // the boot that the order to reboot was given in
-	back                     time.Time // since when it is back, Ready and not of the new version
+	old                      string       // its version before
+	boot                     string       // the boot that the order to reboot was given in
+	back                     time.Time    // since when it is back, Ready and not of the new version
+	event                    string       // the last Event of a fallback before
+	job                      *batchv1.Job // of the order to reboot
 }
 
 // next says what comes next for node n on its way to version to, and why. It
@@ -80,20 +85,24 @@ func nextBefore(n Node, p *progress, to string) (Step, string) {
 	return Apply, ""
 }
 
-// startable are the workers that may go down beside those that are down
-// already, in the given order, when at most limit may be.
-func startable(workers []Node, flying map[string]bool, limit int) []string {
-	down := len(flying)
+// at says whether a node is of a version, and nothing is to be done for it.
+func (n Node) at(version string) bool { return n.Version == version && n.Cordoned == "" }
+
+// startable are the workers that may be begun with beside those that are away
+// already, in the given order, when at most limit may be away.
+func startable(workers []Node, flying, done map[string]bool, to string, limit int) []Node {
+	away := len(flying)
 	for _, n := range workers {
-		if !n.Ready && !flying[n.Name] && n.Cordoned == "" {
-			down++ // not ours, but away
+		if !n.Ready && n.Cordoned == "" && !flying[n.Name] {
+			away++ // not because of us
 		}
 	}
-	var start []string
+	var start []Node
 	for _, n := range workers {
-		if down < limit && !flying[n.Name] && (n.Ready || n.Cordoned != "") {
-			start = append(start, n.Name)
-			down++
+		may := n.Ready || n.Cordoned != "" // one that was cordoned may be booting
+		if away < limit && may && !flying[n.Name] && !done[n.Name] && !n.at(to) {
+			start = append(start, n)
+			away++
 		}
 	}
 	return start

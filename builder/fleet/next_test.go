@@ -57,11 +57,13 @@ func TestNext(t *testing.T) {
 }
 
 func TestStartable(t *testing.T) {
-	a, b, c, dead := worker("a", "v1"), worker("b", "v1"), worker("c", "v1"), worker("dead", "v1")
+	const old, to = "v1.19.12", "v1.20.15"
+	a, b, c, dead, moved := worker("a", old), worker("b", old), worker("c", old), worker("dead", old), worker("moved", to)
 	dead.Ready = false
-	booting := dead
+	booting, movedDead := dead, moved
 	booting.Name, booting.Cordoned = "booting", "2026-01-01T00:00:00Z"
-	fly := func(names ...string) map[string]bool {
+	movedDead.Ready = false
+	set := func(names ...string) map[string]bool {
 		m := map[string]bool{}
 		for _, n := range names {
 			m[n] = true
@@ -69,22 +71,25 @@ func TestStartable(t *testing.T) {
 		return m
 	}
 	for _, x := range []struct {
-		workers []Node
-		flying  map[string]bool
-		limit   int
-		want    string
+		workers      []Node
+		flying, done map[string]bool
+		limit        int
+		want         string
 	}{
-		{[]Node{a, b, c}, nil, 1, "a"},
-		{[]Node{a, b, c}, nil, 2, "a b"},
-		{[]Node{a, b, c}, fly("a"), 2, "b"},
-		{[]Node{a, b, c}, fly("a", "b"), 2, ""},
-		{[]Node{dead, a, b}, nil, 1, ""},
-		{[]Node{dead, a, b}, nil, 2, "a"},
-		{[]Node{booting, a, b}, nil, 1, "booting"},
-		{nil, nil, 1, ""},
+		{[]Node{a, b, c}, nil, nil, 1, "a"},
+		{[]Node{a, b, c}, nil, nil, 2, "a, b"},
+		{[]Node{a, b, c}, nil, set("a"), 2, "b, c"},
+		{[]Node{moved, b, c}, nil, nil, 2, "b, c"},
+		{[]Node{movedDead, b, c}, nil, nil, 2, "b"},
+		{[]Node{a, b, c}, set("a"), nil, 2, "b"},
+		{[]Node{a, b, c}, set("a", "b"), nil, 2, ""},
+		{[]Node{dead, a, b}, nil, nil, 1, ""},
+		{[]Node{dead, a, b}, nil, nil, 2, "a"},
+		{[]Node{booting, a, b}, nil, nil, 1, "booting"},
+		{nil, nil, nil, 1, ""},
 	} {
-		if got := strings.Join(startable(x.workers, x.flying, x.limit), " "); got != x.want {
-			t.Errorf("%v flying %v of %d: %q, want %q", x.workers, x.flying, x.limit, got, x.want)
+		if got := names(startable(x.workers, x.flying, x.done, to, x.limit)); got != x.want {
+			t.Errorf("%s flying %v, done %v, of %d: %q, want %q", names(x.workers), x.flying, x.done, x.limit, got, x.want)
 		}
 	}
 }

@@ -48,7 +48,9 @@ public, and a secret part.`,
 	return cmd
 }
 
-func (f *tokenFlags) connect() (kubernetes.Interface, *api.Config, error) { return connect(f.kubeconfig) }
+func (f *tokenFlags) connect() (kubernetes.Interface, *api.Config, error) {
+	return connect(f.kubeconfig)
+}
 
 // kubeconfigUsage is the help of --kubeconfig.
 const kubeconfigUsage = "kubeconfig `file` of the cluster (default: $KUBECONFIG, ~/.kube/config or " + adminConf + ")"

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbuild/kbuild/builder/fleet"
+	"github.com/kbuild/kbuild/images"
 )
 
 func upgradeCommand() *cobra.Command {
@@ -24,7 +25,7 @@ healthy in it goes back by itself.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.PersistentFlags().StringVar(&kubeconfig, "kubeconfig", "", kubeconfigUsage)
-	cmd.AddCommand(upgradePlanCommand(&kubeconfig))
+	cmd.AddCommand(upgradePlanCommand(&kubeconfig), upgradeApplyCommand(&kubeconfig))
 	return cmd
 }
 
@@ -41,6 +42,9 @@ what is done with each, and whether going back will be legal. It only reads.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := textOrJSON(format); err != nil {
 				return err
+			}
+			if _, err := images.Lookup(to); to != "" && err != nil {
+				return usage(fmt.Errorf("--to: %w", err))
 			}
 			c, _, err := connect(*kubeconfig)
 			if err != nil {
