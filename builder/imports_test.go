@@ -26,7 +26,7 @@ var may = map[string][]string{
 	"builder/cmd/kbuild": {"builder", "images", "templates", "firstboot/config", "firstboot/pki", "firstboot/cluster", "firstboot/host"},
 	// It reads what a running cluster is, and has nodes changed by their own
 	// kbuild-firstboot.
-	"builder/fleet": {"builder/fleet", "images", "templates", "firstboot/config", "firstboot/cluster"},
+	"builder/fleet": {"builder/fleet", "images", "templates", "firstboot/config", "firstboot/pki", "firstboot/cluster"},
 	"test-vm":       {"test-vm", "images"},
 }
 

@@ -88,6 +88,8 @@ func TestFleetUsage(t *testing.T) {
 		"upgrade plan --to newest":                          "newest",
 		"upgrade plan -o yaml":                              "yaml",
 		"upgrade plan --to v1.21.0":                         "v1.21.0",
+		"upgrade diff --to newest":                          "newest",
+		"upgrade diff -o yaml":                              "yaml",
 		"upgrade apply" + source:                            "--to is missing",
 		"upgrade apply" + to:                                "--source is missing",
 		"upgrade apply --source images" + to:                "--source",
@@ -107,7 +109,7 @@ func TestFleetUsage(t *testing.T) {
 			t.Errorf("%s: exit %d, output %q, %s", args, code, out, stderr)
 		}
 	}
-	for _, args := range []string{"upgrade", "upgrade plan", "upgrade apply", "reset"} {
+	for _, args := range []string{"upgrade", "upgrade plan", "upgrade diff", "upgrade apply", "reset"} {
 		if out := mustKbuild(t, append(strings.Fields(args), "--help")...); args != "upgrade" && !strings.Contains(out, "Examples:") {
 			t.Errorf("%s --help has no examples:\n%s", args, out)
 		}

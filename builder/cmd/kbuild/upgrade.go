@@ -25,7 +25,7 @@ healthy in it goes back by itself.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.PersistentFlags().StringVar(&kubeconfig, "kubeconfig", "", kubeconfigUsage)
-	cmd.AddCommand(upgradePlanCommand(&kubeconfig), upgradeApplyCommand(&kubeconfig))
+	cmd.AddCommand(upgradePlanCommand(&kubeconfig), upgradeApplyCommand(&kubeconfig), upgradeDiffCommand(&kubeconfig))
 	return cmd
 }
 
