@@ -30,6 +30,7 @@ const (
 // that do what a kubelet and kbuild-firstboot would.
 type lab struct {
 	t      *testing.T
+	server *apitest.Server
 	client kubernetes.Interface
 	owner  metav1.OwnerReference // of pods that are no static ones
 
@@ -50,6 +51,7 @@ type machine struct {
 	refuse   map[string]string // by order: what it says, and does nothing
 	fallback string            // what its Event says when it goes back to its old version
 	hang     map[string]bool   // by order: never ends
+	away     func()            // what happens while it is down
 }
 
 // newLab starts the API server and the machines: control planes cp1…, workers
@@ -58,7 +60,7 @@ func newLab(t *testing.T, controls, workers int) *lab {
 	t.Helper()
 	s := apitest.Real(t)
 	s.ControllerManager(t, []string{"job", "garbagecollector", "disruption"})
-	l := &lab{t: t, client: s.Client(t), most: map[string]int{}}
+	l := &lab{t: t, server: s, client: s.Client(t), most: map[string]int{}}
 	ctx := t.Context()
 	for _, ns := range []string{"kube-system", "default"} { // the server makes them when it has started
 		for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
@@ -272,6 +274,9 @@ func (m *machine) reboot(ctx context.Context) {
 	m.lab.note(m, "down")
 	m.status(ctx, func(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionUnknown })
 	time.Sleep(500 * time.Millisecond)
+	if m.away != nil {
+		m.away()
+	}
 	version := newVersion
 	if m.fallback != "" {
 		version = oldVersion
@@ -288,6 +293,10 @@ func (m *machine) reboot(ctx context.Context) {
 }
 
 func (m *machine) reset(ctx context.Context) {
+	if m.away != nil {
+		m.away() // and with it all that could be told
+		return
+	}
 	if m.control {
 		m.lab.client.CoreV1().Nodes().Delete(ctx, m.name, metav1.DeleteOptions{})
 		return
