@@ -24,7 +24,10 @@ var may = map[string][]string{
 	// What builds images knows none of it.
 	"builder/identity":   {"builder/identity", "images", "firstboot/config", "firstboot/pki", "firstboot/cluster", "firstboot/host"},
 	"builder/cmd/kbuild": {"builder", "images", "templates", "firstboot/config", "firstboot/pki", "firstboot/cluster", "firstboot/host"},
-	"test-vm":            {"test-vm", "images"},
+	// It reads what a running cluster is, and has nodes changed by their own
+	// kbuild-firstboot.
+	"builder/fleet": {"builder/fleet", "images", "templates", "firstboot/config", "firstboot/pki", "firstboot/cluster"},
+	"test-vm":       {"test-vm", "images"},
 }
 
 // TestImports keeps the arrows of the house pointing down: what builds images

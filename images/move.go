@@ -28,6 +28,19 @@ func (r Release) Follows(old string) error {
 	return nil
 }
 
+// Targets are the versions that a node of version old can become, oldest first:
+// the newest known patch of its own minor release and of the next one.
+func Targets(old string) []string {
+	var targets []string
+	for _, row := range table() {
+		r, err := Lookup(fmt.Sprintf("v1.%d.%d", row.minor, row.newest))
+		if err == nil && r.Version != old && r.Follows(old) == nil {
+			targets = append(targets, r.Version)
+		}
+	}
+	return targets
+}
+
 // Before says whether r is an older version of Kubernetes than version; one
 // that cannot be read is none.
 func (r Release) Before(version string) bool {

@@ -26,6 +26,20 @@ func TestFollows(t *testing.T) {
 	}
 }
 
+func TestTargets(t *testing.T) {
+	for old, want := range map[string]string{
+		"v1.19.12": "v1.19.16 v1.20.15",
+		"v1.19.16": "v1.20.15",
+		"v1.20.15": "", // v1.21 is not in the table
+		"v1.37.0":  "v1.37.2",
+		"v1.25.0":  "",
+	} {
+		if got := strings.Join(Targets(old), " "); got != want {
+			t.Errorf("from %s: %q, want %q", old, got, want)
+		}
+	}
+}
+
 func TestBefore(t *testing.T) {
 	r, err := Lookup("v1.19.12")
 	if err != nil {

@@ -74,6 +74,11 @@ type Systemd struct {
 	Active func(ctx context.Context, unit string) (string, error)
 	// Wait returns when something about the unit changed, or ctx ends.
 	Wait func(ctx context.Context, unit string)
+	// StartTransient begins a transient service; one of that name that is there
+	// already is taken for it. Outcome tells how it is, and Forget ends it.
+	StartTransient func(ctx context.Context, t Transient) error
+	Outcome        func(ctx context.Context, unit string) (Outcome, error)
+	Forget         func(ctx context.Context, unit string) error
 }
 
 // Do runs change after Effect was told of it: for changes that are no files.

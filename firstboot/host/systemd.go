@@ -29,6 +29,10 @@ func (b *bus) systemd() Systemd {
 		Reload: b.reload,
 		Active: func(ctx context.Context, unit string) (string, error) { return b.property(ctx, unit, "ActiveState") },
 		Wait:   b.wait,
+
+		StartTransient: b.startTransient,
+		Outcome:        b.outcome,
+		Forget:         b.forget,
 	}
 }
 

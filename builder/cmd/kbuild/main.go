@@ -74,7 +74,7 @@ func rootCommand() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(imageCommand(), pushCommand(), planCommand(), imagesCommand(), clusterCommand(), tokenCommand(), treeCommand())
+	root.AddCommand(imageCommand(), pushCommand(), planCommand(), imagesCommand(), clusterCommand(), tokenCommand(), treeCommand(), upgradeCommand(), resetCommand())
 	return root
 }
 

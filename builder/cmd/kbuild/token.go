@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -37,7 +38,7 @@ public, and a secret part.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.PersistentFlags().StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `file` of the cluster (default: $KUBECONFIG, ~/.kube/config or "+adminConf+")")
+	cmd.PersistentFlags().StringVar(&f.kubeconfig, "kubeconfig", "", kubeconfigUsage)
 	cmd.PersistentFlags().BoolVar(&f.dryRun, "dry-run", false, "say what would be done, and change nothing")
 	cmd.AddCommand(tokenCreateCommand(&f), tokenListCommand(&f), tokenDeleteCommand(&f), tokenGenerateCommand())
 	// kubeadm of old calls it so.
@@ -47,9 +48,16 @@ public, and a secret part.`,
 	return cmd
 }
 
-// connect reads the kubeconfig and returns a client. No request is made yet.
 func (f *tokenFlags) connect() (kubernetes.Interface, *api.Config, error) {
-	file := f.kubeconfig
+	return connect(f.kubeconfig)
+}
+
+// kubeconfigUsage is the help of --kubeconfig.
+const kubeconfigUsage = "kubeconfig `file` of the cluster (default: $KUBECONFIG, ~/.kube/config or " + adminConf + ")"
+
+// connect reads a kubeconfig, or the default one, and returns a client. No
+// request is made yet.
+func connect(file string) (kubernetes.Interface, *api.Config, error) {
 	if file == "" {
 		rules := clientcmd.NewDefaultClientConfigLoadingRules()
 		rules.Precedence = append(rules.Precedence, adminConf)
@@ -64,6 +72,7 @@ func (f *tokenFlags) connect() (kubernetes.Interface, *api.Config, error) {
 		return nil, nil, usage(fmt.Errorf("cannot use kubeconfig %s: %w", file, err))
 	}
 	cfg.UserAgent = "kbuild"
+	cfg.Timeout = time.Minute // a server that goes down does not say so
 	c, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, nil, usage(fmt.Errorf("cannot use kubeconfig %s: %w", file, err))

@@ -80,6 +80,9 @@ func Execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, errNotSo):
 		return exitFailed
 	}
+	if e, ok := errors.AsType[ended](err); ok {
+		return int(e)
+	}
 	// What a step ended with was told when it did.
 	if _, told := errors.AsType[*firstboot.StepError](err); !told {
 		fmt.Fprintf(stderr, "kbuild-firstboot: %v\n", err)
@@ -117,7 +120,7 @@ line is wrong; 4 something failed that trying again does not mend; 130 and 143 s
 	}
 	root.PersistentFlags().StringVar(&dir, "root", "/", "root `directory` of the machine")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(runCommand(&dir), phaseCommand(&dir), planCommand(&dir), statusCommand(&dir), upgradeCommand(&dir), resetCommand(&dir), versionCommand(&dir))
+	root.AddCommand(runCommand(&dir), phaseCommand(&dir), planCommand(&dir), statusCommand(&dir), upgradeCommand(&dir), resetCommand(&dir), hostRunCommand(&dir), versionCommand(&dir))
 	return root
 }
 

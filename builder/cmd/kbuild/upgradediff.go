@@ -1,0 +1,67 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kbuild/kbuild/builder/fleet"
+	"github.com/kbuild/kbuild/images"
+)
+
+func upgradeDiffCommand(kubeconfig *string) *cobra.Command {
+	var to, format string
+	cmd := &cobra.Command{
+		Use:   "diff",
+		Short: "Show what an upgrade changes in static pods, add-ons and configuration",
+		Long: `Show, object by object, what an upgrade changes in what the cluster runs and
+keeps: the control planes' static pods, kube-proxy, CoreDNS, and the ConfigMaps
+of kubeadm, kubelets and add-ons. It only reads. What only the nodes know, the
+patches of their user-data, is not seen.`,
+		Example: `  kbuild upgrade diff
+  kbuild upgrade diff --to v1.20.15 | less`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := textOrJSON(format); err != nil {
+				return err
+			}
+			if _, err := images.Lookup(to); to != "" && err != nil {
+				return usage(fmt.Errorf("--to: %w", err))
+			}
+			c, _, err := connect(*kubeconfig)
+			if err != nil {
+				return err
+			}
+			f := &fleet.Fleet{Client: c}
+			seen, err := f.Observe(cmd.Context())
+			if err != nil {
+				return err
+			}
+			p, err := fleet.MakePlan(seen, to)
+			if err != nil {
+				return fmt.Errorf("cannot upgrade to %s: %w; %s", to, err, mayBecome(p))
+			}
+			if p.To == "" {
+				return errors.New("there is nothing to compare with: " + mayBecome(p))
+			}
+			changes, err := f.Diff(cmd.Context(), seen, p.To)
+			if err != nil {
+				return err
+			}
+			if format == "json" {
+				return printJSON(cmd.OutOrStdout(), changes)
+			}
+			for _, d := range changes {
+				if _, err := io.WriteString(cmd.OutOrStdout(), d.Diff); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&to, "to", "", "`version` to compare with (default: the newest that the cluster may become)")
+	outputFlag(cmd, &format)
+	return cmd
+}

@@ -1,0 +1,141 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/kubectl/pkg/drain"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+)
+
+// evictRetry is the time between two tries to evict a pod that its
+// PodDisruptionBudget protects.
+const evictRetry = 5 * time.Second
+
+// cordon lets no new pods come to a node, and notes that it was us: the node's
+// next boot lets them come again.
+func (f *Fleet) cordon(ctx context.Context, name string) error {
+	return f.patchNode(ctx, "cordon", name, true, time.Now().UTC().Format(time.RFC3339))
+}
+
+// uncordon undoes cordon. A node that somebody else has cordoned stays so.
+func (f *Fleet) uncordon(ctx context.Context, name string) error {
+	n, err := f.Client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) || err == nil && n.Annotations[cordonedAnnotation] == "" {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read node %s: %w", name, err)
+	}
+	return f.patchNode(ctx, "uncordon", name, false, nil)
+}
+
+func (f *Fleet) patchNode(ctx context.Context, verb, name string, unschedulable bool, at any) error {
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"annotations": map[string]any{cordonedAnnotation: at}},
+		"spec":     map[string]any{"unschedulable": unschedulable},
+	})
+	if err != nil {
+		return err
+	}
+	err = f.steady(ctx, func() error {
+		_, err := f.Client.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: cluster.Manager})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("cannot %s node %s: %w", verb, name, err)
+	}
+	return nil
+}
+
+// drain evicts the pods of a node as kubectl drain does: what a
+// PodDisruptionBudget protects is waited for, pods of DaemonSets stay, emptyDir
+// volumes go. Pods that nobody makes anew are only lost when forced.
+func (f *Fleet) drain(ctx context.Context, name string, timeout time.Duration, force bool) error {
+	told := &held{tell: func(line string) { f.report(name, Drain, line) }}
+	h := &drain.Helper{
+		Ctx: ctx, Client: f.Client, Force: force, GracePeriodSeconds: -1, IgnoreAllDaemonSets: true, DeleteEmptyDirData: true,
+		Timeout: timeout, EvictErrorRetryDelay: evictRetry, Out: io.Discard, ErrOut: told,
+	}
+	list, errs := h.GetPodsForDeletion(name)
+	if len(errs) > 0 {
+		text := strings.ReplaceAll(utilerrors.NewAggregate(errs).Error(), " (use --force to override)", "")
+		return fmt.Errorf("cannot drain node %s: %s; nobody would make such pods anew: delete them, or have a controller own them", name, text)
+	}
+	err := h.DeleteOrEvictPods(list.Pods())
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case told.last() != "":
+		return fmt.Errorf("cannot drain node %s within %v: %w; last: %s; loosen the PodDisruptionBudget, make more pods Ready elsewhere, or give --drain-timeout more", name, timeout, err, told.last())
+	}
+	return fmt.Errorf("cannot drain node %s: %w", name, err)
+}
+
+// held keeps and tells why pods are not evicted yet.
+type held struct {
+	tell func(line string)
+
+	mu   sync.Mutex
+	line string
+}
+
+func (h *held) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if line := strings.TrimSpace(string(p)); line != h.line {
+		h.line = line
+		h.tell(line)
+	}
+	return len(p), nil
+}
+
+func (h *held) last() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.line
+}
+
+// steadyTime is how long a single request is tried while the API server does not
+// answer: one that is restarted, or fails over, is back by then.
+const steadyTime = 2 * time.Minute
+
+// steady makes a request, again while the error is one that passes.
+func (f *Fleet) steady(ctx context.Context, request func() error) error {
+	for begun := time.Now(); ; {
+		err := request()
+		if !cluster.Temporary(err) || time.Since(begun) > steadyTime {
+			return err
+		}
+		if ended := f.sleep(ctx); ended != nil {
+			return errors.Join(ended, err)
+		}
+	}
+}
+
+// sleep sleeps until it is time for another look.
+func (f *Fleet) sleep(ctx context.Context) error {
+	poll := f.Poll
+	if poll == 0 {
+		poll = 2 * time.Second
+	}
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(poll):
+		return nil
+	}
+}

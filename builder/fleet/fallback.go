@@ -1,0 +1,47 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const (
+	podPending = corev1.PodPending
+	podFailed  = corev1.PodFailed
+)
+
+// reason is why, with what the node itself says of it.
+func (f *Fleet) reason(ctx context.Context, name string, p *progress, why string) string {
+	if id, message := f.fellBack(ctx, name); id != p.event && message != "" {
+		return why + "; it says: " + message
+	}
+	return why
+}
+
+// fellBack is the newest Event by which a node says why it has gone back to its
+// old slot. The ID is another one for each time.
+func (f *Fleet) fellBack(ctx context.Context, name string) (id, message string) {
+	events, err := f.Client.CoreV1().Events(metav1.NamespaceAll).List(ctx, metav1.ListOptions{
+		FieldSelector: "reason=" + fellBackReason + ",involvedObject.kind=Node,involvedObject.name=" + name,
+	})
+	if err != nil {
+		return "", "" // it is said without
+	}
+	var newest time.Time
+	for _, e := range events.Items {
+		at := e.LastTimestamp.Time
+		for _, t := range []time.Time{e.EventTime.Time, e.CreationTimestamp.Time} {
+			if t.After(at) {
+				at = t
+			}
+		}
+		if !at.Before(newest) {
+			newest, id, message = at, fmt.Sprintf("%s %d %s", e.UID, e.Count, e.ResourceVersion), e.Message
+		}
+	}
+	return id, message
+}

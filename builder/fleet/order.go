@@ -1,0 +1,264 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+)
+
+// order is work for a node's own kbuild-firstboot.
+type order struct {
+	name string   // for the names of its Job and its service: "stage"
+	what string   // for people: "stage the image"
+	args []string // of kbuild-firstboot
+	last bool     // the machine goes down with it, and with the Pod that has begun it
+}
+
+const (
+	// orderLabel is on the Jobs and their Pods; its value is the order's name.
+	orderLabel = "kbuild.dev/order"
+	// startPatience is how long the Pod of an order may take to start.
+	startPatience = 3 * time.Minute
+	// cleanupTime is how long is tried to leave things behind in order.
+	cleanupTime = 30 * time.Second
+	// hostDir is where the Pod finds the host's files.
+	hostDir = "/host"
+)
+
+// job is the Job by which node n gets the order. It runs from an image that the
+// node holds, so that nothing is pulled, and in the boot that it was made for,
+// so that nothing is done again after a reboot. It has the rights of the host's
+// root, as whoever may ask systemd for a service has anyway; privileged, so that
+// no profile keeps it from the bus.
+func (o order) job(n Node, image string) *batchv1.Job {
+	name := "kbuild-" + o.name + "-" + strings.ToLower(rand.Text()[:10])
+	labels := map[string]string{"app.kubernetes.io/managed-by": "kbuild", orderLabel: o.name}
+	command := []string{hostDir + "/usr/bin/kbuild-firstboot", "--root", hostDir, "host-run", "--unit", name, "--boot", n.BootID, "--outcome", corev1.TerminationMessagePathDefault}
+	if o.last {
+		command = append(command, "--outlive")
+	}
+	command = append(command, "--", "/usr/bin/kbuild-firstboot")
+	c := corev1.Container{
+		Name: o.name, Image: image, ImagePullPolicy: corev1.PullNever, Command: append(command, o.args...),
+		Env:                      []corev1.EnvVar{{Name: "DBUS_SYSTEM_BUS_ADDRESS", Value: "unix:path=" + hostDir + "/run/dbus/system_bus_socket"}},
+		SecurityContext:          &corev1.SecurityContext{Privileged: new(true), RunAsUser: new(int64(0))},
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
+	}
+	pod := corev1.PodSpec{
+		NodeName: n.Name, HostNetwork: true, RestartPolicy: corev1.RestartPolicyNever, DNSPolicy: corev1.DNSDefault,
+		PriorityClassName:            "system-node-critical",
+		Tolerations:                  []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
+		AutomountServiceAccountToken: new(false), EnableServiceLinks: new(false),
+	}
+	for _, m := range []struct {
+		name, path string
+		kind       corev1.HostPathType
+		readOnly   bool
+	}{
+		{"usr", "/usr", corev1.HostPathDirectory, true},
+		{"bus", "/run/dbus", corev1.HostPathDirectory, false},
+		{"run", "/run/kbuild", corev1.HostPathDirectoryOrCreate, false}, // what the service prints
+		{"boot", "/proc/sys/kernel/random/boot_id", corev1.HostPathFile, true},
+	} {
+		pod.Volumes = append(pod.Volumes, corev1.Volume{Name: m.name, VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: m.path, Type: &m.kind}}})
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: m.name, MountPath: hostDir + m.path, ReadOnly: m.readOnly})
+	}
+	pod.Containers = []corev1.Container{c}
+	return &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: metav1.NamespaceSystem, Labels: labels},
+		Spec: batchv1.JobSpec{
+			BackoffLimit: new(int32(0)), TTLSecondsAfterFinished: new(int32(3600)),
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: pod},
+		},
+	}
+}
+
+// image is the name of an image that the node surely holds and can run.
+func (n Node) image() (string, error) {
+	for _, want := range []string{"kube-proxy", "pause", "kube-apiserver"} {
+		i := slices.IndexFunc(n.Images, func(ref string) bool {
+			name, tag := ref, ""
+			if i := strings.LastIndex(ref, ":"); i > strings.LastIndex(ref, "/") {
+				name, tag = ref[:i], ref[i+1:]
+			}
+			// The node may hold those of its other slot's version, too.
+			return path.Base(name) == want && (want == "pause" || tag == n.Version)
+		})
+		if i >= 0 {
+			return n.Images[i], nil
+		}
+	}
+	return "", fmt.Errorf("cannot tell node %s anything: it shows no image of kube-proxy or pause of its version %s that a Pod could run from", n.Name, n.Version)
+}
+
+// begin gives node n the order. What an earlier run has left on it ends first.
+func (f *Fleet) begin(ctx context.Context, n Node, o order) (*batchv1.Job, error) {
+	image, err := n.image()
+	if err != nil {
+		return nil, err
+	}
+	if err := f.endOthers(ctx, n.Name); err != nil {
+		return nil, err
+	}
+	job := o.job(n, image)
+	err = f.steady(ctx, func() error {
+		_, err := f.Client.BatchV1().Jobs(metav1.NamespaceSystem).Create(ctx, job, metav1.CreateOptions{FieldManager: cluster.Manager})
+		if apierrors.IsAlreadyExists(err) { // of a try whose answer was lost: nobody else has this name
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot tell node %s to %s: %w", n.Name, o.what, err)
+	}
+	return job, nil
+}
+
+// do has node n carry out the order, and waits for its end. It returns what the
+// node has said last.
+func (f *Fleet) do(ctx context.Context, n Node, o order) (string, error) {
+	job, err := f.begin(ctx, n, o)
+	if err != nil {
+		return "", err
+	}
+	defer f.end(ctx, job)
+	begun := time.Now()
+	for {
+		s, err := f.look(ctx, job)
+		switch {
+		case err != nil:
+			return "", err
+		case s.phase == corev1.PodSucceeded:
+			return s.said, nil
+		case s.phase == corev1.PodFailed:
+			return "", fmt.Errorf("node %s cannot %s: %s", n.Name, o.what, s.said)
+		case s.phase == corev1.PodPending && time.Since(begun) > startPatience:
+			return "", fmt.Errorf("cannot tell node %s to %s: its Pod does not start: %s", n.Name, o.what, cmp.Or(s.said, "the kubelet does not say why"))
+		}
+		if err := f.sleep(ctx); err != nil {
+			return "", err
+		}
+	}
+}
+
+// orderState is how far an order is.
+type orderState struct {
+	phase corev1.PodPhase // Pending until the container runs
+	said  string
+	code  int32 // exit code, where it has failed
+}
+
+// look says how far the order of a Job is. While the API server does not answer
+// that is unknown.
+func (f *Fleet) look(ctx context.Context, job *batchv1.Job) (orderState, error) {
+	pods, err := f.Client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: "job-name=" + job.Name})
+	if cluster.Temporary(err) {
+		return orderState{phase: corev1.PodUnknown}, nil
+	}
+	if err != nil {
+		return orderState{}, fmt.Errorf("cannot list the Pods of Job %s: %w", job.Name, err)
+	}
+	best := orderState{phase: corev1.PodPending}
+	for _, p := range pods.Items {
+		if s := stateOf(&p); best.phase == corev1.PodPending {
+			best = s
+		}
+	}
+	return best, nil
+}
+
+// stateOf is how far the order of a Pod is.
+func stateOf(p *corev1.Pod) orderState {
+	s := orderState{phase: p.Status.Phase, said: strings.TrimSpace(p.Status.Reason + " " + p.Status.Message)}
+	if s.phase == "" {
+		s.phase = corev1.PodPending
+	}
+	for _, c := range p.Status.ContainerStatuses {
+		switch {
+		case c.State.Terminated != nil:
+			t := c.State.Terminated
+			s.code = t.ExitCode
+			s.said = cmp.Or(said(t.Message), strings.TrimSpace(fmt.Sprintf("%s, exit code %d", t.Reason, t.ExitCode)))
+		case c.State.Waiting != nil:
+			s.said = strings.TrimSpace(c.State.Waiting.Reason + " " + c.State.Waiting.Message)
+		}
+	}
+	return s
+}
+
+// said is what a program has said, without its name.
+func said(message string) string {
+	var lines []string
+	for line := range strings.Lines(message) {
+		if line = strings.TrimPrefix(strings.TrimSpace(line), "kbuild-firstboot: "); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// end removes a Job and its Pods.
+func (f *Fleet) end(ctx context.Context, job *batchv1.Job) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	defer cancel()
+	err := f.steady(ctx, func() error { return f.deleteJob(ctx, job.Name) })
+	if err != nil {
+		f.report(job.Spec.Template.Spec.NodeName, Wait, fmt.Sprintf("cannot delete Job %s: %v; it ends by itself", job.Name, err))
+	}
+}
+
+func (f *Fleet) deleteJob(ctx context.Context, name string) error {
+	err := f.Client.BatchV1().Jobs(metav1.NamespaceSystem).Delete(ctx, name, metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationBackground)})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// endOthers ends what earlier runs have left on a node: the Lease says that
+// nobody else is at work.
+func (f *Fleet) endOthers(ctx context.Context, node string) error {
+	for begun := time.Now(); ; {
+		left := 0
+		err := f.steady(ctx, func() error {
+			left = 0
+			jobs, err := f.Client.BatchV1().Jobs(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: orderLabel})
+			for _, j := range jobs.Items {
+				if err == nil && j.Spec.Template.Spec.NodeName == node {
+					err = f.deleteJob(ctx, j.Name)
+				}
+			}
+			if err != nil {
+				return err
+			}
+			pods, err := f.Client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: orderLabel, FieldSelector: "spec.nodeName=" + node})
+			for _, p := range pods.Items {
+				if p.Status.Phase == corev1.PodRunning {
+					left++
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("cannot end what an earlier run has left on node %s: %w", node, err)
+		}
+		if left == 0 || time.Since(begun) > time.Minute { // its kubelet may never end it; it is bound to its boot
+			return nil
+		}
+		if err := f.sleep(ctx); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,200 @@
+package fleet
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/kbuild/kbuild/images"
+)
+
+// Plan is what an upgrade would do, in its order.
+type Plan struct {
+	Cluster string     `json:"cluster"`           // the version in kubeadm-config
+	Targets []string   `json:"targets"`           // the versions that the cluster may become
+	To      string     `json:"to,omitempty"`      // the one that is planned
+	Nodes   []NodePlan `json:"nodes"`             // in the order in which they are taken
+	Back    string     `json:"back,omitempty"`    // whether going back is legal, in words
+	Notes   []string   `json:"notes,omitempty"`   // what an operator should know before
+	Blocked []string   `json:"blocked,omitempty"` // what must be mended before
+}
+
+// NodePlan is what an upgrade does with one node.
+type NodePlan struct {
+	Name    string   `json:"name"`
+	Role    string   `json:"role"`
+	Version string   `json:"version"`
+	Ready   bool     `json:"ready"`
+	Do      []string `json:"do,omitempty"` // nothing, where it is of the version already
+}
+
+// MakePlan says how the cluster becomes of version to; the empty one is the
+// newest that it may become.
+func MakePlan(c Cluster, to string) (Plan, error) {
+	p := Plan{Cluster: c.Version, Targets: c.targets(), To: to}
+	if to == "" && len(p.Targets) > 0 {
+		p.To = p.Targets[len(p.Targets)-1]
+	} else if to != "" {
+		r, err := c.allows(to)
+		if err != nil {
+			return p, err
+		}
+		p.To = r.Version
+	}
+	for _, n := range c.order(p.To) {
+		p.Nodes = append(p.Nodes, NodePlan{n.Name, n.Role(), n.Version, n.Ready, doing(n, p.To)})
+	}
+	if p.To == "" {
+		return p, nil
+	}
+	p.Back = c.back(p.To)
+	p.Notes = c.notes(p.To)
+	p.Blocked = c.blocked(p.To)
+	return p, nil
+}
+
+// allows is kubeadm's policy of versions (EnforceVersionPolicies), for the
+// cluster and for each node, for each is moved by itself: no minor release is
+// skipped, nothing goes back, and an unknown version is no guess.
+func (c Cluster) allows(to string) (images.Release, error) {
+	r, err := images.Lookup(to)
+	if err != nil {
+		return r, err
+	}
+	if err := r.Follows(c.Version); err != nil {
+		return r, fmt.Errorf("the cluster is of %s: %w", c.Version, err)
+	}
+	for _, n := range c.Nodes {
+		if err := r.Follows(n.Version); err != nil {
+			return r, fmt.Errorf("node %s is of %s: %w", n.Name, n.Version, err)
+		}
+	}
+	return r, nil
+}
+
+// targets are the versions that allows allows and that leave something to do,
+// oldest first.
+func (c Cluster) targets() []string {
+	var all []string
+	for _, v := range c.versions() {
+		all = append(all, append(images.Targets(v), v)...)
+	}
+	slices.SortFunc(all, byVersion)
+	return slices.DeleteFunc(slices.Compact(all), func(to string) bool {
+		_, err := c.allows(to)
+		return err != nil || !slices.ContainsFunc(c.versions(), func(v string) bool { return v != to })
+	})
+}
+
+// versions are those of the cluster and its nodes.
+func (c Cluster) versions() []string {
+	all := []string{c.Version}
+	for _, n := range c.Nodes {
+		all = append(all, n.Version)
+	}
+	slices.SortFunc(all, byVersion)
+	return slices.Compact(all)
+}
+
+func byVersion(a, b string) int {
+	if r, err := images.Lookup(a); err == nil && r.Before(b) {
+		return -1
+	}
+	if r, err := images.Lookup(b); err == nil && r.Before(a) {
+		return 1
+	}
+	return cmp.Compare(a, b)
+}
+
+// order is the order in which nodes are taken: the control planes, then the
+// workers; of each, first what an earlier run has begun, then by name.
+func (c Cluster) order(to string) []Node {
+	rank := func(n Node) int {
+		rank := 0
+		if !n.ControlPlane {
+			rank = 2
+		}
+		if n.Cordoned == "" || n.Version == to {
+			rank++
+		}
+		return rank
+	}
+	nodes := slices.Clone(c.Nodes)
+	slices.SortStableFunc(nodes, func(a, b Node) int { return cmp.Or(rank(a)-rank(b), cmp.Compare(a.Name, b.Name)) })
+	return nodes
+}
+
+// doing is what is done with a node, in words.
+func doing(n Node, to string) []string {
+	if n.Version == to || to == "" {
+		return nil
+	}
+	do := []string{"stage the image in its other slot"}
+	if !n.Unschedulable {
+		do = append(do, "cordon it")
+	}
+	return append(do, "drain it", "reboot into "+to, "wait until it is Ready and pods may come")
+}
+
+// back says whether the nodes may go back to what they are now.
+func (c Cluster) back(to string) string {
+	old := c.Version
+	for _, n := range c.controlPlanes() {
+		if n.Version != to {
+			old = n.Version
+			break
+		}
+	}
+	from, err := images.Lookup(old)
+	next, err2 := images.Lookup(to)
+	switch {
+	case err != nil || err2 != nil || from.Version == next.Version:
+		return "the control planes are of " + to + " already"
+	case c.ExternalEtcd:
+		return fmt.Sprintf("legal: etcd is external and stays as it is; a node that does not become healthy in %s goes back to %s by itself", to, old)
+	}
+	before, after := cmp.Or(c.EtcdTag, from.Etcd.Tag), cmp.Or(c.EtcdTag, next.Etcd.Tag)
+	from.Etcd.Tag = before
+	if from.ReadsEtcd(after) {
+		return fmt.Sprintf("legal: etcd %s of %s reads what etcd %s of %s writes; a node that does not become healthy goes back by itself", before, old, after, to)
+	}
+	return fmt.Sprintf("not legal once etcd %s of %s runs on every control plane: etcd %s of %s cannot read what it writes; take a snapshot of etcd first (etcdctl snapshot save)", after, to, before, old)
+}
+
+func (c Cluster) notes(to string) []string {
+	var notes []string
+	if c.silent() && slices.ContainsFunc(c.controlPlanes(), func(n Node) bool { return n.Version != to }) {
+		notes = append(notes, fmt.Sprintf("with %d control plane(s) the API does not answer while one of them boots; what runs on the workers goes on", len(c.controlPlanes())))
+	}
+	for _, n := range c.Nodes {
+		if n.Unschedulable && n.Cordoned == "" {
+			notes = append(notes, "node "+n.Name+" was cordoned by somebody else, and stays so")
+		}
+	}
+	return notes
+}
+
+// blocked is what keeps an upgrade from being begun.
+func (c Cluster) blocked(to string) []string {
+	var why []string
+	for _, n := range c.Nodes {
+		switch {
+		case n.Version == to || n.Ready || n.Cordoned != "": // one that was cordoned may be booting
+		default:
+			why = append(why, fmt.Sprintf("node %s is not Ready: mend it, or take it out of the cluster (kbuild reset %[1]s --force)", n.Name))
+		}
+	}
+	if len(c.controlPlanes()) == 0 {
+		why = append(why, "no node is a control plane: "+strings.Join(c.names(), ", "))
+	}
+	return why
+}
+
+func (c Cluster) names() []string {
+	var names []string
+	for _, n := range c.Nodes {
+		names = append(names, n.Name)
+	}
+	return names
+}

@@ -1,0 +1,338 @@
+package fleet
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// fleet is an operator, and tells what it has reported.
+func (l *lab) fleet(who string) (*Fleet, func() string) {
+	var mu sync.Mutex
+	var said strings.Builder
+	f := &Fleet{Client: l.client, Who: who, Poll: 100 * time.Millisecond, LeaseTime: 8 * time.Second, Report: func(e Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		said.WriteString(e.Node + ": " + string(e.Step) + ": " + e.Message + "\n")
+	}}
+	return f, func() string { mu.Lock(); defer mu.Unlock(); return said.String() }
+}
+
+func options(limit int) UpgradeOptions {
+	return UpgradeOptions{To: newVersion, Source: source, MaxUnavailable: limit, DrainTimeout: time.Minute, NodeTimeout: time.Minute}
+}
+
+// clean holds that an upgrade has left nothing behind.
+func (l *lab) clean() {
+	l.t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		jobs, err := l.client.BatchV1().Jobs("").List(l.t.Context(), metav1.ListOptions{})
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		if len(jobs.Items) == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			l.t.Errorf("%d Jobs are left", len(jobs.Items))
+			break
+		}
+	}
+	lease, err := l.client.CoordinationV1().Leases("kube-system").Get(l.t.Context(), leaseName, metav1.GetOptions{})
+	if err != nil || holderOf(lease) != "" {
+		l.t.Errorf("the Lease is held by %q, %v", holderOf(lease), err)
+	}
+	for _, m := range l.machines {
+		n, err := l.client.CoreV1().Nodes().Get(l.t.Context(), m.name, metav1.GetOptions{})
+		if err == nil && (n.Spec.Unschedulable || n.Annotations[cordonedAnnotation] != "") {
+			l.t.Errorf("node %s is still cordoned", n.Name)
+		}
+	}
+}
+
+// downs are the nodes that went down, in order.
+func (l *lab) downs() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var names []string
+	for _, line := range l.log {
+		if name, what, _ := strings.Cut(line, " "); what == "down" {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+func TestUpgrade(t *testing.T) {
+	l := newLab(t, 3, 4)
+	l.pod(l.machine("w1"), "default", "guarded", map[string]string{"app": "guarded"}, false)
+	l.pod(l.machine("w2"), "default", "other", map[string]string{"app": "other"}, false)
+	l.budget("guarded")
+	f, said := l.fleet("a")
+	ended := make(chan error, 1)
+	go func() { ended <- f.Upgrade(t.Context(), options(2)) }()
+
+	// What the budget protects keeps w1 up, until there is another pod.
+	for end := time.Now().Add(time.Minute); !strings.Contains(said(), "disruption budget"); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) || len(ended) > 0 {
+			t.Fatalf("nobody waits for the PodDisruptionBudget:\n%s", said())
+		}
+	}
+	if _, err := l.client.CoreV1().Pods("default").Get(t.Context(), "guarded", metav1.GetOptions{}); err != nil {
+		t.Errorf("the protected pod: %v", err)
+	}
+	second, _ := l.fleet("b")
+	if err := second.Upgrade(t.Context(), options(1)); err == nil || !strings.Contains(err.Error(), "cannot work on this cluster now: a does") {
+		t.Errorf("a second operator: %v", err)
+	}
+	l.pod(l.machine("cp1"), "default", "guarded-2", map[string]string{"app": "guarded"}, false)
+	if err := <-ended; err != nil {
+		t.Fatalf("%v\n%s", err, said())
+	}
+	t.Logf("reported:\n%s", said())
+	for _, m := range l.machines {
+		if v := l.node(m.name).Status.NodeInfo.KubeletVersion; v != newVersion {
+			t.Errorf("node %s is of %s", m.name, v)
+		}
+	}
+	if got := l.downs(); !strings.HasPrefix(got, "cp1 cp2 cp3 ") || len(strings.Fields(got)) != 7 {
+		t.Errorf("they went down as %s", got)
+	}
+	if l.most["true"] != 1 || l.most["false"] > 2 {
+		t.Errorf("at most %d control planes and %d workers were down", l.most["true"], l.most["false"])
+	}
+	if s := strings.Join(l.log, "\n"); strings.Contains(s, "though pods may come") || !strings.Contains(s, "w1 upgrade stage "+source) {
+		t.Errorf("the machines saw\n%s", s)
+	}
+	if _, err := l.client.CoreV1().Pods("default").Get(t.Context(), "other", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the pod of w2: %v", err)
+	}
+	l.clean()
+	if err := f.Upgrade(t.Context(), options(1)); err != nil {
+		t.Errorf("again: %v", err)
+	}
+	if got := l.downs(); len(strings.Fields(got)) != 7 {
+		t.Errorf("again, they went down as %s", got)
+	}
+}
+
+func TestUpgradeFellBack(t *testing.T) {
+	l := newLab(t, 1, 3)
+	l.machine("w1").fallback = "kubelet was not healthy within 5m"
+	f, said := l.fleet("a")
+	err := f.Upgrade(t.Context(), options(1))
+	if err == nil || !strings.Contains(err.Error(), "node w1: it has fallen back to v1.19.12") || !strings.Contains(err.Error(), "it says: kubelet was not healthy within 5m") {
+		t.Fatalf("%v\n%s", err, said())
+	}
+	if got := l.downs(); got != "cp1 w1" {
+		t.Errorf("down went %s", got)
+	}
+	l.clean()
+
+	// With a better image the same command goes on.
+	l.machine("w1").fallback = ""
+	if err := f.Upgrade(t.Context(), options(2)); err != nil {
+		t.Fatalf("%v\n%s", err, said())
+	}
+	if got := strings.Fields(l.downs()); len(got) != 5 || slices.Index(got[2:], "cp1") >= 0 {
+		t.Errorf("down went %s", got)
+	}
+	l.clean()
+}
+
+func TestUpgradeRefusedByNode(t *testing.T) {
+	l := newLab(t, 1, 1)
+	l.machine("cp1").refuse["stage"] = "cannot stage this image: the slot holds 2 GiB, the image is larger"
+	f, said := l.fleet("a")
+	if err := f.Upgrade(t.Context(), options(1)); err == nil || err.Error() != "node cp1 cannot stage the image: cannot stage this image: the slot holds 2 GiB, the image is larger" {
+		t.Errorf("%v\n%s", err, said())
+	}
+	l.clean()
+	l.machine("cp1").refuse = map[string]string{"apply": "nothing is staged"}
+	if err := f.Upgrade(t.Context(), options(1)); err == nil || !strings.Contains(err.Error(), "nothing is staged") {
+		t.Errorf("%v\n%s", err, said())
+	}
+	l.clean()
+	if l.downs() != "" {
+		t.Errorf("down went %s", l.downs())
+	}
+}
+
+// TestUpgradeStopped stops an upgrade where it stages, where it drains, and
+// where the node was told to reboot; then it goes on.
+func TestUpgradeStopped(t *testing.T) {
+	l := newLab(t, 0, 1)
+	l.boot("cp1", true)
+	w1 := l.machine("w1")
+	l.pod(w1, "default", "guarded", map[string]string{"app": "guarded"}, false)
+	l.budget("guarded")
+	stop := func(when string) {
+		t.Helper()
+		f, said := l.fleet("a")
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		ended := make(chan error, 1)
+		go func() { ended <- f.Upgrade(ctx, options(1)) }()
+		for end := time.Now().Add(time.Minute); !strings.Contains(said(), when); time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(end) || len(ended) > 0 {
+				t.Fatalf("no %q in\n%s", when, said())
+			}
+		}
+		time.Sleep(500 * time.Millisecond)
+		cancel()
+		if err := <-ended; err != context.Canceled {
+			t.Errorf("stopped at %q: %v", when, err)
+		}
+		t.Logf("stopped at %q:\n%s", when, said())
+	}
+	w1.hang["stage"] = true
+	stop("w1: stage")
+	l.clean()
+	w1.hang["stage"] = false
+	stop("disruption budget")
+	l.clean()
+	if err := l.client.PolicyV1beta1().PodDisruptionBudgets("default").Delete(t.Context(), "guarded", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w1.hang["apply"] = true
+	stop("w1: wait: it goes down")
+	if n := l.node("w1"); !n.Spec.Unschedulable || n.Annotations[cordonedAnnotation] == "" {
+		t.Error("a node that was told to reboot takes pods before it does")
+	}
+	// As if the reboot had never come: the next run goes on.
+	w1.hang["apply"] = false
+	f, said := l.fleet("b")
+	if err := f.Upgrade(t.Context(), options(1)); err != nil {
+		t.Fatalf("%v\n%s", err, said())
+	}
+	if got := l.downs(); got != "cp1 w1" {
+		t.Errorf("down went %s", got)
+	}
+	l.clean()
+}
+
+func TestUpgradeQuorum(t *testing.T) {
+	l := newLab(t, 3, 0)
+	p, err := l.client.CoreV1().Pods("kube-system").Get(t.Context(), "etcd-cp3", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Status.Conditions[0].Status = corev1.ConditionFalse
+	l.must(l.client.CoreV1().Pods("kube-system").UpdateStatus(t.Context(), p, metav1.UpdateOptions{}))
+	f, said := l.fleet("a")
+	o := options(1)
+	o.NodeTimeout = 3 * time.Second
+	if err := f.Upgrade(t.Context(), o); err == nil || !strings.Contains(err.Error(), "pod etcd-cp3 is not Ready") {
+		t.Errorf("%v\n%s", err, said())
+	}
+	if l.downs() != "" {
+		t.Errorf("down went %s", l.downs())
+	}
+	l.clean()
+}
+
+func TestReset(t *testing.T) {
+	l := newLab(t, 3, 2)
+	l.pod(l.machine("w1"), "default", "other", map[string]string{"app": "other"}, false)
+	f, said := l.fleet("a")
+	o := ResetOptions{DrainTimeout: time.Minute, NodeTimeout: time.Minute}
+	gone := func(name string) {
+		t.Helper()
+		if _, err := l.client.CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			t.Errorf("node %s: %v", name, err)
+		}
+	}
+	if err := f.Reset(t.Context(), "w9", o); err == nil || !strings.Contains(err.Error(), "cp1, cp2, cp3, w1, w2") {
+		t.Errorf("no such node: %v", err)
+	}
+	l.machine("w1").refuse["reset"] = "another run is under way"
+	if err := f.Reset(t.Context(), "w1", o); err == nil || !strings.Contains(err.Error(), "node w1 cannot reset itself: another run is under way") {
+		t.Errorf("%v\n%s", err, said())
+	}
+	l.clean()
+	l.machine("w1").refuse = nil
+	if err := f.Reset(t.Context(), "w1", o); err != nil {
+		t.Fatalf("%v\n%s", err, said())
+	}
+	gone("w1")
+	o.KeepNode = true
+	if err := f.Reset(t.Context(), "w2", o); err != nil {
+		t.Fatalf("%v\n%s", err, said())
+	}
+	if l.node("w2").Annotations[leftAnnotation] == "" {
+		t.Error("w2 has not left")
+	}
+	o.KeepNode = false
+	if err := f.Reset(t.Context(), "cp3", o); err != nil {
+		t.Fatalf("%v\n%s", err, said())
+	}
+	gone("cp3")
+	// The machine and its pods are gone; what is left of cp2 is not Ready.
+	l.machine("cp2").status(t.Context(), func(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionUnknown })
+	if err := f.Reset(t.Context(), "cp1", o); err == nil || !strings.Contains(err.Error(), "etcd has no quorum") {
+		t.Errorf("%v", err)
+	}
+	if err := f.Reset(t.Context(), "cp2", o); err == nil || !strings.Contains(err.Error(), "--force takes it out") {
+		t.Errorf("%v", err)
+	}
+	o.Force = true
+	if err := f.Reset(t.Context(), "cp2", o); err != nil {
+		t.Fatalf("%v\n%s", err, said())
+	}
+	gone("cp2")
+	o.Force = false
+	if err := f.Reset(t.Context(), "cp1", o); err == nil || !strings.Contains(err.Error(), "last control plane") {
+		t.Errorf("%v", err)
+	}
+	if s := strings.Join(l.log, "\n"); !strings.Contains(s, "w1 reset --yes\n") || strings.Contains(s, "cp1 reset") || strings.Contains(s, "--force") {
+		t.Errorf("the machines saw\n%s", s)
+	}
+}
+
+func TestLease(t *testing.T) {
+	l := newLab(t, 0, 0)
+	a, _ := l.fleet("a")
+	b, _ := l.fleet("b")
+	a.LeaseTime, b.LeaseTime = 2*time.Second, 2*time.Second
+	held, unlock, err := a.lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 8 { // twice as long as it holds without being renewed
+		if _, _, err := b.lock(t.Context()); err == nil || !strings.Contains(err.Error(), "a does") {
+			t.Fatalf("taken twice: %v", err)
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+	unlock()
+	if held.Err() == nil {
+		t.Error("its context goes on")
+	}
+	_, unlock, err = b.lock(t.Context())
+	if err != nil {
+		t.Fatalf("released, and not free: %v", err)
+	}
+	unlock()
+	// One whose holder has died is free when it has ended, and who comes back
+	// too late hears of it.
+	if err := a.takeLease(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.takeLease(t.Context()); err == nil {
+		t.Fatal("a died a moment ago, and b has the Lease")
+	}
+	time.Sleep(2100 * time.Millisecond)
+	if err := b.takeLease(t.Context()); err != nil {
+		t.Errorf("a died long ago: %v", err)
+	}
+	if err := a.takeLease(t.Context()); err == nil || !strings.Contains(err.Error(), "b does") {
+		t.Errorf("a comes back: %v", err)
+	}
+}
