@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // inSystemd is set in the process that has a systemd of its own.
@@ -44,6 +46,7 @@ for i in $(seq 100); do test -S /run/systemd/private && break; sleep 0.1; done
 test -S /run/systemd/private || { cat /run/log; echo KBUILD_NO_SYSTEMD; exit 1; }
 code=0
 ` + inSystemd + `=1 DBUS_SYSTEM_BUS_ADDRESS=unix:path=/run/none "$0" -test.run="^$1\$" -test.v || code=$?
+test $code = 0 || tail -30 /run/log
 kill -9 $! || true
 exit $code`
 	cmd := exec.CommandContext(t.Context(), "unshare", "-m", "-C", "sh", "-c", script, os.Args[0], t.Name())
@@ -101,6 +104,28 @@ func TestHostRunReal(t *testing.T) {
 	}
 	if left, _ := filepath.Glob("/run/kbuild/*.log"); len(left) > 0 {
 		t.Errorf("files left: %q", left)
+	}
+
+	// As a container sees the host: no more of it than what is mounted.
+	seen := t.TempDir()
+	for _, name := range []string{"/run/kbuild", bootIDFile} {
+		at := filepath.Join(seen, name)
+		err := os.MkdirAll(filepath.Dir(at), 0o755)
+		if st, _ := os.Stat(name); err == nil && st.IsDir() {
+			err = os.Mkdir(at, 0o755)
+		} else if err == nil {
+			err = os.WriteFile(at, nil, 0o644)
+		}
+		if err == nil {
+			err = unix.Mount(name, at, "", unix.MS_BIND, "")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Unmount(at, 0)
+	}
+	if code, _, outcome := run("--root", seen, "--unit", "contained", "--boot", id, "--", "sh", "-c", "echo from the host; exit 3"); code != 3 || outcome != "from the host" {
+		t.Errorf("from a container: %d, %q", code, outcome)
 	}
 
 	// One that outlives whoever asked for it, and is taken up by the next.
