@@ -144,12 +144,13 @@ func newerControlPlane(ctx context.Context, r *Run, c kubernetes.Interface) (boo
 // holds the time. Whatever image boots then, the new one or the old, uncordons.
 const cordonedAnnotation = "kbuild.dev/cordoned"
 
-// stepUncordon lets pods come to this node again that left it for a swap. A
-// node that somebody else has cordoned stays so.
+// stepUncordon lets pods come to this node again that left it for a swap, once
+// it is known to be healthy: whoever waits for that need wait for nothing else.
+// A node that somebody else has cordoned stays so.
 func stepUncordon() Step {
 	return Step{
 		Name:  "uncordon",
-		Needs: []string{"node-ready"},
+		Needs: []string{"node-ready", "health"},
 		Done: func(ctx context.Context, r *Run) (bool, error) {
 			_, n, err := thisNode(ctx, r)
 			return err == nil && n.Annotations[cordonedAnnotation] == "", err

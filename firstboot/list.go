@@ -44,10 +44,10 @@ func List(role string) []Step {
 			whereEdits(stepAddon()),
 			stepNodeReady(),
 			stepStalePods(),
-			stepUncordon(),
 			stepTellFallback(),
 			stepForgetSecrets(),
 			stepHealth(),
+			stepUncordon(),
 		)
 	case config.RoleControlPlane:
 		return append(head,
@@ -71,10 +71,10 @@ func List(role string) []Step {
 			stepMarkControlPlane(),
 			stepNodeReady(),
 			stepStalePods(),
-			stepUncordon(),
 			stepTellFallback(),
 			stepForgetSecrets(),
 			stepHealth(),
+			stepUncordon(),
 		)
 	case config.RoleWorker:
 		return append(head,
@@ -87,10 +87,10 @@ func List(role string) []Step {
 			stepCRISocket(),
 			stepNodeReady(),
 			stepStalePods(),
-			stepUncordon(),
 			stepTellFallback(),
 			stepForgetSecrets(),
 			stepHealth(),
+			stepUncordon(),
 		)
 	default:
 		return head

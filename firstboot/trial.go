@@ -29,9 +29,8 @@ const checksDir = "/var/lib/kbuild/checks.d"
 // checkLimit is how long one check may take.
 const checkLimit = time.Minute
 
-// stepHealth judges the first boots of a new slot, as the last of the list: the
-// boot loader keeps the slot only when all of it holds
-// (systemd-bless-boot.service). Beside what the other steps have seen, every
+// stepHealth judges the first boots of a new slot, when all else of the list
+// holds: the boot loader keeps the slot only then (systemd-bless-boot.service). Beside what the other steps have seen, every
 // static pod must answer its own liveness probe, and every check of the user's
 // end well.
 func stepHealth() Step {
