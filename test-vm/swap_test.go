@@ -251,9 +251,14 @@ func TestScenarioSwapDamaged(t *testing.T) {
 		t.Fatalf("an update: %d: %s", code, said)
 	}
 	// The superblock of the file system is read by every boot.
-	sh(t, u, "printf X | dd of=/dev/vda4 bs=1 seek=1032 conv=notrunc,fsync status=none")
+	sh(t, u, "b=$(readlink -f /dev/kbuild/esp | sed 's/1$/4/') && test -b $b && printf X | dd of=$b bs=1 seek=1032 conv=notrunc,fsync status=none")
 	u.apply("apply")
-	s := u.waitSlots("the old slot", func(s slots) bool { return s.Running.Slot == "a" && s.Other.State == "bad" })
+	s := u.waitSlots("the old slot", func(s slots) bool {
+		if s.Running.Slot == "b" {
+			t.Fatalf("the damaged slot has booted: %s", s)
+		}
+		return s.Other.State == "bad"
+	})
 	waitReady(t, u)
 	if s = u.waitSlots("the outcome", func(s slots) bool { return s.Update.Outcome != "" }); s.Update.Outcome != "fell back" || s.Other.Version != next.Version {
 		t.Errorf("after the fallback: %s", s)

@@ -17,7 +17,11 @@ import (
 // lies in the place of one that a container has no use for.
 func standIn(args []string) error {
 	if len(args) < 2 || args[0] != "upgrade" {
-		real := filepath.Join(filepath.Dir(os.Args[0]), guest.RealFirstboot)
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		real := filepath.Join(filepath.Dir(self), guest.RealFirstboot)
 		return fmt.Errorf("cannot run %s: %w", real, syscall.Exec(real, append([]string{"kbuild-firstboot"}, args...), os.Environ()))
 	}
 	staged, applied := filepath.Join(guest.Dir, guest.Staged), filepath.Join(guest.Dir, guest.Applied)
