@@ -258,7 +258,7 @@ func (u *upgrade) apply(ctx context.Context, n Node, p *progress) error {
 	if err != nil {
 		return err
 	}
-	p.job, p.applied = job, true
+	p.job, p.applied, p.told = job, true, time.Now()
 	return nil
 }
 
@@ -272,6 +272,9 @@ func (u *upgrade) refused(ctx context.Context, n Node, p *progress) error {
 	if err == nil && s.phase == podFailed && s.code < 128 {
 		p.applied = false
 		return fmt.Errorf("node %s cannot reboot into its other slot: %s", n.Name, s.said)
+	}
+	if err == nil && s.phase == podPending && time.Since(p.told) > startPatience {
+		return fmt.Errorf("cannot tell node %s to reboot: its Pod does not start: %s", n.Name, cmp.Or(s.said, "the kubelet does not say why"))
 	}
 	return err
 }
