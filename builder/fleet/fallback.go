@@ -5,13 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-)
-
-const (
-	podPending = corev1.PodPending
-	podFailed  = corev1.PodFailed
 )
 
 // reason is why, with what the node itself says of it.

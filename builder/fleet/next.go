@@ -34,6 +34,7 @@ type progress struct {
 	back                     time.Time    // since when it is back, Ready and not of the new version
 	event                    string       // the last Event of a fallback before
 	job                      *batchv1.Job // of the order to reboot
+	told                     time.Time    // when it was given
 }
 
 // next says what comes next for node n on its way to version to, and why. It

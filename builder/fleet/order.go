@@ -63,17 +63,18 @@ func (o order) job(n Node, image string) *batchv1.Job {
 		AutomountServiceAccountToken: new(false), EnableServiceLinks: new(false),
 	}
 	for _, m := range []struct {
-		name, path string
-		kind       corev1.HostPathType
-		readOnly   bool
+		name, path, at string
+		kind           corev1.HostPathType
+		readOnly       bool
 	}{
-		{"usr", "/usr", corev1.HostPathDirectory, true},
-		{"bus", "/run/dbus", corev1.HostPathDirectory, false},
-		{"run", "/run/kbuild", corev1.HostPathDirectoryOrCreate, false}, // what the service prints
-		{"boot", "/proc/sys/kernel/random/boot_id", corev1.HostPathFile, true},
+		{"usr", "/usr", hostDir, corev1.HostPathDirectory, true},
+		{"bus", "/run/dbus", hostDir, corev1.HostPathUnset, false},
+		{"systemd", "/run/systemd/private", "", corev1.HostPathUnset, false},     // asked where the bus does not answer
+		{"run", "/run/kbuild", hostDir, corev1.HostPathDirectoryOrCreate, false}, // what the service prints
+		{"boot", "/proc/sys/kernel/random/boot_id", hostDir, corev1.HostPathFile, true},
 	} {
 		pod.Volumes = append(pod.Volumes, corev1.Volume{Name: m.name, VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: m.path, Type: &m.kind}}})
-		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: m.name, MountPath: hostDir + m.path, ReadOnly: m.readOnly})
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: m.name, MountPath: m.at + m.path, ReadOnly: m.readOnly})
 	}
 	pod.Containers = []corev1.Container{c}
 	return &batchv1.Job{
@@ -194,6 +195,10 @@ func stateOf(p *corev1.Pod) orderState {
 		case c.State.Waiting != nil:
 			s.said = strings.TrimSpace(c.State.Waiting.Reason + " " + c.State.Waiting.Message)
 		}
+	}
+	// The kubelet's words for a Pod that ends because its machine goes down.
+	if r := p.Status.Reason; s.phase == corev1.PodFailed && (r == "Terminated" || r == "NodeShutdown") {
+		s.code = 128 + 15
 	}
 	return s
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -136,7 +137,7 @@ func (f *Fleet) leave(ctx context.Context, n Node, o ResetOptions, last bool) er
 		s, err := f.look(ctx, job)
 		switch {
 		case ctx.Err() != nil:
-			if s, err := f.look(context.WithoutCancel(ctx), job); err == nil && s.phase == podPending {
+			if s, err := f.look(context.WithoutCancel(ctx), job); err == nil && s.phase == corev1.PodPending {
 				f.end(ctx, job)
 				f.takeBack(ctx, n.Name)
 			} else {
@@ -145,10 +146,10 @@ func (f *Fleet) leave(ctx context.Context, n Node, o ResetOptions, last bool) er
 			return context.Cause(ctx)
 		case err != nil:
 			return err
-		case s.phase == podFailed && s.code < 128:
+		case s.phase == corev1.PodFailed && s.code < 128:
 			f.takeBack(ctx, n.Name)
 			return fmt.Errorf("node %s cannot reset itself: %s", n.Name, s.said)
-		case s.phase == podPending && time.Since(begun) > startPatience:
+		case s.phase == corev1.PodPending && time.Since(begun) > startPatience:
 			f.end(ctx, job)
 			f.takeBack(ctx, n.Name)
 			return fmt.Errorf("cannot tell node %s to reset itself: its Pod does not start: %s", n.Name, s.said)

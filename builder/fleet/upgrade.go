@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/kbuild/kbuild/firstboot/cluster"
 )
 
@@ -258,7 +260,7 @@ func (u *upgrade) apply(ctx context.Context, n Node, p *progress) error {
 	if err != nil {
 		return err
 	}
-	p.job, p.applied = job, true
+	p.job, p.applied, p.told = job, true, time.Now()
 	return nil
 }
 
@@ -269,9 +271,12 @@ func (u *upgrade) refused(ctx context.Context, n Node, p *progress) error {
 		return nil
 	}
 	s, err := u.look(ctx, p.job)
-	if err == nil && s.phase == podFailed && s.code < 128 {
+	if err == nil && s.phase == corev1.PodFailed && s.code < 128 {
 		p.applied = false
 		return fmt.Errorf("node %s cannot reboot into its other slot: %s", n.Name, s.said)
+	}
+	if err == nil && s.phase == corev1.PodPending && time.Since(p.told) > startPatience {
+		return fmt.Errorf("cannot tell node %s to reboot: its Pod does not start: %s", n.Name, cmp.Or(s.said, "the kubelet does not say why"))
 	}
 	return err
 }
@@ -282,7 +287,7 @@ func (u *upgrade) abandon(ctx context.Context, name string, p *progress) {
 	defer cancel()
 	if p.applied {
 		n, err := u.observeNode(ctx, name)
-		if s, err2 := u.look(ctx, p.job); err != nil || err2 != nil || n.BootID != p.boot || s.phase != podPending {
+		if s, err2 := u.look(ctx, p.job); err != nil || err2 != nil || n.BootID != p.boot || s.phase != corev1.PodPending {
 			u.report(name, Wait, "it was told to reboot, and goes on by itself; what it boots lets pods come again")
 			return
 		}

@@ -72,7 +72,8 @@ func connect(file string) (kubernetes.Interface, *api.Config, error) {
 		return nil, nil, usage(fmt.Errorf("cannot use kubeconfig %s: %w", file, err))
 	}
 	cfg.UserAgent = "kbuild"
-	cfg.Timeout = time.Minute // a server that goes down does not say so
+	cfg.Timeout = time.Minute    // a server that goes down does not say so
+	cfg.QPS, cfg.Burst = 50, 100 // many nodes are looked at at once
 	c, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, nil, usage(fmt.Errorf("cannot use kubeconfig %s: %w", file, err))
