@@ -157,7 +157,7 @@ func (c *container) command() []string {
 	}
 	if c.o.Next != nil {
 		argv = append(argv, "--bind-ro="+c.s.path("share", "checker")+":/usr/bin/kbuild-firstboot",
-			"--bind-ro="+c.s.path("root", "usr/bin/kbuild-firstboot")+":/usr/bin/"+guest.RealFirstboot)
+			"--bind-ro="+c.real()+":/usr/bin/"+guest.RealFirstboot)
 	}
 	if cgroupV2() && systemdHost() {
 		argv = append([]string{"systemd-run", "--quiet", "--scope", "--property=Delegate=yes", "--"}, argv...)
@@ -171,6 +171,15 @@ func (c *container) command() []string {
 		argv = append(argv, "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1", "systemd.unified_cgroup_hierarchy=0")
 	}
 	return argv
+}
+
+// real is where the image's own kbuild-firstboot is copied, when something else
+// stands in its place; else empty.
+func (c *container) real() string {
+	if c.o.Next == nil {
+		return ""
+	}
+	return c.s.path("share", guest.RealFirstboot)
 }
 
 func systemdHost() bool { _, err := os.Stat("/run/systemd/system"); return err == nil }
@@ -212,7 +221,7 @@ func (c *container) Start(ctx context.Context) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a kept machine outlives the terminal
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "NOTIFY_SOCKET=") }),
 		"KBT_CGROUPS="+strings.Join(c.s.rec.Cgroups, " "), "KBT_ROOT="+c.o.Image.Root, "KBT_MNT="+c.s.path("root"),
-		"KBT_VAR="+varImage, "KBT_VARDIR="+c.s.path("var"))
+		"KBT_VAR="+varImage, "KBT_VARDIR="+c.s.path("var"), "KBT_FIRSTBOOT="+c.real())
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("cannot start the container: %w", err)
 	}

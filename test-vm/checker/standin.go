@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/kbuild/kbuild/test-vm/guest"
@@ -21,8 +22,12 @@ func standIn(args []string) error {
 		if err != nil {
 			return err
 		}
+		const once = "KBT_STANDIN=1"
+		if slices.Contains(os.Environ(), once) {
+			return errors.New("the real kbuild-firstboot is not where the harness says that it put it")
+		}
 		real := filepath.Join(filepath.Dir(self), guest.RealFirstboot)
-		return fmt.Errorf("cannot run %s: %w", real, syscall.Exec(real, append([]string{"kbuild-firstboot"}, args...), os.Environ()))
+		return fmt.Errorf("cannot run %s: %w", real, syscall.Exec(real, append([]string{"kbuild-firstboot"}, args...), append(os.Environ(), once)))
 	}
 	staged, applied := filepath.Join(guest.Dir, guest.Staged), filepath.Join(guest.Dir, guest.Applied)
 	switch args[1] {
