@@ -171,17 +171,17 @@ func TestScenarioFleet(t *testing.T) {
 		follow(m, k == 3)
 	}
 	out, code := o.kbuild("upgrade", "apply", "--to", next.Version, "--source", "/var/tmp/next", "--yes")
+	if code != 1 || !strings.Contains(out, "worker") || !strings.Contains(out, "fallen back") {
+		t.Fatalf("a worker that falls back: exit code %d", code)
+	}
 	for range machines {
 		if err := <-swapped; err != nil {
 			t.Fatal(err)
 		}
 	}
-	if code != 1 || !strings.Contains(out, "worker") || !strings.Contains(out, "fell back") {
-		t.Errorf("a worker that falls back: exit code %d", code)
-	}
 	follow(machines[3], false)
 	if _, code = o.kbuild("upgrade", "apply", "--to", next.Version, "--source", "/var/tmp/next", "--yes"); code != 0 {
-		t.Errorf("run again: exit code %d", code)
+		t.Fatalf("run again: exit code %d", code)
 	}
 	if err := <-swapped; err != nil {
 		t.Fatal(err)

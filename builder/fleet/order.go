@@ -69,9 +69,9 @@ func (o order) job(n Node, image string) *batchv1.Job {
 	}{
 		{"usr", "/usr", hostDir, corev1.HostPathDirectory, true},
 		{"bus", "/run/dbus", hostDir, corev1.HostPathUnset, false},
-		{"systemd", "/run/systemd/private", "", corev1.HostPathUnset, false},     // asked where the bus does not answer
-		{"run", "/run/kbuild", hostDir, corev1.HostPathDirectoryOrCreate, false}, // what the service prints
-		{"boot", "/proc/sys/kernel/random/boot_id", hostDir, corev1.HostPathFile, true},
+		{"systemd", "/run/systemd/private", "", corev1.HostPathUnset, false},         // asked where the bus does not answer
+		{"run", "/run/kbuild", hostDir, corev1.HostPathDirectoryOrCreate, false},     // what the service prints
+		{"boot", "/proc/sys/kernel/random", hostDir, corev1.HostPathDirectory, true}, // which boot this is
 	} {
 		pod.Volumes = append(pod.Volumes, corev1.Volume{Name: m.name, VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: m.path, Type: &m.kind}}})
 		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: m.name, MountPath: m.at + m.path, ReadOnly: m.readOnly})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/slot"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -151,6 +152,12 @@ func TestStatus(t *testing.T) {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
+	}
+	rec := slot.Record{Outcome: slot.FellBack, Ended: begun, Failures: []slot.Failure{{Reason: "etcd is not healthy"}}}
+	rec.Update.Release.Version = "v1.20.15"
+	write(t, root, "var/lib/kbuild/upgrade.json", rec)
+	if _, out, _ := execute(t, root, "status"); !strings.Contains(out, "the update to v1.20.15 of ") || !strings.Contains(out, "fell back: etcd is not healthy") {
+		t.Errorf("it does not tell of the fallback:\n%s", out)
 	}
 	s.State, s.Step, s.Why = firstboot.StateDone, "", ""
 	write(t, root, firstboot.StatusFile, s)

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbuild/kbuild/firstboot"
+	"github.com/kbuild/kbuild/firstboot/slot"
 )
 
 // errNotSo: the answer was given, and it is no.
@@ -91,6 +92,9 @@ func statusText(w *tabwriter.Writer, r *firstboot.Run, s firstboot.Status) {
 			end = r.Host.Now()
 		}
 		fmt.Fprintf(w, "begun %s, %s\n", s.Started.Local().Format(time.DateTime), end.Sub(s.Started).Round(100*time.Millisecond))
+	}
+	if rec, err := slot.ReadRecord(r.Host); err == nil && rec.Outcome == slot.FellBack {
+		fmt.Fprintf(w, "the update to %s of %s fell back: %s\n", rec.Update.Release.Version, rec.Ended.Local().Format(time.DateTime), firstLine(rec.Why()))
 	}
 	fmt.Fprintln(w)
 	for _, st := range s.Steps {
