@@ -3,6 +3,7 @@ package testvm
 import (
 	"bytes"
 	"context"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -99,18 +100,20 @@ type outage struct{ asked, missed atomic.Int64 }
 func watchOutage(t *testing.T, n *Network, addresses ...string) *outage {
 	o := &outage{}
 	ctx := t.Context()
-	ask := func(addr string) bool {
-		var ok bool
-		inNetns(n.s.rec.Netns, func() error {
-			c := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-			resp, err := c.Get("http://" + addr + ":30080/health")
-			if err == nil {
-				ok = resp.StatusCode == http.StatusOK
-				resp.Body.Close()
-			}
-			return nil
+	c := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(_ context.Context, _, addr string) (conn net.Conn, err error) {
+		err = inNetns(n.s.rec.Netns, func() (err error) {
+			conn, err = net.DialTimeout("tcp4", addr, time.Second)
+			return err
 		})
-		return ok
+		return conn, err
+	}}}
+	ask := func(addr string) bool {
+		resp, err := c.Get("http://" + addr + ":30080/health")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
 	}
 	go func() {
 		for missed := int64(0); ctx.Err() == nil; {

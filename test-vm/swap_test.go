@@ -272,7 +272,7 @@ func TestScenarioSwapDamaged(t *testing.T) {
 func checkFallback(t *testing.T, m Machine, why string) {
 	t.Helper()
 	waitSh(t, m, "the Event", adminKubectl+"get events --field-selector=reason=UpgradeFellBack,involvedObject.kind=Node --output=jsonpath={.items[*].message} | grep -F '"+why+"'")
-	sh(t, m, adminKubectl+"get node node1 --output=jsonpath={.spec.unschedulable} | grep -qv true")
+	sh(t, m, "test \"$("+adminKubectl+"get node node1 --output=jsonpath={.spec.unschedulable})\" != true")
 }
 
 // TestScenarioSwapUnhealthy: the new image boots, and its Kubernetes is not
