@@ -271,7 +271,7 @@ func judge(t *testing.T, tools base.Tree, dir string, out disk.Output) {
 	}
 	must("fsck.fat", "-n", "/tmp/o/esp")
 	list := must("mdir", "-/", "-b", "-i", "/tmp/o/esp", "::/")
-	for _, want := range []string{"::/EFI/BOOT/BOOTX64.EFI", "::/EFI/Linux/kbuild_v1.19.12-test.efi", "::/loader/loader.conf"} {
+	for _, want := range []string{"::/EFI/BOOT/BOOTX64.EFI", "::/EFI/Linux/kbuild_v1.19.12-test_0_" + out.RootHash[:16] + ".efi", "::/loader/loader.conf"} {
 		if !strings.Contains(list, want+"\n") {
 			t.Errorf("the ESP lacks %s: %s", want, list)
 		}

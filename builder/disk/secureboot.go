@@ -26,7 +26,7 @@ func (s *SecureBoot) ukifyArgs() []string {
 	if s == nil {
 		return nil
 	}
-	return []string{"--signtool=systemd-sbsign", "--secureboot-private-key=" + s.key(), "--secureboot-certificate=" + s.cert()}
+	return []string{"--signtool=systemd-sbsign", "--sign-kernel", "--secureboot-private-key=" + s.key(), "--secureboot-certificate=" + s.cert()}
 }
 
 // bootLoader returns where the tools find systemd-boot, signed if asked.
