@@ -655,3 +655,30 @@ func TestEntry(t *testing.T) {
 		}
 	}
 }
+
+func FuzzEntry(f *testing.F) {
+	f.Add("kbuild_v1.20.15_12_0123456789abcdef+3-0.efi")
+	f.Add("kbuild_v1.20.15_12_0123456789abcdef.efi.staged")
+	f.Fuzz(func(t *testing.T, name string) {
+		e, ok := parseEntry(name)
+		if !ok {
+			return
+		}
+		// What is read is what is written, but for leading zeros.
+		if again, ok := parseEntry(e.file()); !ok || again != e {
+			t.Errorf("%q: %+v, written %q, read %+v", name, e, e.file(), again)
+		}
+	})
+}
+
+// FuzzTable: whatever sfdisk might print, the slot that runs is never taken for
+// the other one.
+func FuzzTable(f *testing.F) {
+	f.Add([]byte(`{"partitiontable":{"device":"/dev/vda","sectorsize":512,"partitions":[{"node":"/dev/vda2","size":4096,"type":"`+typeRoot+`","uuid":"AB"}]}}`), "abab")
+	f.Fuzz(func(t *testing.T, table []byte, hash string) {
+		d, err := readTable(table, hash)
+		if err == nil && (d.Running.Hash() != hash || d.Running.Root == d.Other.Root) {
+			t.Errorf("%q: %+v", table, d)
+		}
+	})
+}
