@@ -8,6 +8,7 @@ SCENARIO ?=
 # The version that scenarios of upgrades move to.
 OTHER    ?= v1.20.15
 FUZZTIME ?= 30s
+TIMEOUT  ?= 3h
 SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
 GOBUILD  := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 # Kubernetes versions whose real kubeadm judges ours.
@@ -15,7 +16,7 @@ ORACLES  := v1.19.12 v1.20.15 v1.37.2
 TEST     := KBUILD_ORACLE=$(if $(CI)$(wildcard out/oracle/kubeadm-v1.37.2),$(CURDIR)/out/oracle) go test -timeout 30m
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test build image vm vm-stop test check test-vm test-ignition oracle kubeadms golden fuzz repro bench bench-boot bench-join bench-upgrade clean
+.PHONY: help deps deps-test build image vm vm-stop test check test-vm test-ignition oracle kubeadms golden fuzz repro bench bench-boot bench-join bench-upgrade soak clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,8 +69,11 @@ MOVES  := $(if $(SWAP),$(CURDIR)/out/swap/$(OTHER),$(if $(findstring Upgrade,$(S
 
 test-vm: deps-test image $(if $(SWAP),swap-images) ## boot the image and run SCENARIO in LANE (container or vm); KEEP=1 leaves the machine
 	$(if $(MOVES),$(if $(SWAP),,out/bin/kbuild image --version $(OTHER) --out out/$(OTHER) --force))
-	KBUILD_IMAGE=$(BOOTS) KBUILD_OTHER_IMAGE=$(MOVES) KBUILD_UNHEALTHY_IMAGE=$(if $(SWAP),$(CURDIR)/out/swap/unhealthy) KBUILD=$(CURDIR)/out/bin/kbuild KBUILD_VM_TREE=$$(test $(LANE) != vm || out/bin/kbuild tree vm) \
-		go test ./test-vm -count=1 -v -timeout 90m -run '^TestScenario$(SCENARIO)' -lane $(LANE)
+	KBUILD_IMAGE=$(BOOTS) KBUILD_OTHER_IMAGE=$(MOVES) KBUILD_UNHEALTHY_IMAGE=$(if $(SWAP),$(CURDIR)/out/swap/unhealthy) KBUILD_AGAIN_IMAGE=$(if $(SWAP),$(CURDIR)/out/swap/again) KBUILD=$(CURDIR)/out/bin/kbuild KBUILD_VM_TREE=$$(test $(LANE) != vm || out/bin/kbuild tree vm) \
+		go test ./test-vm -count=1 -v -timeout $(TIMEOUT) -run '^TestScenario$(SCENARIO)' -lane $(LANE)
+
+soak: ## cut the power N (100) times at random instants of swaps, in a VM
+	CUTS=$(or $(N),100) $(MAKE) test-vm LANE=vm SCENARIO=SwapCut TIMEOUT=48h
 
 .PHONY: swap-images
 swap-images: build
@@ -78,6 +82,7 @@ swap-images: build
 	out/bin/kbuild image --version $(VERSION) --sign-key out/swap/update.key --out out/swap/$(VERSION) --force
 	out/bin/kbuild image --version $(OTHER) --sign-key out/swap/update.key --out out/swap/$(OTHER) --force
 	out/bin/kbuild image --version $(OTHER) --sign-key out/swap/update.key --trial-limit 2m --out out/swap/unhealthy --force
+	out/bin/kbuild image --version $(OTHER) --sign-key out/swap/update.key --check test-vm/testdata/check --out out/swap/again --force
 
 test-ignition: deps-test build ## in a VM, real Ignition makes a Debian a node of VERSION, from sysext and config
 	@$(call need,gcc,gcc libc6-dev)

@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -20,8 +23,8 @@ import (
 // slots is what `kbuild-firstboot upgrade status -o json` says.
 type slots struct {
 	Running struct {
-		Slot, Version string
-		OnTrial       bool
+		Slot, Version, RootHash string
+		OnTrial                 bool
 	}
 	Other struct {
 		Slot, State, Version string
@@ -308,5 +311,70 @@ func TestScenarioSwapUnhealthy(t *testing.T) {
 		checkVersion(t, u, old.Version)
 		sh(t, u, adminKubectl+"get configmap of-"+old.Version)
 		sh(t, u, c.clear)
+	}
+}
+
+// TestScenarioSwapCut cuts the power at random instants of staging, of the swap
+// and of the first boot of the new slot, CUTS times (20): each time the node
+// becomes Ready on the old image or on the new one, and what was written to the
+// cluster is there. It goes from one image of the next version to another and
+// back, after the first.
+func TestScenarioSwapCut(t *testing.T) {
+	again := imageIn(t, "KBUILD_AGAIN_IMAGE", " for the next minor version, different from KBUILD_OTHER_IMAGE's")
+	cuts := 20
+	if v := os.Getenv("CUTS"); v != "" {
+		var err error
+		if cuts, err = strconv.Atoi(v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u := swapper(t, Options{}, again)
+	seed := time.Now().UnixNano()
+	if v := os.Getenv("SEED"); v != "" {
+		var err error
+		if seed, err = strconv.ParseInt(v, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	random := rand.New(rand.NewPCG(uint64(seed), 0))
+	logf("SEED=%d", seed)
+	hashes := map[string]string{}
+	for name, dir := range map[string]string{"next": otherImage(t).Dir, "bad": again.Dir} {
+		b, err := os.ReadFile(filepath.Join(dir, "root.roothash"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		hashes[name] = strings.TrimSpace(string(b))
+	}
+	known := map[string]bool{imageOf(t).Version: true, otherImage(t).Version: true}
+	// What a whole swap takes, measured when one comes to its end.
+	whole := 4 * time.Minute
+	var written []string
+	for i := range cuts {
+		name := fmt.Sprintf("cut-%d", i)
+		waitSh(t, u, "a ConfigMap", configMap(name, "--from-literal=a=b"))
+		written = append(written, name)
+		to := "next"
+		if s := u.waitSlots("no trial", func(s slots) bool { return !s.Running.OnTrial }); s.Running.RootHash == hashes["next"] {
+			to = "bad"
+		}
+		after := time.Duration(random.Int64N(int64(whole)))
+		logf("%s: swap to %s, cut after %s", name, to, after.Round(time.Second))
+		sh(t, u, "systemd-run --quiet --collect sh -c 'kbuild-firstboot upgrade stage "+url(to)+" && kbuild-firstboot upgrade apply'")
+		select {
+		case <-time.After(after):
+		case <-t.Context().Done():
+			t.Fatal(t.Context().Err())
+		}
+		if err := errors.Join(u.PowerCut(), u.Start(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		waitReady(t, u)
+		s := u.waitSlots("the slots", func(s slots) bool { return true })
+		logf("%s: Ready: %s", name, s)
+		if !known[s.Running.Version] {
+			t.Errorf("%s: it runs %s", name, s)
+		}
+		sh(t, u, adminKubectl+"get configmap "+strings.Join(written, " "))
 	}
 }
