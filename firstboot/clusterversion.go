@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -177,13 +178,23 @@ func stepStalePods() Step {
 			return err == nil && len(pods) == 0, soon(err)
 		},
 		Do: func(ctx context.Context, r *Run) error {
+			begun, err := bootBegan(r)
+			if err != nil {
+				return err
+			}
 			c, pods, err := stalePods(ctx, r)
 			for _, p := range pods {
 				if err != nil {
 					break
 				}
 				err = r.Host.Do("delete pod "+p.Name, func() error {
-					return c.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(p.UID))})
+					o := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(p.UID))}
+					if !runs(p, begun) {
+						// The kubelet is trying to pull its image, for a minute where there is no
+						// network, and would say only then that it is gone.
+						o.GracePeriodSeconds = new(int64(0))
+					}
+					return c.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, o)
 				})
 				if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 					err = nil
@@ -192,6 +203,24 @@ func stepStalePods() Step {
 			return soon(err)
 		},
 	}
+}
+
+// runs says whether a container of the pod was started in the boot that began
+// then. That it ran before is what the kubelet says until it looks again.
+func runs(p corev1.Pod, begun time.Time) bool {
+	return slices.ContainsFunc(p.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
+		return c.State.Running != nil && c.State.Running.StartedAt.After(begun)
+	})
+}
+
+// bootBegan is when this boot began: the hostname step wrote this file then,
+// before the kubelet came.
+func bootBegan(r *Run) (time.Time, error) {
+	st, err := r.Host.Root.Stat(strings.TrimPrefix(hostsFile, "/"))
+	if err != nil {
+		return time.Time{}, fmt.Errorf("cannot tell when this boot began: %w", err)
+	}
+	return st.ModTime(), nil
 }
 
 // stalePods are those, made before this boot: one that was made since is what
@@ -205,15 +234,14 @@ func stalePods(ctx context.Context, r *Run) (kubernetes.Interface, []corev1.Pod,
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot list this node's pods: %w", err)
 	}
-	// The hostname step wrote it on this boot, before the kubelet came.
-	begun, err := r.Host.Root.Stat(strings.TrimPrefix(hostsFile, "/"))
+	begun, err := bootBegan(r)
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot tell when this boot began: %w", err)
+		return nil, nil, err
 	}
 	var stale []corev1.Pod
 	for _, p := range list.Items {
 		owner := metav1.GetControllerOf(&p)
-		if owner == nil || owner.Kind == "Node" || p.DeletionTimestamp != nil || !p.CreationTimestamp.Time.Before(begun.ModTime()) {
+		if owner == nil || owner.Kind == "Node" || p.DeletionTimestamp != nil || !p.CreationTimestamp.Time.Before(begun) {
 			continue
 		}
 		if slices.ContainsFunc(p.Spec.Containers, func(c corev1.Container) bool { return otherSlots(r.Baked.Images, c.Image) }) {
