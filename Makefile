@@ -81,7 +81,7 @@ swap-images: build
 	@mkdir -p out/swap && test -e out/swap/update.key || openssl genpkey -algorithm ed25519 -out out/swap/update.key
 	out/bin/kbuild image --version $(VERSION) --sign-key out/swap/update.key --out out/swap/$(VERSION) --force
 	out/bin/kbuild image --version $(OTHER) --sign-key out/swap/update.key --out out/swap/$(OTHER) --force
-	out/bin/kbuild image --version $(OTHER) --sign-key out/swap/update.key --trial-limit 2m --out out/swap/unhealthy --force
+	out/bin/kbuild image --version $(OTHER) --sign-key out/swap/update.key --trial-limit 5m --out out/swap/unhealthy --force
 	out/bin/kbuild image --version $(OTHER) --sign-key out/swap/update.key --check test-vm/testdata/check --out out/swap/again --force
 
 test-ignition: deps-test build ## in a VM, real Ignition makes a Debian a node of VERSION, from sysext and config
