@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -35,4 +36,10 @@ func Written(m Machine) (int64, error) {
 		return n * 512, err
 	}
 	return 0, fmt.Errorf("cannot count what the machine in %s writes: its /var is no loop device", m.Places().Dir)
+}
+
+// Median is the middle of what was measured, at least once.
+func Median[T ~int64](all []T) T {
+	all = slices.Sorted(slices.Values(all))
+	return (all[(len(all)-1)/2] + all[len(all)/2]) / 2
 }

@@ -111,6 +111,13 @@ func find(list []Entry, s Slot) *Entry {
 	return found
 }
 
+// onTrial says whether the slot that runs is not blessed yet: then the other one
+// is what the node falls back to.
+func (d Disk) onTrial(list []Entry) bool {
+	own := find(list, d.Running)
+	return own != nil && own.OnTrial()
+}
+
 // rename gives an entry another state.
 func rename(h *host.Host, from, to Entry) error {
 	if from == to {

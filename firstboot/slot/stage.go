@@ -33,7 +33,7 @@ func Stage(ctx context.Context, h *host.Host, baked images.Baked, where string) 
 	if err != nil {
 		return Record{}, err
 	}
-	if own := find(list, d.Running); own != nil && own.OnTrial() {
+	if d.onTrial(list) {
 		return Record{}, refuse("the image that runs is on trial itself: until it is known to be healthy, the other slot is what the node falls back to (`kbuild-firstboot status`)")
 	}
 	src, err := openSource(h, where)

@@ -47,7 +47,7 @@ func Cancel(ctx context.Context, h *host.Host) error {
 	case rec.Begun.IsZero() || rec.Outcome != Pending || rec.Update.RootHash == d.Running.Hash():
 		return refuse("there is no update to cancel")
 	}
-	if own := find(list, d.Running); own != nil && own.OnTrial() {
+	if d.onTrial(list) {
 		return refuse("the image that runs is on trial: the other slot is what the node falls back to")
 	}
 	return clearOther(ctx, h, d)
@@ -60,7 +60,7 @@ func DropOther(ctx context.Context, h *host.Host) error {
 	if err != nil {
 		return err
 	}
-	if own := find(list, d.Running); own != nil && own.OnTrial() {
+	if d.onTrial(list) {
 		return refuse("the image that runs is on trial: the other slot is what the node falls back to")
 	}
 	return clearOther(ctx, h, d)
@@ -150,9 +150,7 @@ func ReadStatus(ctx context.Context, h *host.Host, baked images.Baked) (Status, 
 		return st, err
 	}
 	st.Running.Slot, st.Running.Version, st.Running.RootHash = d.Running.Name, baked.Release.Version, d.Running.Hash()
-	if own := find(list, d.Running); own != nil {
-		st.Running.OnTrial = own.OnTrial()
-	}
+	st.Running.OnTrial = d.onTrial(list)
 	st.Other.Slot = d.Other.Name
 	e := find(list, d.Other)
 	switch {
@@ -184,9 +182,9 @@ func outcome(rec Record, d Disk, list []Entry) Outcome {
 	if rec.Outcome != Pending || rec.Applied.IsZero() {
 		return rec.Outcome
 	}
-	own, other := find(list, d.Running), find(list, d.Other)
+	other := find(list, d.Other)
 	switch {
-	case rec.Update.RootHash == d.Running.Hash() && (own == nil || !own.OnTrial()):
+	case rec.Update.RootHash == d.Running.Hash() && !d.onTrial(list):
 		return Kept
 	case rec.Update.RootHash == d.Other.Hash() && (other == nil || other.Bad()):
 		return FellBack

@@ -198,18 +198,14 @@ func slotsText(w *tabwriter.Writer, st slot.Status) {
 		return
 	}
 	fmt.Fprintf(w, "\nlast update: %s to %s, from %s, begun %s\n", u.From, u.Update.Release.Version, u.Source, u.Begun.Local().Format(time.DateTime))
-	if u.Outcome == slot.FellBack || u.Outcome == slot.Pending && len(u.Failures) > 0 {
-		fmt.Fprintf(w, "%s: %s\n", fallenOr(u.Outcome), u.Why())
-	} else if u.Outcome != slot.Pending {
+	switch {
+	case u.Outcome == slot.FellBack:
+		fmt.Fprintf(w, "%s: %s\n", u.Outcome, u.Why())
+	case u.Outcome != slot.Pending:
 		fmt.Fprintf(w, "%s\n", u.Outcome)
+	case len(u.Failures) > 0:
+		fmt.Fprintf(w, "a boot of it was not healthy: %s\n", u.Why())
 	}
-}
-
-func fallenOr(o slot.Outcome) string {
-	if o == slot.Pending {
-		return "a boot of it was not healthy"
-	}
-	return string(o)
 }
 
 // failedCommand is called by kbuild-fallback.service.

@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
 	"syscall"
 	"time"
 
@@ -111,11 +110,7 @@ func median[T ~int64](rs []result, of func(result) T) T {
 	for i, r := range rs {
 		v[i] = of(r)
 	}
-	slices.Sort(v)
-	if n := len(v); n%2 == 0 {
-		return (v[n/2-1] + v[n/2]) / 2
-	}
-	return v[len(v)/2]
+	return testvm.Median(v)
 }
 
 func ratio[T ~int64](a, b T) float64 { return float64(a) / float64(b) }

@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
 	"syscall"
 	"time"
 
@@ -73,13 +72,8 @@ func run(ctx context.Context, args []string) error {
 			rows[k] = append(rows[k], d)
 		}
 	}
-	x, y := median(rows[0]), median(rows[1])
+	x, y := testvm.Median(rows[0]), testvm.Median(rows[1])
 	fmt.Printf("Kubernetes %s, medians of %d\n\n| | Ready |\n|---|---|\n", image.Version, *runs)
 	fmt.Printf("| a: kbuild-firstboot joins | %.2f s |\n| b: kubeadm join, images imported | %.2f s |\n| a/b | %.2f |\n", x.Seconds(), y.Seconds(), x.Seconds()/y.Seconds())
 	return nil
-}
-
-func median(d []time.Duration) time.Duration {
-	d = slices.Sorted(slices.Values(d))
-	return (d[(len(d)-1)/2] + d[len(d)/2]) / 2
 }

@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
 	"syscall"
 	"time"
 
@@ -80,8 +79,7 @@ func run(ctx context.Context, args []string) error {
 	fmt.Printf("medians of %d\n\n| | API away |\n|---|---|\n", *runs)
 	var medians [3]time.Duration
 	for k, d := range rows {
-		d = slices.Sorted(slices.Values(d))
-		medians[k] = (d[(len(d)-1)/2] + d[len(d)/2]) / 2
+		medians[k] = testvm.Median(d)
 		fmt.Printf("| %s | %.1f s |\n", names[k], medians[k].Seconds())
 	}
 	fmt.Printf("| a/b | %.2f |\n| c/b | %.2f |\n", medians[0].Seconds()/medians[1].Seconds(), medians[2].Seconds()/medians[1].Seconds())
