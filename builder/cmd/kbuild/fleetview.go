@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -122,6 +123,17 @@ func (v *view) end(err error) error {
 func (v *view) line(o any) {
 	b, _ := json.Marshal(o) // text and times always encode
 	fmt.Fprintf(v.out, "%s\n", b)
+}
+
+// observe connects to a cluster and looks how its nodes stand.
+func observe(ctx context.Context, kubeconfig string) (*fleet.Fleet, fleet.Cluster, error) {
+	c, _, err := connect(kubeconfig)
+	if err != nil {
+		return nil, fleet.Cluster{}, err
+	}
+	f := &fleet.Fleet{Client: c, Who: operator()}
+	seen, err := f.Observe(ctx)
+	return f, seen, err
 }
 
 // operator is who runs this program, for others.

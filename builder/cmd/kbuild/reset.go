@@ -37,12 +37,7 @@ is not Ready only the Node is deleted.`,
 			case format == "json" && !yes && !o.Force:
 				return usage(errors.New("-o json asks no questions: give --yes, too"))
 			}
-			c, _, err := connect(kubeconfig)
-			if err != nil {
-				return err
-			}
-			f := &fleet.Fleet{Client: c, Who: operator()}
-			seen, err := f.Observe(cmd.Context())
+			f, seen, err := observe(cmd.Context(), kubeconfig)
 			if err != nil {
 				return err
 			}

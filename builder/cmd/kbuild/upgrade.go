@@ -46,11 +46,7 @@ what is done with each, and whether going back will be legal. It only reads.`,
 			if _, err := images.Lookup(to); to != "" && err != nil {
 				return usage(fmt.Errorf("--to: %w", err))
 			}
-			c, _, err := connect(*kubeconfig)
-			if err != nil {
-				return err
-			}
-			seen, err := (&fleet.Fleet{Client: c}).Observe(cmd.Context())
+			_, seen, err := observe(cmd.Context(), *kubeconfig)
 			if err != nil {
 				return err
 			}

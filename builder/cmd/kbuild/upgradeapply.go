@@ -39,12 +39,7 @@ it: the --out of 'kbuild image' on a web server.`,
 			if err := checkUpgrade(o, format, yes); err != nil {
 				return err
 			}
-			c, _, err := connect(*kubeconfig)
-			if err != nil {
-				return err
-			}
-			f := &fleet.Fleet{Client: c, Who: operator()}
-			seen, err := f.Observe(cmd.Context())
+			f, seen, err := observe(cmd.Context(), *kubeconfig)
 			if err != nil {
 				return err
 			}

@@ -30,12 +30,7 @@ patches of their user-data, is not seen.`,
 			if _, err := images.Lookup(to); to != "" && err != nil {
 				return usage(fmt.Errorf("--to: %w", err))
 			}
-			c, _, err := connect(*kubeconfig)
-			if err != nil {
-				return err
-			}
-			f := &fleet.Fleet{Client: c}
-			seen, err := f.Observe(cmd.Context())
+			f, seen, err := observe(cmd.Context(), *kubeconfig)
 			if err != nil {
 				return err
 			}
