@@ -69,6 +69,29 @@ func TestUDF(t *testing.T) {
 	}
 }
 
+// A checksum is any byte, 0 too: each descriptor gets that one by its tag's
+// reserved byte (3/7.2).
+func TestUDFChecksumZero(t *testing.T) {
+	whole := udfDisc(t, map[string]string{"ovf-env.xml": ovf(customData(document))}, true)
+	changed := 0
+	for at := 0; at+udfBlock <= len(whole); at += udfBlock {
+		if _, _, err := udfTag(strings.NewReader(whole), int64(at/udfBlock)); err != nil {
+			continue
+		}
+		b := []byte(whole)
+		b[at+5] -= b[at+4]
+		b[at+4] = 0
+		changed++
+		f, err := readAzureDisc(bytes.NewReader(b))
+		if err != nil || string(f.UserData()) != document {
+			t.Errorf("block %d, tag %d: %q, %v", at/udfBlock, b[at], f.UserData(), err)
+		}
+	}
+	if changed < 6 { // anchor, partition, logical volume, file set, root, file
+		t.Errorf("the disc has %d descriptors", changed)
+	}
+}
+
 // The first byte of each block changed and the rest cut off: files or an error.
 func TestUDFDamaged(t *testing.T) {
 	whole := udfDisc(t, map[string]string{"ovf-env.xml": ovf(customData(document))}, true)

@@ -100,7 +100,9 @@ func genisoimage(t testing.TB, files map[string]string, flags ...string) string 
 			t.Fatal(err)
 		}
 	}
-	if msg, err := exec.Command(bin, append(flags, "-quiet", "-o", out, dir)...).CombinedOutput(); err != nil {
+	cmd := exec.Command(bin, append(flags, "-quiet", "-o", out, dir)...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8") // in which it reads names
+	if msg, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, msg)
 	}
 	b, err := os.ReadFile(out)

@@ -40,7 +40,8 @@ type udf struct {
 }
 
 // udfTag reads the descriptor at a block of the volume; its tag's checksum must
-// be right (3/7.2.3).
+// be right (3/7.2.3), and may be any byte. An empty block has the identifier 0,
+// which is no descriptor's (3/7.2.1).
 func udfTag(r io.ReaderAt, block int64) (tag int, b []byte, err error) {
 	b, err = readAt(r, block*udfBlock, udfBlock)
 	if err != nil {
@@ -52,10 +53,11 @@ func udfTag(r io.ReaderAt, block int64) (tag int, b []byte, err error) {
 			sum += c
 		}
 	}
-	if sum != b[4] || sum == 0 {
+	tag = int(binary.LittleEndian.Uint16(b))
+	if sum != b[4] || tag == 0 {
 		return 0, nil, errUDF
 	}
-	return int(binary.LittleEndian.Uint16(b)), b, nil
+	return tag, b, nil
 }
 
 // udfRoot lists the top directory.
