@@ -9,6 +9,8 @@ SCENARIO ?=
 OTHER    ?= v1.20.15
 FUZZTIME ?= 30s
 TIMEOUT  ?= 3h
+# How many machines of one scenario boot at once, where it can be so.
+PARALLEL ?= 2
 SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
 GOBUILD  := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 # Kubernetes versions whose real kubeadm judges ours.
@@ -69,20 +71,25 @@ MOVES  := $(if $(SWAP),$(CURDIR)/out/swap/$(OTHER),$(if $(findstring Upgrade,$(S
 
 test-vm: deps-test image $(if $(SWAP),swap-images) ## boot the image and run SCENARIO in LANE (container or vm); KEEP=1 leaves the machine
 	$(if $(MOVES),$(if $(SWAP),,out/bin/kbuild image --version $(OTHER) --out out/$(OTHER) --force))
-	KBUILD_IMAGE=$(BOOTS) KBUILD_OTHER_IMAGE=$(MOVES) KBUILD_UNHEALTHY_IMAGE=$(if $(SWAP),$(CURDIR)/out/swap/unhealthy) KBUILD_AGAIN_IMAGE=$(if $(SWAP),$(CURDIR)/out/swap/again) KBUILD=$(CURDIR)/out/bin/kbuild KBUILD_VM_TREE=$$(test $(LANE) != vm || out/bin/kbuild tree vm) \
-		go test ./test-vm -count=1 -v -timeout $(TIMEOUT) -run '^TestScenario$(SCENARIO)' -lane $(LANE)
+	KBUILD_IMAGE=$(BOOTS) KBUILD_OTHER_IMAGE=$(MOVES) KBUILD_SWAP_IMAGES=$(if $(SWAP),$(CURDIR)/out/swap) KBUILD=$(CURDIR)/out/bin/kbuild KBUILD_VM_TREE=$$(test $(LANE) != vm || out/bin/kbuild tree vm) \
+		go test ./test-vm -count=1 -v -parallel $(PARALLEL) -timeout $(TIMEOUT) -run '^TestScenario$(SCENARIO)' -lane $(LANE)
 
 soak: ## cut the power N (100) times at random instants of swaps, in a VM
 	CUTS=$(or $(N),100) $(MAKE) test-vm LANE=vm SCENARIO=SwapCut TIMEOUT=48h
+
+# $(1): version, $(2): name, $(3): what it differs in from an ordinary image.
+swap-image = out/bin/kbuild image --version $(1) --sign-key out/swap/update.key --out out/swap/$(2) --force $(3)
 
 .PHONY: swap-images
 swap-images: build
 	@$(call need,openssl,openssl)
 	@mkdir -p out/swap && test -e out/swap/update.key || openssl genpkey -algorithm ed25519 -out out/swap/update.key
-	out/bin/kbuild image --version $(VERSION) --sign-key out/swap/update.key --out out/swap/$(VERSION) --force
-	out/bin/kbuild image --version $(OTHER) --sign-key out/swap/update.key --out out/swap/$(OTHER) --force
-	out/bin/kbuild image --version $(OTHER) --sign-key out/swap/update.key --trial-limit 5m --out out/swap/unhealthy --force
-	out/bin/kbuild image --version $(OTHER) --sign-key out/swap/update.key --check test-vm/testdata/check --out out/swap/again --force
+	$(call swap-image,$(VERSION),$(VERSION))
+	$(call swap-image,$(OTHER),$(OTHER))
+	$(call swap-image,$(OTHER),again,--check test-vm/testdata/check)
+	$(call swap-image,$(OTHER),unhealthy,--trial-limit 5m)
+	$(call swap-image,$(OTHER),flag,--trial-limit 4m --config test-vm/testdata/flag.yaml)
+	$(call swap-image,$(OTHER),panic,--cmdline rdinit=/nonexistent)
 
 test-ignition: deps-test build ## in a VM, real Ignition makes a Debian a node of VERSION, from sysext and config
 	@$(call need,gcc,gcc libc6-dev)

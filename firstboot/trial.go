@@ -202,16 +202,16 @@ func nodeEvent(ctx context.Context, r *Run, reason, message string) error {
 }
 
 // GiveUp writes down why this boot of a new slot ends before its time.
-func GiveUp(h *Run) error {
-	s, err := ReadStatus(h.Host)
+func GiveUp(ctx context.Context, r *Run) error {
+	s, err := ReadStatus(r.Host)
 	if err != nil {
 		return err
 	}
-	why := s.Summary()
+	why := s.Summary() + kubeletSaid(ctx, r)
 	if s.State == StateDone {
 		why = "every step holds, but the boot was not complete in time (systemctl list-dependencies boot-complete.target)"
 	}
-	return slot.Fail(h.Host, why)
+	return slot.Fail(r.Host, why)
 }
 
 // MayRollBack says why this node cannot go back to what its other slot holds;

@@ -100,7 +100,15 @@ func whyNoAPI(ctx context.Context, r *Run, apiErr error) string {
 	if err := kubeletHealthy(ctx, r); err != nil {
 		return err.Error()
 	}
-	pods, err := controlPlaneContainers(ctx, r)
+	conn, err := grpc.NewClient("unix://"+r.Host.Path(containerdSocket), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err.Error()
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	runtime := cri.NewRuntimeServiceClient(conn)
+	pods, err := controlPlaneContainers(ctx, runtime)
 	if err != nil {
 		return "the container runtime does not answer: " + err.Error()
 	}
@@ -114,7 +122,7 @@ func whyNoAPI(ctx context.Context, r *Run, apiErr error) string {
 		case !ok:
 			return fmt.Sprintf("the kubelet has not started %s yet", name)
 		case c.State == cri.ContainerState_CONTAINER_EXITED:
-			return fmt.Sprintf("%s has ended, and the kubelet starts it again; its log is in /var/log/pods", name)
+			return fmt.Sprintf("%s has ended, and the kubelet starts it again%s", name, containerSaid(ctx, r, runtime, c.Id))
 		}
 	}
 	if errors.Is(apiErr, syscall.ECONNREFUSED) {
@@ -125,15 +133,8 @@ func whyNoAPI(ctx context.Context, r *Run, apiErr error) string {
 
 // controlPlaneContainers are the newest containers of the static pods, by
 // component.
-func controlPlaneContainers(ctx context.Context, r *Run) (map[string]*cri.Container, error) {
-	conn, err := grpc.NewClient("unix://"+r.Host.Path(containerdSocket), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	resp, err := cri.NewRuntimeServiceClient(conn).ListContainers(ctx, &cri.ListContainersRequest{
+func controlPlaneContainers(ctx context.Context, runtime cri.RuntimeServiceClient) (map[string]*cri.Container, error) {
+	resp, err := runtime.ListContainers(ctx, &cri.ListContainersRequest{
 		Filter: &cri.ContainerFilter{LabelSelector: map[string]string{"io.kubernetes.pod.namespace": "kube-system"}},
 	})
 	if err != nil {

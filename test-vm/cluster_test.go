@@ -37,8 +37,13 @@ func containers(t *testing.T) {
 // wire makes a network that ends with the test, after its machines.
 func wire(t *testing.T) *Network {
 	t.Helper()
+	return wireOf(t, Lane(*lane))
+}
+
+func wireOf(t *testing.T, lane Lane) *Network {
+	t.Helper()
 	imageOf(t)
-	n, err := NewNetwork(Lane(*lane), os.Getenv("KEEP") == "1", logf)
+	n, err := NewNetwork(lane, os.Getenv("KEEP") == "1", logf)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +64,18 @@ func metadata(t *testing.T, n *Network, k int, role, name string, fields ...stri
 	if Lane(*lane) == VM && role != "worker" {
 		docs = append(docs, slowControlPlane(configAPI(t))...)
 	}
+	if Lane(*lane) == VM && n.lane == Container {
+		docs = append(docs, ContainerUserData())
+	}
 	return userData(docs...)
+}
+
+// amongContainers is user-data of a VM that joins containers: on a host with
+// cgroup v1 the cluster's kubelets do not ask systemd for cgroups, and the VM's
+// has to.
+func amongContainers(t *testing.T, data string) string {
+	t.Helper()
+	return data + "---\napiVersion: kubeadm.k8s.io/" + configAPI(t) + "\nkind: JoinConfiguration\nnodeRegistration:\n  kubeletExtraArgs:\n    cgroup-driver: systemd\n"
 }
 
 // on is a machine's place in a network.

@@ -123,8 +123,8 @@ func New(ctx context.Context, lane Lane, o Options) (Machine, error) {
 	if o.Log == nil {
 		o.Log = func(string, ...any) {}
 	}
-	if o.Network != nil && (o.Network.lane != lane || o.Address == "") {
-		return nil, fmt.Errorf("cannot hang a machine of lane %s, address %q, on a network of lane %s: want the same lane, and an address", lane, o.Address, o.Network.lane)
+	if o.Network != nil && (lane == Container && o.Network.lane == VM || o.Address == "") {
+		return nil, fmt.Errorf("cannot hang a machine of lane %s, address %q, on a network of lane %s: want an address, and for a container a network of its lane", lane, o.Address, o.Network.lane)
 	}
 	switch lane {
 	case Container:

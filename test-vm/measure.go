@@ -1,12 +1,18 @@
 package testvm
 
 import (
+	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Written returns how many bytes were written to the machine's /var since it
@@ -36,6 +42,63 @@ func Written(m Machine) (int64, error) {
 		return n * 512, err
 	}
 	return 0, fmt.Errorf("cannot count what the machine in %s writes: its /var is no loop device", m.Places().Dir)
+}
+
+// WatchAPI begins to ask the API server of a container without a Network
+// whether it is healthy, twenty times a second. The function that it returns
+// ends that, and says for how long there was no such answer, all in all.
+func WatchAPI(m Machine) (stop func() time.Duration, err error) {
+	c, ok := m.(*container)
+	if !ok || c.o.Network != nil {
+		return nil, errors.New("cannot watch the API server of such a machine: want a container without a network")
+	}
+	ns := c.netns()
+	if err := run("ip", "-n", ns, "addr", "replace", netPrefix+"1/24", "dev", bridge); err != nil {
+		return nil, err
+	}
+	client := http.Client{Timeout: time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // whether, and not who
+		DialContext: func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+			err = inNetns(ns, func() (err error) {
+				conn, err = net.DialTimeout(network, addr, time.Second)
+				return err
+			})
+			return conn, err
+		},
+	}}
+	healthy := func() bool {
+		resp, err := client.Get("https://" + net.JoinHostPort(ContainerAddress, "6443") + "/healthz")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	}
+	ended, away := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		var total time.Duration
+		var since time.Time // when it was away first; zero while it answers
+		for asked := time.Now(); ; asked = time.Now() {
+			switch ok := healthy(); {
+			case !ok && since.IsZero():
+				since = asked
+			case ok && !since.IsZero():
+				total += time.Since(since)
+				since = time.Time{}
+			}
+			select {
+			case <-ended:
+				if !since.IsZero() {
+					total += time.Since(since)
+				}
+				away <- total
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}()
+	return func() time.Duration { close(ended); return <-away }, nil
 }
 
 // Median is the middle of what was measured, at least once.

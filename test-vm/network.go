@@ -11,10 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Network is one wire that several machines of a lane hang on. They see each
-// other and nothing else: no router, no name server, no host. It is a network
-// namespace with a bridge in the container lane, and a multicast group on the
-// host's loopback in the VM lane.
+// Network is one wire that several machines hang on. They see each other and
+// nothing else: no router, no name server, no host. It is a network namespace
+// with a bridge in the container lane, where VMs may hang on it too, by a tap;
+// in the VM lane it is a multicast group on the host's loopback, which takes no
+// rights.
 //
 // Its addresses are 10.77.0.0/24. Machines are made after it (Options.Network)
 // and closed before it.
@@ -62,15 +63,54 @@ func (n *Network) Close() error {
 }
 
 // netdev is QEMU's end of the network for a VM with the scratch directory dir.
-// Group and port are the network's, the MAC address is the machine's.
+// Group and port are the network's, the MAC address is the machine's. A tap is
+// the first file that QEMU inherits.
 func (n *Network) netdev(dir string) []string {
 	// 239.192.0.0/14 is for an organisation's own use (RFC 2365, section 6.2).
 	g := sha256.Sum256([]byte(n.s.dir))
 	m := sha256.Sum256([]byte(dir))
+	end := "tap,id=net,fd=3"
+	if n.lane == VM {
+		end = fmt.Sprintf("socket,id=net,mcast=239.192.%d.%d:%d,localaddr=127.0.0.1", g[0], g[1], 20000+int(g[2]))
+	}
 	return []string{
-		"-netdev", fmt.Sprintf("socket,id=net,mcast=239.192.%d.%d:%d,localaddr=127.0.0.1", g[0], g[1], 20000+int(g[2])),
+		"-netdev", end,
 		"-device", fmt.Sprintf("virtio-net-pci,netdev=net,romfile=,mac=52:54:00:%02x:%02x:%02x", m[0], m[1], m[2]),
 	}
+}
+
+// tap makes a VM's plug in the network's bridge; without one, nil. It is gone
+// when the last process that has the file is.
+func (n *Network) tap(machine string) (*os.File, error) {
+	if n == nil || n.lane == VM {
+		return nil, nil
+	}
+	ns := n.s.rec.Netns
+	name := "tap-" + machine
+	var f *os.File
+	err := inNetns(ns, func() error {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		f = os.NewFile(uintptr(fd), name)
+		ifr, err := unix.NewIfreq(name)
+		if err == nil {
+			ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+			err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+		}
+		return err
+	})
+	if err == nil {
+		err = run("ip", "-n", ns, "link", "set", name, "master", bridge, "up")
+	}
+	if err != nil {
+		if f != nil {
+			f.Close()
+		}
+		return nil, fmt.Errorf("cannot plug %s into the network: %w", machine, err)
+	}
+	return f, nil
 }
 
 // makeNetns makes a network namespace named after the scratch directory, with a

@@ -238,6 +238,14 @@ func (v *virtual) Start(ctx context.Context) error {
 	}
 	defer log.Close()
 	cmd := v.tree.command(context.Background(), qemuProgram, v.args(ctx)...)
+	tap, err := v.o.Network.tap(v.s.rec.Name)
+	if err != nil {
+		return err
+	}
+	if tap != nil {
+		defer tap.Close()
+		cmd.ExtraFiles = []*os.File{tap}
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a kept machine outlives the terminal
 	if err := cmd.Start(); err != nil {

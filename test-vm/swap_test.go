@@ -1,8 +1,13 @@
 package testvm
 
 import (
+	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -48,15 +53,16 @@ type upgrader struct {
 	web *updates
 }
 
-// swapper boots the image of KBUILD_IMAGE in a VM that reaches the updates.
-func swapper(t *testing.T, o Options, bad ...Image) *upgrader {
+// swapper boots the image of KBUILD_IMAGE in a VM that reaches the updates: that
+// of KBUILD_OTHER_IMAGE as "next", and those in KBUILD_SWAP_IMAGES by name.
+func swapper(t *testing.T, o Options, names ...string) *upgrader {
 	t.Helper()
 	if Lane(*lane) != VM {
 		t.Skip("this scenario is the VM lane's: a container has no slots")
 	}
 	dirs := map[string]string{"next": otherImage(t).Dir}
-	for _, i := range bad {
-		dirs["bad"] = i.Dir
+	for _, name := range names {
+		dirs[name] = swapImage(t, name).Dir
 	}
 	web := serveUpdates(t, dirs)
 	o.Name, o.Serve = "node1", web.addr
@@ -64,6 +70,21 @@ func swapper(t *testing.T, o Options, bad ...Image) *upgrader {
 	u := &upgrader{boot(t, o), t, web}
 	waitReady(t, u)
 	return u
+}
+
+// swapImage opens an image of the next minor version by its name in the
+// directory KBUILD_SWAP_IMAGES; `make swap-images` says what each is.
+func swapImage(t *testing.T, name string) Image {
+	t.Helper()
+	dir := os.Getenv("KBUILD_SWAP_IMAGES")
+	if dir == "" {
+		t.Skip("KBUILD_SWAP_IMAGES is not set: want the directory that `make swap-images` writes")
+	}
+	image, err := OpenImage(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image
 }
 
 // updates serves images' output directories, each by its name. Spoil, when it
@@ -105,6 +126,46 @@ func (u *updates) set(spoil func(w http.ResponseWriter, r *http.Request) bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.spoil = spoil
+}
+
+// instead answers with other contents of files, by name.
+func instead(files map[string][]byte) func(w http.ResponseWriter, r *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		b, ok := files[filepath.Base(r.URL.Path)]
+		if ok {
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b))
+		}
+		return ok
+	}
+}
+
+func read(t *testing.T, dir, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// signed are the files that say what an update is, signed by the key that the
+// images know.
+func signed(t *testing.T, u images.Update) map[string][]byte {
+	t.Helper()
+	b, err := json.Marshal(u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(read(t, os.Getenv("KBUILD_SWAP_IMAGES"), "update.key"))
+	if block == nil {
+		t.Fatal("update.key holds no PEM")
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sums := fmt.Appendf(nil, "%x  %s\n", sha256.Sum256(b), images.UpdateFile)
+	return map[string][]byte{images.UpdateFile: b, images.UpdateSums: sums, images.UpdateSignature: ed25519.Sign(key.(ed25519.PrivateKey), sums)}
 }
 
 // url is where a machine finds an update.
@@ -185,25 +246,47 @@ func TestScenarioSwap(t *testing.T) {
 	}
 	waitSh(t, u, "a ConfigMap", configMap("of-"+old.Version, "--from-literal=a=b"))
 
-	u.web.set(func(w http.ResponseWriter, r *http.Request) bool {
-		if filepath.Base(r.URL.Path) != images.UpdateSums {
-			return false
+	refused := func(want string, files map[string][]byte) {
+		t.Helper()
+		u.web.set(instead(files))
+		if said, code := u.stage(url("next")); code != 4 || !strings.Contains(said, want) {
+			t.Errorf("want %q: %d: %s", want, code, said)
 		}
-		b, _ := os.ReadFile(filepath.Join(next.Dir, images.UpdateSums))
-		w.Write(append(b, "# changed\n"...))
-		return true
-	})
-	if said, code := u.stage(url("next")); code != 4 || !strings.Contains(said, "changed after it was signed") {
-		t.Errorf("a forged update: %d: %s", code, said)
+		if s, err := u.slots(t.Context()); err != nil || s.Other.State != "empty" {
+			t.Errorf("after the refusal: %s, %v", s, err)
+		}
+	}
+	sums := read(t, next.Dir, images.UpdateSums)
+	refused("changed after it was signed", map[string][]byte{images.UpdateSums: append(sums, "# changed\n"...)})
+	_, stranger, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused("a key that this node's image does not know", map[string][]byte{images.UpdateSignature: ed25519.Sign(stranger, sums)})
+	huge, err := images.ReadUpdate(read(t, next.Dir, images.UpdateFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	huge.Root.Size = 1 << 40
+	refused("and its partition", signed(t, huge))
+	sh(t, u, "systemctl start efi.mount && ! head -c 2G /dev/zero >/efi/fill")
+	refused("has room for 0 MiB", nil)
+	sh(t, u, "rm /efi/fill")
+
+	u.web.set(instead(map[string][]byte{images.UpdateRoot: read(t, next.Dir, images.UpdateRoot)[:10<<20]}))
+	if said, code := u.stage(url("next")); code == 0 {
+		t.Errorf("a truncated file: %d: %s", code, said)
+	}
+	if s, err := u.slots(t.Context()); err != nil || s.Other.State == "staged" || s.Running.Slot != "a" {
+		t.Errorf("after a truncated file: %s, %v", s, err)
 	}
 	var broken sync.Once
 	u.web.set(func(w http.ResponseWriter, r *http.Request) bool {
 		done := false
 		if filepath.Base(r.URL.Path) == images.UpdateRoot {
 			broken.Do(func() {
-				b, _ := os.ReadFile(filepath.Join(next.Dir, images.UpdateRoot))
 				w.Header().Set("Content-Length", "1000000000")
-				w.Write(b[:50<<20])
+				w.Write(read(t, next.Dir, images.UpdateRoot)[:50<<20])
 				done = true
 			})
 			if done {
@@ -278,49 +361,61 @@ func checkFallback(t *testing.T, m Machine, why string) {
 	sh(t, m, "test \"$("+adminKubectl+"get node node1 --output=jsonpath={.spec.unschedulable})\" != true")
 }
 
-// TestScenarioSwapUnhealthy: the new image boots, and its Kubernetes is not
-// healthy within the image's trial limit: once because a check of the user's
-// fails, once because its kubelet ends again and again. Each time three boots
-// are given up and the old slot runs, uncordoned, and says why.
+// TestScenarioSwapUnhealthy: the new image cannot become healthy, each time for
+// another reason. Three boots of it are given up, and the old slot runs as it
+// was, uncordoned, and says why. Most of the time such a machine waits: two or
+// three of them run at once (-parallel).
 func TestScenarioSwapUnhealthy(t *testing.T) {
-	const kubelet = "systemd.unit-dropin.kubelet.service~crash"
-	bad := imageIn(t, "KBUILD_UNHEALTHY_IMAGE", " for the next minor version, with a short --trial-limit")
-	u := swapper(t, Options{Credentials: map[string]string{
-		kubelet: "[Service]\nExecStartPre=/bin/sh -c '! test -e /var/lib/kbuild/crash || grep -q v1.19 /usr/share/kbuild/release.json'\n",
-	}}, bad)
-	old := imageOf(t)
-	waitSh(t, u, "a ConfigMap", configMap("of-"+old.Version, "--from-literal=a=b"))
-	for _, c := range []struct{ prepare, clear, why string }{
-		{"printf '#!/bin/sh\\ngrep -q v1.19 /usr/share/kbuild/release.json || { echo the site is not served; exit 1; }\\n' >/var/lib/kbuild/checks.d/site && chmod +x /var/lib/kbuild/checks.d/site",
-			"rm /var/lib/kbuild/checks.d/site", "the site is not served"},
-		{"touch /var/lib/kbuild/crash", "rm /var/lib/kbuild/crash", "the kubelet"},
+	// Before the kubelet of a new image starts, a script of the scenario's runs.
+	const sabotage = "systemd.unit-dropin.kubelet.service~sabotage"
+	script := map[string]string{
+		sabotage: "[Service]\nExecStartPre=/bin/sh -c 'grep -q v1.19 /usr/share/kbuild/release.json || ! test -e /var/lib/kbuild/sabotage || . /var/lib/kbuild/sabotage'\n",
+	}
+	for name, c := range map[string]struct {
+		image    string // in KBUILD_SWAP_IMAGES
+		prepare  string // run before the swap
+		failures int    // that the boots could tell of
+		why      string // what the Event says
+	}{
+		"Panic": {"panic", "true", 0, "kernel panic"},
+		"Check": {"unhealthy", "printf '#!/bin/sh\\ngrep -q v1.19 /usr/share/kbuild/release.json || { echo the site is not served; exit 1; }\\n' >/var/lib/kbuild/checks.d/site && chmod +x /var/lib/kbuild/checks.d/site",
+			3, "the site is not served"},
+		"Kubelet":  {"unhealthy", "echo 'echo no kubelet today >&2; exit 1' >/var/lib/kbuild/sabotage", 3, "kubelet.service has ended: no kubelet today"},
+		"Flag":     {"flag", "true", 3, "unknown flag: --no-such-flag"},
+		"NotReady": {"unhealthy", "echo 'mountpoint -q /etc/cni/net.d || mount -t tmpfs -o ro none /etc/cni/net.d' >/var/lib/kbuild/sabotage", 3, "is not Ready"},
 	} {
-		sh(t, u, c.prepare)
-		if said, code := u.stage(url("bad")); code != 0 {
-			t.Fatalf("an update: %d: %s", code, said)
-		}
-		sh(t, u, adminKubectl+"annotate node node1 --overwrite kbuild.dev/cordoned=now && "+adminKubectl+"cordon node1")
-		u.apply("apply")
-		s := u.waitSlots("the old slot", func(s slots) bool { return s.Running.Slot == "a" && s.Other.State == "bad" })
-		waitReady(t, u)
-		s = u.waitSlots("the outcome", func(s slots) bool { return s.Update.Outcome != "" })
-		if s.Update.Outcome != "fell back" || len(s.Update.Failures) != 3 {
-			t.Errorf("after the fallback: %s", s)
-		}
-		checkFallback(t, u, c.why)
-		checkVersion(t, u, old.Version)
-		sh(t, u, adminKubectl+"get configmap of-"+old.Version)
-		sh(t, u, c.clear)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := swapper(t, Options{Credentials: script}, c.image)
+			old := imageOf(t)
+			waitSh(t, u, "a ConfigMap", configMap("of-"+old.Version, "--from-literal=a=b"))
+			sh(t, u, c.prepare)
+			if said, code := u.stage(url(c.image)); code != 0 {
+				t.Fatalf("an update: %d: %s", code, said)
+			}
+			sh(t, u, adminKubectl+"annotate node node1 --overwrite kbuild.dev/cordoned=now && "+adminKubectl+"cordon node1")
+			begun := time.Now()
+			u.apply("apply")
+			u.waitSlots("the old slot", func(s slots) bool { return s.Running.Slot == "a" && s.Other.State == "bad" })
+			waitReady(t, u)
+			logf("%s: Ready on the old slot after %s", name, time.Since(begun).Round(time.Second))
+			s := u.waitSlots("the outcome", func(s slots) bool { return s.Update.Outcome != "" })
+			if s.Update.Outcome != "fell back" || len(s.Update.Failures) != c.failures {
+				t.Errorf("after the fallback: %s", s)
+			}
+			checkFallback(t, u, c.why)
+			checkVersion(t, u, old.Version)
+			sh(t, u, adminKubectl+"get configmap of-"+old.Version)
+		})
 	}
 }
 
 // TestScenarioSwapCut cuts the power at random instants of staging, of the swap
-// and of the first boot of the new slot, CUTS times (20): each time the node
-// becomes Ready on the old image or on the new one, and what was written to the
-// cluster is there. It goes from one image of the next version to another and
-// back, after the first.
+// and of the first boot of the new slot, at least CUTS times (20), and half of
+// the boots that follow a cut again: each time the node becomes Ready on the old
+// image or on the new one, and what was written to the cluster is there. It goes
+// from one image of the next version to another and back, after the first.
 func TestScenarioSwapCut(t *testing.T) {
-	again := imageIn(t, "KBUILD_AGAIN_IMAGE", " for the next minor version, different from KBUILD_OTHER_IMAGE's")
 	cuts := 20
 	if v := os.Getenv("CUTS"); v != "" {
 		var err error
@@ -328,7 +423,7 @@ func TestScenarioSwapCut(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	u := swapper(t, Options{}, again)
+	u := swapper(t, Options{}, "again")
 	seed := time.Now().UnixNano()
 	if v := os.Getenv("SEED"); v != "" {
 		var err error
@@ -339,7 +434,7 @@ func TestScenarioSwapCut(t *testing.T) {
 	random := rand.New(rand.NewPCG(uint64(seed), 0))
 	logf("SEED=%d", seed)
 	hashes := map[string]string{}
-	for name, dir := range map[string]string{"next": otherImage(t).Dir, "bad": again.Dir} {
+	for name, dir := range map[string]string{"next": otherImage(t).Dir, "again": swapImage(t, "again").Dir} {
 		b, err := os.ReadFile(filepath.Join(dir, "root.roothash"))
 		if err != nil {
 			t.Fatal(err)
@@ -347,20 +442,11 @@ func TestScenarioSwapCut(t *testing.T) {
 		hashes[name] = strings.TrimSpace(string(b))
 	}
 	known := map[string]bool{imageOf(t).Version: true, otherImage(t).Version: true}
-	// What a whole swap takes, measured when one comes to its end.
-	whole := 4 * time.Minute
-	var written []string
-	for i := range cuts {
-		name := fmt.Sprintf("cut-%d", i)
-		waitSh(t, u, "a ConfigMap", configMap(name, "--from-literal=a=b"))
-		written = append(written, name)
-		to := "next"
-		if s := u.waitSlots("no trial", func(s slots) bool { return !s.Running.OnTrial }); s.Running.RootHash == hashes["next"] {
-			to = "bad"
-		}
-		after := time.Duration(random.Int64N(int64(whole)))
-		logf("%s: swap to %s, cut after %s", name, to, after.Round(time.Second))
-		sh(t, u, "systemd-run --quiet --collect sh -c 'kbuild-firstboot upgrade stage "+url(to)+" && kbuild-firstboot upgrade apply'")
+	// What a whole swap takes, and a boot.
+	const whole, boot = 4 * time.Minute, 90 * time.Second
+	cut := func(within time.Duration) {
+		after := time.Duration(random.Int64N(int64(within)))
+		logf("cut after %s", after.Round(time.Millisecond))
 		select {
 		case <-time.After(after):
 		case <-t.Context().Done():
@@ -369,9 +455,25 @@ func TestScenarioSwapCut(t *testing.T) {
 		if err := errors.Join(u.PowerCut(), u.Start(t.Context())); err != nil {
 			t.Fatal(err)
 		}
+	}
+	var written []string
+	for i, n := 0, 0; n < cuts; i++ {
+		name := fmt.Sprintf("cut-%d", i)
+		waitSh(t, u, "a ConfigMap", configMap(name, "--from-literal=a=b"))
+		written = append(written, name)
+		to := "next"
+		if s := u.waitSlots("no trial", func(s slots) bool { return !s.Running.OnTrial }); s.Running.RootHash == hashes["next"] {
+			to = "again"
+		}
+		logf("%s: swap to %s", name, to)
+		sh(t, u, "systemd-run --quiet --collect sh -c 'kbuild-firstboot upgrade stage "+url(to)+" && kbuild-firstboot upgrade apply'")
+		cut(whole)
+		for n++; random.IntN(2) == 0; n++ {
+			cut(boot)
+		}
 		waitReady(t, u)
 		s := u.waitSlots("the slots", func(s slots) bool { return true })
-		logf("%s: Ready: %s", name, s)
+		logf("%s: %d cuts, Ready: %s", name, n, s)
 		if !known[s.Running.Version] {
 			t.Errorf("%s: it runs %s", name, s)
 		}

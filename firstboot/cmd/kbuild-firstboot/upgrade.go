@@ -221,7 +221,7 @@ func failedCommand(dir *string) *cobra.Command {
 				return err
 			}
 			defer r.Host.Root.Close()
-			return firstboot.GiveUp(r)
+			return firstboot.GiveUp(cmd.Context(), r)
 		},
 	}
 }

@@ -1,12 +1,16 @@
 // Command bench-upgrade measures for how long the API of a single control plane
-// does not answer, from the moment that a reboot is asked for until it is
-// healthy, in one run:
+// is away, and how long the whole takes, in one run:
 //
 //	a  a swap to the image of the next minor version
 //	b  a bare reboot of the same machine
 //	c  a swap back to the image of before
+//	d  real `kubeadm upgrade apply` to that version on a cluster of kubeadm's,
+//	   images imported already, then the new kubelet in place and restarted
 //
-// in a container (package testvm), in turns, and compares the medians.
+// in containers (package testvm), in turns, and compares the medians. a, b and c
+// begin with the command that ends in a reboot and end when the node is Ready
+// and kbuild-firstboot has nothing left to do; d ends when the node is Ready
+// with the new kubelet. The API is away while /healthz is not answered with 200.
 package main
 
 import (
@@ -60,41 +64,63 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer m.Close()
-	names := [3]string{"a: swap to " + next.Version, "b: reboot of " + next.Version, "c: swap back to " + old.Version}
-	var rows [3][]time.Duration
+	k, err := newKubeadm(ctx, old, next)
+	if err != nil {
+		return err
+	}
+	defer k.close()
+	names := [4]string{"a: swap to " + next.Version, "b: reboot of " + next.Version, "c: swap back to " + old.Version, "d: kubeadm upgrade apply and kubelet"}
+	settle := func(do func(context.Context, testvm.Machine) error) func(context.Context) (result, error) {
+		return func(ctx context.Context) (result, error) { return timed(ctx, m, do) }
+	}
+	reboot := func(ctx context.Context, m testvm.Machine) error { return m.Reboot(ctx) }
+	var rows [4][]result
 	for i := range *runs {
-		for k, down := range []func(context.Context) error{
-			func(ctx context.Context) error { return swap(ctx, m) },
-			m.Reboot,
-			func(ctx context.Context) error { return swap(ctx, m) },
-		} {
-			d, err := outage(ctx, m, down)
+		for n, measure := range []func(context.Context) (result, error){settle(swap), settle(reboot), settle(swap), k.upgrade} {
+			r, err := measure(ctx)
 			if err != nil {
-				return fmt.Errorf("run %d, %s: %w", i+1, names[k], err)
+				return fmt.Errorf("run %d, %s: %w", i+1, names[n], err)
 			}
-			fmt.Fprintf(os.Stderr, "%s: %.2f s\n", names[k], d.Seconds())
-			rows[k] = append(rows[k], d)
+			fmt.Fprintf(os.Stderr, "%s: API away for %.2f s, all done after %.2f s\n", names[n], r.away.Seconds(), r.whole.Seconds())
+			rows[n] = append(rows[n], r)
 		}
 	}
-	fmt.Printf("medians of %d\n\n| | API away |\n|---|---|\n", *runs)
-	var medians [3]time.Duration
-	for k, d := range rows {
-		medians[k] = testvm.Median(d)
-		fmt.Printf("| %s | %.1f s |\n", names[k], medians[k].Seconds())
+	fmt.Printf("medians of %d\n\n| | API away | all done |\n|---|---|---|\n", *runs)
+	var medians [4]result
+	for n, all := range rows {
+		var away, whole []time.Duration
+		for _, r := range all {
+			away, whole = append(away, r.away), append(whole, r.whole)
+		}
+		medians[n] = result{testvm.Median(away), testvm.Median(whole)}
+		fmt.Printf("| %s | %.1f s | %.1f s |\n", names[n], medians[n].away.Seconds(), medians[n].whole.Seconds())
 	}
-	fmt.Printf("| a/b | %.2f |\n| c/b | %.2f |\n", medians[0].Seconds()/medians[1].Seconds(), medians[2].Seconds()/medians[1].Seconds())
+	for _, n := range []int{1, 3} {
+		fmt.Printf("| a/%c | %.2f | %.2f |\n", "abcd"[n], medians[0].away.Seconds()/medians[n].away.Seconds(), medians[0].whole.Seconds()/medians[n].whole.Seconds())
+	}
 	return nil
+}
+
+// result is one run.
+type result struct{ away, whole time.Duration }
+
+// userData makes a cluster of the image's version.
+func userData(image testvm.Image) (string, error) {
+	r, err := images.Lookup(image.Version)
+	if err != nil {
+		return "", err
+	}
+	return "apiVersion: kubeadm.k8s.io/" + r.ConfigAPI + "\nkind: InitConfiguration\nnodeRegistration:\n  name: bench\n---\n" + testvm.ContainerUserData(), nil
 }
 
 func quiet(string, ...any) {}
 
 // begin boots a control plane that has the other image in its other slot.
 func begin(ctx context.Context, old, next testvm.Image) (testvm.Machine, error) {
-	r, err := images.Lookup(old.Version)
+	data, err := userData(old)
 	if err != nil {
 		return nil, err
 	}
-	data := "apiVersion: kubeadm.k8s.io/" + r.ConfigAPI + "\nkind: InitConfiguration\nnodeRegistration:\n  name: bench\n---\n" + testvm.ContainerUserData()
 	m, err := testvm.New(ctx, testvm.Container, testvm.Options{Image: old, Next: &next, Name: "bench", UserData: data, Log: quiet})
 	if err != nil {
 		return nil, err
@@ -134,25 +160,15 @@ func swap(ctx context.Context, m testvm.Machine) error {
 	return testvm.Swapped(ctx, m, false)
 }
 
-// outage is how long the API is away by what down does. The clock of a
-// container is the host's.
-func outage(ctx context.Context, m testvm.Machine, down func(context.Context) error) (time.Duration, error) {
+// timed measures what do does to the machine, until it has settled.
+func timed(ctx context.Context, m testvm.Machine, do func(context.Context, testvm.Machine) error) (result, error) {
+	stop, err := testvm.WatchAPI(m)
+	if err != nil {
+		return result{}, err
+	}
 	start := time.Now()
-	if err := down(ctx); err != nil {
-		return 0, err
+	if err = do(ctx, m); err == nil {
+		err = settled(ctx, m)
 	}
-	limit, cancel := context.WithTimeoutCause(ctx, 10*time.Minute, errors.New("time is up"))
-	defer cancel()
-	var t guest.Times
-	for {
-		if err := m.Ask(limit, guest.CmdTimes, nil, &t); err == nil && !t.API.IsZero() {
-			break
-		}
-		select {
-		case <-limit.Done():
-			return 0, fmt.Errorf("the API does not come back: %w\n%s", context.Cause(limit), testvm.ConsoleTail(m, 60))
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-	return t.API.Sub(start), settled(ctx, m)
+	return result{whole: time.Since(start), away: stop()}, err
 }
