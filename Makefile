@@ -9,8 +9,6 @@ SCENARIO ?=
 OTHER    ?= v1.20.15
 FUZZTIME ?= 30s
 TIMEOUT  ?= 3h
-# How many machines of one scenario boot at once, where it can be so.
-PARALLEL ?= 2
 SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
 GOBUILD  := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 # Kubernetes versions whose real kubeadm judges ours.
@@ -72,7 +70,7 @@ MOVES  := $(if $(SWAP),$(CURDIR)/out/swap/$(OTHER),$(if $(findstring Upgrade,$(S
 test-vm: deps-test image $(if $(SWAP),swap-images) ## boot the image and run SCENARIO in LANE (container or vm); KEEP=1 leaves the machine
 	$(if $(MOVES),$(if $(SWAP),,out/bin/kbuild image --version $(OTHER) --out out/$(OTHER) --force))
 	KBUILD_IMAGE=$(BOOTS) KBUILD_OTHER_IMAGE=$(MOVES) KBUILD_SWAP_IMAGES=$(if $(SWAP),$(CURDIR)/out/swap) KBUILD=$(CURDIR)/out/bin/kbuild KBUILD_VM_TREE=$$(test $(LANE) != vm || out/bin/kbuild tree vm) \
-		go test ./test-vm -count=1 -v -parallel $(PARALLEL) -timeout $(TIMEOUT) -run '^TestScenario$(SCENARIO)' -lane $(LANE)
+		go test ./test-vm -count=1 -v -timeout $(TIMEOUT) -run '^TestScenario$(SCENARIO)' -lane $(LANE)
 
 soak: ## cut the power N (100) times at random instants of swaps, in a VM
 	CUTS=$(or $(N),100) $(MAKE) test-vm LANE=vm SCENARIO=SwapCut TIMEOUT=48h
@@ -87,9 +85,11 @@ swap-images: build
 	$(call swap-image,$(VERSION),$(VERSION))
 	$(call swap-image,$(OTHER),$(OTHER))
 	$(call swap-image,$(OTHER),again,--check test-vm/testdata/check)
-	$(call swap-image,$(OTHER),unhealthy,--trial-limit 5m)
-	$(call swap-image,$(OTHER),flag,--trial-limit 4m --config test-vm/testdata/flag.yaml)
+	$(call swap-image,$(OTHER),unhealthy,--trial-boots 1 --trial-limit 5m)
+	$(call swap-image,$(OTHER),hasty,--trial-boots 1 --trial-limit 2m)
+	$(call swap-image,$(OTHER),flag,--trial-boots 1 --trial-limit 2m --config test-vm/testdata/flag.yaml)
 	$(call swap-image,$(OTHER),panic,--cmdline rdinit=/nonexistent)
+	$(call swap-image,$(OTHER),initrd,--cmdline rd.systemd.unit=emergency.target)
 
 test-ignition: deps-test build ## in a VM, real Ignition makes a Debian a node of VERSION, from sysext and config
 	@$(call need,gcc,gcc libc6-dev)

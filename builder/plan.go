@@ -237,10 +237,18 @@ func (p *Plan) placeBaked(t *tree, out *source.Output) error {
 	return t.place("/usr/bin/kbuild-firstboot", entry{owner: "kbuild-firstboot", mode: 0o755})
 }
 
+// anyHash stands in an output's name for the beginning of the root hash, which
+// nobody knows before the build.
+const anyHash = "*"
+
+// outputs are the names of the files that will be written, anyHash in some.
 func outputs(s Spec) []string {
 	out := []string{"SHA256SUMS", "manifest.json", "sbom.cdx.json"}
 	if disks := s.diskFormats(); len(disks) > 0 {
-		out = append(out, images.UpdateRoot, images.UpdateVerity, images.UpdateUKI, "root.roothash", images.UpdateFile)
+		out = append(out, "root.roothash", images.UpdateFile)
+		for _, what := range []string{images.UpdateRoot, images.UpdateVerity, images.UpdateUKI} {
+			out = append(out, images.UpdateName(s.Version, anyHash, what))
+		}
 		if s.SignKey != "" {
 			out = append(out, images.UpdateSignature)
 		}

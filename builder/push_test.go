@@ -34,8 +34,9 @@ func TestPush(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := images.Update{Arch: "amd64", Release: rel, RootHash: strings.Repeat("ab", 32),
-		Root: write(images.UpdateRoot, "a root"), Verity: write(images.UpdateVerity, "hashes"), UKI: write(images.UpdateUKI, "a kernel")}
+	const base = "kbuild_v1.20.15_abababababababab."
+	u := images.Update{Arch: "amd64", Release: rel, TrialBoots: 3, RootHash: strings.Repeat("ab", 32),
+		Root: write(base+images.UpdateRoot, "a root"), Verity: write(base+images.UpdateVerity, "hashes"), UKI: write(base+images.UpdateUKI, "a kernel")}
 	b, err := json.Marshal(u)
 	if err != nil {
 		t.Fatal(err)
@@ -84,11 +85,11 @@ func TestPush(t *testing.T) {
 		got = append(got, l.Annotations[images.ArtifactTitle])
 	}
 	slices.Sort(got)
-	if want := []string{"SHA256SUMS", "SHA256SUMS.sig", "root.erofs", "root.verity", "uki.efi", "update.json"}; !slices.Equal(got, want) {
+	if want := []string{"SHA256SUMS", "SHA256SUMS.sig", base + "root.erofs", base + "root.verity", base + "uki.efi", "update.json"}; !slices.Equal(got, want) {
 		t.Errorf("files %q, want %q", got, want)
 	}
 
-	write(images.UpdateRoot, "another")
+	write(base+images.UpdateRoot, "another")
 	if _, err := Push(t.Context(), dir, "oci://"+to, func(string, ...any) {}); err == nil || !strings.Contains(err.Error(), "root.erofs is not the file") {
 		t.Errorf("a root that is not the update's: %v", err)
 	}

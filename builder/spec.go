@@ -45,8 +45,10 @@ type Spec struct {
 	// TrialLimit is how long after its start a boot of a new slot may take to
 	// be healthy, in nanoseconds.
 	TrialLimit time.Duration `json:"trialLimit"`
-	Checks     []string      `json:"checks,omitempty"` // programs to bake that judge a new slot
-	Out        string        `json:"out"`              // directory for the outputs
+	// TrialBoots is how many boots of a new slot may end before they are healthy.
+	TrialBoots int      `json:"trialBoots"`
+	Checks     []string `json:"checks,omitempty"` // programs to bake that judge a new slot
+	Out        string   `json:"out"`              // directory for the outputs
 }
 
 // BadSpec is the error of a Spec, or of a file that it names, that is wrong.
@@ -67,6 +69,9 @@ const defaultPodCIDR = "10.244.0.0/16"
 // DefaultTrialLimit is generous: a node that comes back after a long time off
 // waits for its cluster, too.
 const DefaultTrialLimit = 10 * time.Minute
+
+// DefaultTrialBoots is what systemd's own examples give a new kernel.
+const DefaultTrialBoots = 3
 
 // ignitionFormat is the one format that is no disk: a system extension and
 // the configs that bring it to an operating system that boots with Ignition.
@@ -122,6 +127,12 @@ func (s *Spec) check() (images.Release, error) {
 	}
 	if s.TrialLimit < time.Minute {
 		return rel, fmt.Errorf("cannot give a new slot %s to be healthy: want --trial-limit of a minute or more", s.TrialLimit)
+	}
+	if s.TrialBoots == 0 {
+		s.TrialBoots = DefaultTrialBoots
+	}
+	if s.TrialBoots < 1 || s.TrialBoots > images.MaxTrialBoots {
+		return rel, fmt.Errorf("cannot try a new slot %d times: want --trial-boots of 1 to %d", s.TrialBoots, images.MaxTrialBoots)
 	}
 	if s.Arch != "amd64" {
 		return rel, fmt.Errorf("cannot build for %s: only amd64 images are supported", s.Arch)

@@ -16,10 +16,21 @@ const (
 	UpdateFile      = "update.json" // Update, as JSON
 	UpdateSums      = "SHA256SUMS"
 	UpdateSignature = "SHA256SUMS.sig"
-	UpdateRoot      = "root.erofs"
-	UpdateVerity    = "root.verity"
-	UpdateUKI       = "uki.efi"
 )
+
+// What the rest is; see UpdateName.
+const (
+	UpdateRoot   = "root.erofs"
+	UpdateVerity = "root.verity"
+	UpdateUKI    = "uki.efi"
+)
+
+// UpdateName is the name of one of an update's parts. Version and the beginning
+// of the root hash stand in it, so that no cache, no directory that is replaced
+// and no download that goes on later can mix the files of two images.
+func UpdateName(version, rootHash, what string) string {
+	return fmt.Sprintf("kbuild_%s_%s.%s", version, rootHash[:min(16, len(rootHash))], what)
+}
 
 // Update is what a slot is made of, and what the node that takes it must know
 // beforehand. The facts of the release come with it, because they are newer
@@ -33,7 +44,13 @@ type Update struct {
 	Root      Part      `json:"root"`
 	Verity    Part      `json:"verity"`
 	UKI       Part      `json:"uki"`
+	// TrialBoots is how many boots of it may fail before the old slot is booted
+	// again, from 1 to MaxTrialBoots.
+	TrialBoots int `json:"trialBoots"`
 }
+
+// MaxTrialBoots is as much as one digit of the boot loader's counter holds.
+const MaxTrialBoots = 9
 
 // Part is one file of an update.
 type Part struct {
@@ -63,10 +80,13 @@ func ReadUpdate(b []byte) (Update, error) {
 	if _, _, _, err := parse(u.Release.Version); err != nil {
 		errs = append(errs, err)
 	}
-	want := []string{UpdateRoot, UpdateVerity, UpdateUKI}
-	for i, p := range u.Parts() {
-		if p.Name != want[i] || p.Size <= 0 || !isHash(p.SHA256) {
-			errs = append(errs, fmt.Errorf("the entry of %s has name %q, size %d, sha256 %q", want[i], p.Name, p.Size, p.SHA256))
+	if u.TrialBoots < 1 || u.TrialBoots > MaxTrialBoots {
+		errs = append(errs, fmt.Errorf("trialBoots is %d, want 1 to %d", u.TrialBoots, MaxTrialBoots))
+	}
+	for i, what := range []string{UpdateRoot, UpdateVerity, UpdateUKI} {
+		p := u.Parts()[i]
+		if p.Name != UpdateName(u.Release.Version, u.RootHash, what) || p.Size <= 0 || !isHash(p.SHA256) {
+			errs = append(errs, fmt.Errorf("the entry of %s has name %q, size %d, sha256 %q", what, p.Name, p.Size, p.SHA256))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -15,20 +15,25 @@ func update(t testing.TB) images.Update {
 		t.Fatal(err)
 	}
 	hash := strings.Repeat("ab", 32)
-	part := func(name string) images.Part { return images.Part{Name: name, Size: 1, SHA256: hash} }
-	return images.Update{Arch: "amd64", Release: r, RootHash: hash, Root: part("root.erofs"), Verity: part("root.verity"), UKI: part("uki.efi")}
+	part := func(what string) images.Part {
+		return images.Part{Name: "kbuild_v1.20.15_abababababababab." + what, Size: 1, SHA256: hash}
+	}
+	return images.Update{Arch: "amd64", Release: r, RootHash: hash, TrialBoots: 3, Root: part("root.erofs"), Verity: part("root.verity"), UKI: part("uki.efi")}
 }
 
 // TestReadUpdate: what a disk would be written by is whole, or an error that
 // says what is wrong.
 func TestReadUpdate(t *testing.T) {
 	for want, spoil := range map[string]func(*images.Update){
-		"":                                       func(*images.Update) {},
-		`rootHash "ab" is no SHA-256`:            func(u *images.Update) { u.RootHash = "ab" },
-		`of root.erofs has name "../x"`:          func(u *images.Update) { u.Root.Name = "../x" },
-		"of root.verity has name":                func(u *images.Update) { u.Verity = images.Part{} },
-		`of uki.efi has name "uki.efi", size -1`: func(u *images.Update) { u.UKI.Size = -1 },
-		"version":                                func(u *images.Update) { u.Release.Version = "latest" },
+		"":                              func(*images.Update) {},
+		`rootHash "ab" is no SHA-256`:   func(u *images.Update) { u.RootHash = "ab" },
+		`of root.erofs has name "../x"`: func(u *images.Update) { u.Root.Name = "../x" },
+		"of root.verity has name":       func(u *images.Update) { u.Verity = images.Part{} },
+		"of uki.efi has name \"kbuild_v1.20.15_abababababababab.uki.efi\", size -1": func(u *images.Update) { u.UKI.Size = -1 },
+		// The file of another image.
+		`of root.erofs has name "kbuild_v1.20.15_cdcdcdcdcdcdcdcd.root.erofs"`: func(u *images.Update) { u.Root.Name = strings.ReplaceAll(u.Root.Name, "ab", "cd") },
+		"trialBoots is 0, want 1 to 9":                                         func(u *images.Update) { u.TrialBoots = 0 },
+		"version":                                                              func(u *images.Update) { u.Release.Version = "latest" },
 	} {
 		u := update(t)
 		spoil(&u)

@@ -61,8 +61,8 @@ func newContainer(ctx context.Context, o Options) (Machine, error) {
 	if o.Image.Root == "" {
 		return nil, fmt.Errorf("cannot boot a container: no root.erofs in %s", o.Image.Dir)
 	}
-	if o.NoCloud != nil || o.FwCfg != "" || o.FwCfgFiles != nil || o.Kernel != "" || o.Serve != "" {
-		return nil, errors.New("cannot give a container a NoCloud volume, fw_cfg, a kernel or a server: use the VM lane")
+	if o.NoCloud != nil || o.FwCfg != "" || o.FwCfgFiles != nil || o.Kernel != "" || o.Serve != "" || o.Watchdog {
+		return nil, errors.New("cannot give a container a NoCloud volume, fw_cfg, a kernel, a server or a watchdog: use the VM lane")
 	}
 	s, err := newScratch(o)
 	if err != nil {

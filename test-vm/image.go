@@ -10,13 +10,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/kbuild/kbuild/images"
 )
 
 // Image is an output directory of `kbuild image`.
 type Image struct {
 	Dir  string
 	Disk string // disk.raw; empty when it is not there
-	Root string // root.erofs, or the directory root; empty when neither is there
+	Root string // *.root.erofs, or the directory root; empty when neither is there
 	// Version is the Kubernetes version that manifest.json names; empty where
 	// there is no manifest.json.
 	Version string
@@ -40,9 +42,13 @@ func OpenImage(dir string) (Image, error) {
 		return ""
 	}
 	i.Disk = first("disk.raw")
-	i.Root = first("root.erofs", "root")
+	i.Root = first("root")
+	// Its name tells version and root hash.
+	if roots, err := filepath.Glob(filepath.Join(abs, "*."+images.UpdateRoot)); err == nil && len(roots) == 1 {
+		i.Root = roots[0]
+	}
 	if i.Disk == "" && i.Root == "" {
-		return Image{}, fmt.Errorf("cannot find an image in %s: want disk.raw and root.erofs (or a directory root), as `kbuild image --out %s` writes them: %w", dir, dir, fs.ErrNotExist)
+		return Image{}, fmt.Errorf("cannot find an image in %s: want disk.raw and a *.root.erofs (or a directory root), as `kbuild image --out %s` writes them: %w", dir, dir, fs.ErrNotExist)
 	}
 	b, err := os.ReadFile(filepath.Join(abs, "manifest.json"))
 	if errors.Is(err, fs.ErrNotExist) {

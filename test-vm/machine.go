@@ -97,6 +97,9 @@ type Options struct {
 	// Serve, when not empty, is the one address (HOST:PORT) of the host that the
 	// machine reaches, as ServedAt. VM lane only.
 	Serve string
+	// Watchdog gives the machine one that resets it. VM lane only; the clock goes
+	// on while a busy host lets the machine wait.
+	Watchdog bool
 	// Next is what stands for the other slot: `kbuild-firstboot upgrade apply`
 	// boots it. Container lane only; a virtual machine's slots are real.
 	Next *Image

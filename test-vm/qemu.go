@@ -191,6 +191,9 @@ func (v *virtual) args(ctx context.Context) []string {
 		a = append(a, "-kernel", v.o.Kernel, "-append", cmdline, "-device", "nvme,drive=disk,serial=kbuild")
 	}
 	a = append(a, v.netdev()...)
+	if v.o.Watchdog {
+		a = append(a, "-device", "i6300esb")
+	}
 	if v.o.NoCloud != nil {
 		a = append(a, "-drive", "if=none,id=cidata,format=raw,readonly=on,file="+v.s.path("cidata.iso"), "-device", "virtio-blk-pci,drive=cidata")
 	}

@@ -224,6 +224,19 @@ func (u *upgrader) stage(source string) (string, int) {
 	return said, int(code[0] - '0')
 }
 
+// slotBytes are the bytes written so far to the ESP and to the partitions of slot
+// B, as the kernel counts them.
+func (u *upgrader) slotBytes() int64 {
+	u.t.Helper()
+	// The seventh field is sectors written (Documentation/block/stat.rst).
+	out := sh(u.t, u, "d=$(basename $(readlink -f /dev/kbuild/esp) 1); cat /sys/class/block/${d}1/stat /sys/class/block/${d}4/stat /sys/class/block/${d}5/stat | awk '{n += $7} END {printf \"%d\", n}'")
+	n, err := strconv.ParseInt(out, 10, 64)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	return n * 512
+}
+
 // apply boots what is staged.
 func (u *upgrader) apply(command string) {
 	u.t.Helper()
@@ -267,13 +280,15 @@ func TestScenarioSwap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	rootFile, size := huge.Root.Name, huge.Root.Size+huge.Verity.Size+huge.UKI.Size
+	root := read(t, next.Dir, rootFile)
 	huge.Root.Size = 1 << 40
 	refused("and its partition", signed(t, huge))
 	sh(t, u, "systemctl start efi.mount && ! head -c 2G /dev/zero >/efi/fill")
 	refused("has room for 0 MiB", nil)
 	sh(t, u, "rm /efi/fill")
 
-	u.web.set(instead(map[string][]byte{images.UpdateRoot: read(t, next.Dir, images.UpdateRoot)[:10<<20]}))
+	u.web.set(instead(map[string][]byte{rootFile: root[:1<<20]}))
 	if said, code := u.stage(url("next")); code == 0 {
 		t.Errorf("a truncated file: %d: %s", code, said)
 	}
@@ -283,10 +298,10 @@ func TestScenarioSwap(t *testing.T) {
 	var broken sync.Once
 	u.web.set(func(w http.ResponseWriter, r *http.Request) bool {
 		done := false
-		if filepath.Base(r.URL.Path) == images.UpdateRoot {
+		if filepath.Base(r.URL.Path) == rootFile {
 			broken.Do(func() {
 				w.Header().Set("Content-Length", "1000000000")
-				w.Write(read(t, next.Dir, images.UpdateRoot)[:50<<20])
+				w.Write(root[:50<<20])
 				done = true
 			})
 			if done {
@@ -295,11 +310,16 @@ func TestScenarioSwap(t *testing.T) {
 		}
 		return done
 	})
-	begun := time.Now()
+	begun, before := time.Now(), u.slotBytes()
 	if said, code := u.stage(url("next")); code != 0 || !strings.Contains(said, "asking again") {
 		t.Fatalf("an update: %d: %s", code, said)
 	}
-	logf("staged in %s", time.Since(begun).Round(time.Second))
+	sh(t, u, "sync")
+	written := u.slotBytes() - before
+	logf("staged in %s: %d bytes written to the slot and the ESP for %d bytes of files, %.3f", time.Since(begun).Round(time.Second), written, size, float64(written)/float64(size))
+	if float64(written) > 1.05*float64(size) {
+		t.Errorf("%d bytes written for an update of %d bytes", written, size)
+	}
 
 	u.apply("apply")
 	s := u.waitSlots("the new slot to be kept", func(s slots) bool { return s.Running.Slot == "b" && !s.Running.OnTrial })
@@ -349,46 +369,50 @@ func TestScenarioSwapDamaged(t *testing.T) {
 	if s = u.waitSlots("the outcome", func(s slots) bool { return s.Update.Outcome != "" }); s.Update.Outcome != "fell back" || s.Other.Version != next.Version {
 		t.Errorf("after the fallback: %s", s)
 	}
-	checkFallback(t, u, "kernel panic")
+	checkFallback(t, u, 1, "kernel panic")
 	checkVersion(t, u, old.Version)
 	sh(t, u, adminKubectl+"get configmap of-"+old.Version)
 }
 
-// checkFallback holds that the cluster was told why a node fell back.
-func checkFallback(t *testing.T, m Machine, why string) {
+// checkFallback holds that the cluster was told why a node fell back, the n-th
+// time.
+func checkFallback(t *testing.T, m Machine, n int, why string) {
 	t.Helper()
-	waitSh(t, m, "the Event", adminKubectl+"get events --field-selector=reason=UpgradeFellBack,involvedObject.kind=Node --output=jsonpath={.items[*].message} | grep -F '"+why+"'")
+	waitSh(t, m, "the Event", adminKubectl+"get events --field-selector=reason=UpgradeFellBack,involvedObject.kind=Node --sort-by=.metadata.creationTimestamp"+
+		" --output=jsonpath='{range .items[*]}{.message}{\"\\n\"}{end}' | sed -n "+strconv.Itoa(n)+"p | grep -F '"+why+"'")
 	sh(t, m, "test \"$("+adminKubectl+"get node node1 --output=jsonpath={.spec.unschedulable})\" != true")
 }
 
 // TestScenarioSwapUnhealthy: the new image cannot become healthy, each time for
-// another reason. Three boots of it are given up, and the old slot runs as it
-// was, uncordoned, and says why. Most of the time such a machine waits: two or
-// three of them run at once (-parallel).
+// another reason. The boots that it has are given up, and the old slot runs as
+// it was, uncordoned, and says why.
 func TestScenarioSwapUnhealthy(t *testing.T) {
 	// Before the kubelet of a new image starts, a script of the scenario's runs.
 	const sabotage = "systemd.unit-dropin.kubelet.service~sabotage"
 	script := map[string]string{
 		sabotage: "[Service]\nExecStartPre=/bin/sh -c 'grep -q v1.19 /usr/share/kbuild/release.json || ! test -e /var/lib/kbuild/sabotage || . /var/lib/kbuild/sabotage'\n",
 	}
-	for name, c := range map[string]struct {
-		image    string // in KBUILD_SWAP_IMAGES
-		prepare  string // run before the swap
-		failures int    // that the boots could tell of
-		why      string // what the Event says
+	u := swapper(t, Options{Credentials: script, Watchdog: true}, "panic", "initrd", "hasty", "flag", "unhealthy")
+	old := imageOf(t)
+	waitSh(t, u, "a ConfigMap", configMap("of-"+old.Version, "--from-literal=a=b"))
+	for i, c := range []struct {
+		name, image string
+		prepare     string // run before the swap
+		failures    int    // that the boots could tell of
+		why         string // what the Event says
 	}{
-		"Panic": {"panic", "true", 0, "kernel panic"},
-		"Check": {"unhealthy", "printf '#!/bin/sh\\ngrep -q v1.19 /usr/share/kbuild/release.json || { echo the site is not served; exit 1; }\\n' >/var/lib/kbuild/checks.d/site && chmod +x /var/lib/kbuild/checks.d/site",
-			3, "the site is not served"},
-		"Kubelet":  {"unhealthy", "echo 'echo no kubelet today >&2; exit 1' >/var/lib/kbuild/sabotage", 3, "kubelet.service has ended: no kubelet today"},
-		"Flag":     {"flag", "true", 3, "unknown flag: --no-such-flag"},
-		"NotReady": {"unhealthy", "echo 'mountpoint -q /etc/cni/net.d || mount -t tmpfs -o ro none /etc/cni/net.d' >/var/lib/kbuild/sabotage", 3, "is not Ready"},
+		{"Panic", "panic", "true", 0, "kernel panic"},
+		{"Initrd", "initrd", "true", 0, "an initrd that failed"},
+		{"Flag", "flag", "true", 1, "unknown flag: --no-such-flag"},
+		{"Kubelet", "hasty", "echo 'echo no kubelet today >&2; exit 1' >/var/lib/kbuild/sabotage", 1, "kubelet.service has ended: no kubelet today"},
+		// With PID 1 frozen nothing in the machine can end the boot.
+		{"Hang", "hasty", "echo 'echo 1 >/sys/fs/cgroup/init.scope/cgroup.freeze; sleep infinity' >/var/lib/kbuild/sabotage", 0, "a hang"},
+		{"NotReady", "unhealthy", "echo 'mountpoint -q /etc/cni/net.d || mount -t tmpfs -o ro none /etc/cni/net.d' >/var/lib/kbuild/sabotage", 1, "is not Ready"},
+		{"Check", "unhealthy", "rm /var/lib/kbuild/sabotage; printf '#!/bin/sh\\ngrep -q v1.19 /usr/share/kbuild/release.json || { echo the site is not served; exit 1; }\\n' >/var/lib/kbuild/checks.d/site && chmod +x /var/lib/kbuild/checks.d/site",
+			1, "the site is not served"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			u := swapper(t, Options{Credentials: script}, c.image)
-			old := imageOf(t)
-			waitSh(t, u, "a ConfigMap", configMap("of-"+old.Version, "--from-literal=a=b"))
+		t.Run(c.name, func(t *testing.T) {
+			u.t = t
 			sh(t, u, c.prepare)
 			if said, code := u.stage(url(c.image)); code != 0 {
 				t.Fatalf("an update: %d: %s", code, said)
@@ -398,12 +422,12 @@ func TestScenarioSwapUnhealthy(t *testing.T) {
 			u.apply("apply")
 			u.waitSlots("the old slot", func(s slots) bool { return s.Running.Slot == "a" && s.Other.State == "bad" })
 			waitReady(t, u)
-			logf("%s: Ready on the old slot after %s", name, time.Since(begun).Round(time.Second))
+			logf("%s: Ready on the old slot after %s", c.name, time.Since(begun).Round(time.Second))
 			s := u.waitSlots("the outcome", func(s slots) bool { return s.Update.Outcome != "" })
 			if s.Update.Outcome != "fell back" || len(s.Update.Failures) != c.failures {
 				t.Errorf("after the fallback: %s", s)
 			}
-			checkFallback(t, u, c.why)
+			checkFallback(t, u, i+1, c.why)
 			checkVersion(t, u, old.Version)
 			sh(t, u, adminKubectl+"get configmap of-"+old.Version)
 		})

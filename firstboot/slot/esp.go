@@ -17,9 +17,6 @@ import (
 // linuxDir is where systemd-boot looks for unified kernel images.
 const linuxDir = "/efi/EFI/Linux"
 
-// tries is how often a new slot is booted before the old one is.
-const tries = 3
-
 // Entry is a slot's unified kernel image on the ESP.
 type Entry struct {
 	Version string // of Kubernetes

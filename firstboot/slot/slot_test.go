@@ -179,18 +179,31 @@ func (n *node) makeUpdate(t *testing.T, version string, size int) *update {
 	}
 	_, hash, _ := strings.Cut(string(out), "Root hash:")
 	hash = strings.Fields(hash)[0]
-	up := &update{files: map[string][]byte{images.UpdateRoot: data, images.UpdateVerity: hashes, images.UpdateUKI: []byte("kernel of " + version)}}
-	up.u = images.Update{Arch: "amd64", Release: release(t, version), BuildTime: time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC), RootHash: hash}
+	up := &update{files: map[string][]byte{}}
+	up.u = images.Update{Arch: "amd64", Release: release(t, version), BuildTime: time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC), RootHash: hash, TrialBoots: 3}
+	up.name()
+	up.files[up.u.Root.Name], up.files[up.u.Verity.Name], up.files[up.u.UKI.Name] = data, hashes, []byte("kernel of "+version)
 	n.sign(t, up)
 	return up
+}
+
+// name names the parts after version and root hash.
+func (up *update) name() {
+	for what, p := range map[string]*images.Part{images.UpdateRoot: &up.u.Root, images.UpdateVerity: &up.u.Verity, images.UpdateUKI: &up.u.UKI} {
+		data := up.files[p.Name]
+		delete(up.files, p.Name)
+		p.Name = images.UpdateName(up.u.Release.Version, up.u.RootHash, what)
+		up.files[p.Name] = data
+	}
 }
 
 // sign fills in what describes the files, and signs it.
 func (n *node) sign(t *testing.T, up *update) {
 	t.Helper()
-	for name, p := range map[string]*images.Part{images.UpdateRoot: &up.u.Root, images.UpdateVerity: &up.u.Verity, images.UpdateUKI: &up.u.UKI} {
-		sum := sha256.Sum256(up.files[name])
-		*p = images.Part{Name: name, Size: int64(len(up.files[name])), SHA256: hex.EncodeToString(sum[:])}
+	up.name()
+	for _, p := range []*images.Part{&up.u.Root, &up.u.Verity, &up.u.UKI} {
+		sum := sha256.Sum256(up.files[p.Name])
+		*p = images.Part{Name: p.Name, Size: int64(len(up.files[p.Name])), SHA256: hex.EncodeToString(sum[:])}
 	}
 	up.describe(t)
 	up.files[images.UpdateSignature] = ed25519.Sign(n.key, up.files[images.UpdateSums])
@@ -351,7 +364,7 @@ func TestFallback(t *testing.T) {
 	if _, err := Apply(t.Context(), n.h); err != nil {
 		t.Fatal(err)
 	}
-	for i := range tries {
+	for i := range 3 {
 		n.boot(t)
 		if st := n.status(t); st.Running.Slot != "b" || !st.Running.OnTrial {
 			t.Fatalf("boot %d: %+v", i, st)
@@ -433,8 +446,8 @@ func TestStageCut(t *testing.T) {
 func TestResume(t *testing.T) {
 	n := newNode(t)
 	up := n.makeUpdate(t, "v1.20.15", rootSize/2)
-	all := up.files[images.UpdateRoot]
-	up.files[images.UpdateRoot] = all[:1<<20] // the server has only a part of it
+	all := up.files[up.u.Root.Name]
+	up.files[up.u.Root.Name] = all[:1<<20] // the server has only a part of it
 	url, requests := up.serve(t)
 	_, err := Stage(t.Context(), n.h, n.baked, url)
 	if err == nil || !strings.Contains(err.Error(), "run it again to go on") {
@@ -443,12 +456,12 @@ func TestResume(t *testing.T) {
 	if st := n.status(t); st.Other.State != Partial {
 		t.Errorf("%+v", st)
 	}
-	up.files[images.UpdateRoot] = all
+	up.files[up.u.Root.Name] = all
 	clear(requests)
 	if _, err := Stage(t.Context(), n.h, n.baked, url); err != nil {
 		t.Fatal(err)
 	}
-	if requests["root.erofsbytes=1048576-"] != 1 || requests["root.erofs"] != 0 {
+	if requests[up.u.Root.Name+"bytes=1048576-"] != 1 || requests[up.u.Root.Name] != 0 {
 		t.Errorf("it did not go on where it stopped: %v", requests)
 	}
 	got, err := n.h.Root.ReadFile("dev/vda4")
@@ -477,12 +490,12 @@ func TestRegistry(t *testing.T) {
 		}
 		root := r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, up.u.Root.SHA256)
 		if root && len(ranges) > 0 { // this registry knows no ranges that are open
-			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(up.files[images.UpdateRoot]))
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(up.files[up.u.Root.Name]))
 			return
 		}
 		if root {
 			w.Header().Set("Content-Length", fmt.Sprint(up.u.Root.Size))
-			w.Write(up.files[images.UpdateRoot][:1<<20])
+			w.Write(up.files[up.u.Root.Name][:1<<20])
 			panic(http.ErrAbortHandler)
 		}
 		blobs.ServeHTTP(w, r)
@@ -530,7 +543,7 @@ func TestRefusals(t *testing.T) {
 		"downgrade": {func(t *testing.T, n *node, up *update) { n.baked.Release = release(t, "v1.37.2") }, "it is older"},
 		"skip":      {func(t *testing.T, n *node, up *update) { up.u.Release = release(t, "v1.37.2"); n.sign(t, up) }, "one after another"},
 		"too large": {func(t *testing.T, n *node, up *update) {
-			up.files[images.UpdateRoot] = make([]byte, rootSize+1)
+			up.files[up.u.Root.Name] = make([]byte, rootSize+1)
 			n.sign(t, up)
 		}, "takes 5 MiB, and its partition /dev/vda4 has 4 MiB"},
 		"no room": {func(t *testing.T, n *node, up *update) {
@@ -561,13 +574,13 @@ func TestRefusals(t *testing.T) {
 func TestDamaged(t *testing.T) {
 	for name, spoil := range map[string]func(*testing.T, *node, *update){
 		"digest": func(t *testing.T, n *node, up *update) {
-			up.files[images.UpdateRoot] = bytes.Clone(up.files[images.UpdateRoot])
-			up.files[images.UpdateRoot][5000] ^= 1
+			up.files[up.u.Root.Name] = bytes.Clone(up.files[up.u.Root.Name])
+			up.files[up.u.Root.Name][5000] ^= 1
 		},
-		"kernel": func(t *testing.T, n *node, up *update) { up.files[images.UpdateUKI] = []byte("kernel of somebody's") },
+		"kernel": func(t *testing.T, n *node, up *update) { up.files[up.u.UKI.Name] = []byte("kernel of somebody's") },
 		"root hash": func(t *testing.T, n *node, up *update) {
-			up.files[images.UpdateRoot] = bytes.Clone(up.files[images.UpdateRoot])
-			up.files[images.UpdateRoot][5000] ^= 1
+			up.files[up.u.Root.Name] = bytes.Clone(up.files[up.u.Root.Name])
+			up.files[up.u.Root.Name][5000] ^= 1
 			n.sign(t, up)
 		},
 	} {

@@ -29,7 +29,7 @@ func Apply(ctx context.Context, h *host.Host) (Record, error) {
 		return rec, err
 	}
 	next := *e
-	next.Left, next.Done, next.Staged = tries, 0, false
+	next.Left, next.Done, next.Staged = rec.Update.TrialBoots, 0, false
 	return rec, rename(h, *e, next)
 }
 

@@ -40,6 +40,7 @@ func specFlags(cmd *cobra.Command, s *builder.Spec) {
 	f.StringVar(&s.SecureBootCert, "secure-boot-cert", "", "`file` with its certificate (PEM), which the machines' firmware trusts")
 	f.BoolVar(&s.UnsignedUpdates, "allow-unsigned-updates", false, "nodes of this image take updates that nobody signed")
 	f.DurationVar(&s.TrialLimit, "trial-limit", builder.DefaultTrialLimit, "how long the first boots of this image as an update may take to be healthy")
+	f.IntVar(&s.TrialBoots, "trial-boots", builder.DefaultTrialBoots, "how many first boots of this image as an update may fail before the old one is booted again")
 	f.StringArrayVar(&s.Checks, "check", nil, "program to bake that must end well before this image is kept as an update (may be repeated)")
 	f.StringVar(&s.Lock, "lock", "", "manifest.json of an earlier image: refuse other base packages")
 	f.StringVar(&s.Out, "out", "out", "directory for the outputs")
@@ -97,8 +98,9 @@ the Kubernetes version, unpacked. A machine that boots it with user-data
 becomes a node without any network.
 
 Outputs in --out: the disk in each --format, the slot's update files
-(update.json, root.erofs, root.verity, uki.efi), manifest.json with everything
-that is inside, an SBOM (CycloneDX) and SHA256SUMS. Nodes that run an earlier
+(update.json, and root.erofs, root.verity and uki.efi after a name of version and
+root hash), manifest.json with everything that is inside, an SBOM (CycloneDX) and
+SHA256SUMS. Nodes that run an earlier
 image take the directory as an update from any HTTP server, where the earlier
 image has the public half of the --sign-key (or --update-key) baked in.
 
