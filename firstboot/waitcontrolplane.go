@@ -116,12 +116,18 @@ func whyNoAPI(ctx context.Context, r *Run, apiErr error) string {
 	if r.Node.Cluster.Etcd.External != nil {
 		names = names[1:]
 	}
+	// What ended before this boot's kubelet started ended with the machine.
+	var since int64
+	if st, err := r.Host.Root.Stat(strings.TrimPrefix(kubeletRunsWith, "/")); err == nil {
+		since = st.ModTime().UnixNano()
+	}
 	for _, name := range names {
 		c, ok := pods[name]
+		ended := ok && c.State == cri.ContainerState_CONTAINER_EXITED
 		switch {
-		case !ok:
+		case !ok || ended && c.CreatedAt < since:
 			return fmt.Sprintf("the kubelet has not started %s yet", name)
-		case c.State == cri.ContainerState_CONTAINER_EXITED:
+		case ended:
 			return fmt.Sprintf("%s has ended, and the kubelet starts it again%s", name, containerSaid(ctx, r, runtime, c.Id))
 		}
 	}

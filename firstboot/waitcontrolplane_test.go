@@ -1,13 +1,25 @@
 package firstboot
 
 import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"path"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
+	"google.golang.org/grpc"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/host"
 )
 
 // TestAPIHealthyNamesWhatFails: the answer of an API server that starts is a
@@ -26,4 +38,69 @@ func TestAPIHealthyNamesWhatFails(t *testing.T) {
 	if err := apiHealthy(t.Context(), c); err == nil || strings.Contains(err.Error(), "not so yet") {
 		t.Errorf("error %v, want that nobody listens", err)
 	}
+}
+
+// runtimeDouble has one container of each static pod.
+type runtimeDouble struct {
+	cri.UnimplementedRuntimeServiceServer
+	containers []*cri.Container
+	log        string
+}
+
+func (d runtimeDouble) ListContainers(context.Context, *cri.ListContainersRequest) (*cri.ListContainersResponse, error) {
+	return &cri.ListContainersResponse{Containers: d.containers}, nil
+}
+
+func (d runtimeDouble) ContainerStatus(_ context.Context, r *cri.ContainerStatusRequest) (*cri.ContainerStatusResponse, error) {
+	return &cri.ContainerStatusResponse{Status: &cri.ContainerStatus{Id: r.ContainerId, LogPath: d.log}}, nil
+}
+
+// TestWhyNoAPI: who waits for an API server that ends again and again is told
+// what it said last, and nothing of what ended with the boot before.
+func TestWhyNoAPI(t *testing.T) {
+	h, err := host.Local(t.TempDir(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Root.Close()
+	kubelet := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer kubelet.Close()
+	at := kubelet.Listener.Addr().(*net.TCPAddr)
+	r := &Run{Host: h, Node: &config.Node{Kubelet: map[string]any{"healthzBindAddress": at.IP.String(), "healthzPort": int64(at.Port)}}}
+	const log = "/var/log/pods/kube-system_kube-apiserver/kube-apiserver/0.log"
+	for name, text := range map[string]string{log: "2026-11-25T18:00:00.123456789Z stderr F Error: unknown flag: --no-such-flag\n", kubeletRunsWith: "digest"} {
+		if err := errors.Join(h.MkdirAll(path.Dir(name), 0o755), h.WriteFile(name, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.MkdirAll(path.Dir(containerdSocket), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", h.Path(containerdSocket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().Add(time.Minute).UnixNano()
+	container := func(name string, state cri.ContainerState, created int64) *cri.Container {
+		return &cri.Container{Id: name, State: state, CreatedAt: created, Labels: map[string]string{"io.kubernetes.container.name": name}}
+	}
+	etcd, ended := container("etcd", cri.ContainerState_CONTAINER_RUNNING, now), container("kube-apiserver", cri.ContainerState_CONTAINER_EXITED, now)
+	double := &runtimeDouble{containers: []*cri.Container{etcd, ended}, log: log}
+	s := grpc.NewServer()
+	cri.RegisterRuntimeServiceServer(s, double)
+	go s.Serve(l)
+	defer s.Stop()
+	says := func(want string) {
+		t.Helper()
+		if got := whyNoAPI(t.Context(), r, syscall.ECONNREFUSED); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	says("kube-apiserver has ended, and the kubelet starts it again: Error: unknown flag: --no-such-flag")
+	double.log = "/nowhere"
+	says("kube-apiserver has ended, and the kubelet starts it again")
+	ended.CreatedAt = time.Now().Add(-time.Hour).UnixNano()
+	says("the kubelet has not started kube-apiserver yet")
+	ended.State = cri.ContainerState_CONTAINER_RUNNING
+	says("the API server does not listen yet")
 }
