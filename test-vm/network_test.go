@@ -102,6 +102,47 @@ func TestCleanNetwork(t *testing.T) {
 	}
 }
 
+// A VM's plug is in the bridge for as long as somebody holds it.
+func TestTap(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("network namespaces are root's")
+	}
+	if _, err := os.Stat("/dev/net/tun"); err != nil {
+		t.Skip(err)
+	}
+	t.Setenv("KBUILD_TEST_DIR", t.TempDir())
+	n, err := NewNetwork(Container, false, t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	plugs := func() string {
+		t.Helper()
+		out, err := exec.Command("ip", "-n", n.s.rec.Netns, "-o", "link", "show", "master", bridge).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return string(out)
+	}
+	f, err := n.tap("m1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := plugs(); !strings.Contains(got, " tap-m1:") {
+		t.Errorf("the bridge has %q", got)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 50 {
+		if plugs() == "" {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Errorf("the bridge has %q still", plugs())
+}
+
 // A machine of another lane, or without an address, cannot hang on a network.
 func TestOnNetwork(t *testing.T) {
 	n := &Network{lane: VM}
