@@ -495,7 +495,9 @@ func TestScenarioSwapCut(t *testing.T) {
 		for n++; random.IntN(3) > 0; n++ {
 			cut(boot)
 		}
-		waitReady(t, u)
+		// What the list's last steps hold, and what the cluster says; pods may take
+		// another minute.
+		waitSh(t, u, "Ready", "systemctl is-active --quiet kbuild-firstboot.service && "+adminKubectl+"wait --for=condition=Ready --timeout=5s node node1")
 		s := u.waitSlots("the slots", func(s slots) bool { return true })
 		logf("%s: %d cuts, Ready: %s", name, n, s)
 		if !known[s.Running.Version] {
