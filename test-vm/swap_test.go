@@ -395,7 +395,8 @@ func TestScenarioSwapUnhealthy(t *testing.T) {
 	u := swapper(t, Options{Credentials: script, Watchdog: true}, "panic", "initrd", "hasty", "flag", "unhealthy")
 	old := imageOf(t)
 	waitSh(t, u, "a ConfigMap", configMap("of-"+old.Version, "--from-literal=a=b"))
-	for i, c := range []struct {
+	fallbacks := 0
+	for _, c := range []struct {
 		name, image string
 		prepare     string // run before the swap
 		failures    int    // that the boots could tell of
@@ -427,7 +428,8 @@ func TestScenarioSwapUnhealthy(t *testing.T) {
 			if s.Update.Outcome != "fell back" || len(s.Update.Failures) != c.failures {
 				t.Errorf("after the fallback: %s", s)
 			}
-			checkFallback(t, u, i+1, c.why)
+			fallbacks++
+			checkFallback(t, u, fallbacks, c.why)
 			checkVersion(t, u, old.Version)
 			sh(t, u, adminKubectl+"get configmap of-"+old.Version)
 		})
