@@ -32,12 +32,16 @@ const (
 	// userDataSource is the key in Node.Sources under which the frozen
 	// user-data's name and digest stand.
 	userDataSource = "userdata"
+	// bakedSource is the key under which the digest of the image's own
+	// configuration stands that the rest was made with.
+	bakedSource = "image"
 )
 
 // stepMetadata finds the node's configuration, makes it whole and valid, and
 // freezes it on the disk. From then on the frozen one counts: a token must not
 // be made anew at each boot, nor a node change its name because a DHCP server
-// does. Without user-data, or with a bad one, the node waits.
+// does. Without user-data, or with a bad one, the node waits. What an image
+// bakes is the image's: another image lays its own under the user-data.
 func stepMetadata() Step {
 	return Step{Name: "metadata", Done: metadataDone, Do: freezeMetadata}
 }
@@ -56,6 +60,9 @@ func metadataDone(ctx context.Context, r *Run) (bool, error) {
 	}
 	if r.Node == nil && noteChange(ctx, r, n) {
 		return false, nil
+	}
+	if other, err := otherBaked(r, n); other || err != nil {
+		return false, err
 	}
 	r.Node = n
 	if n.Role.Joins() {
@@ -95,7 +102,62 @@ func userDataDigest(f metadata.Found) string {
 	return fmt.Sprintf("%s, sha256:%x", f.Source, sha256.Sum256(f.UserData()))
 }
 
+// otherBaked says whether n was made with another image's configuration than
+// this one's.
+func otherBaked(r *Run, n *config.Node) (bool, error) {
+	doc, err := metadata.Baked(r.Host)
+	return err == nil && bakedDigest(doc) != n.Sources[bakedSource], err
+}
+
+// bakedDigest names the image's own configuration.
+func bakedDigest(doc config.Document) string {
+	if doc.Data == nil {
+		return "no configuration of its own"
+	}
+	return fmt.Sprintf("%s, sha256:%x", doc.Source, sha256.Sum256(doc.Data))
+}
+
+// rebake gives a node what this image's own configuration says.
+func rebake(ctx context.Context, r *Run, n *config.Node) error {
+	doc, err := metadata.Baked(r.Host)
+	if err != nil {
+		return err
+	}
+	m, err := machineFacts(ctx, r.Host)
+	if err != nil {
+		return err
+	}
+	rebaked, changed, kept, err := n.Rebake(r.Baked, m, doc)
+	if err == nil && !n.Role.Joins() {
+		_, err = config.Validate(rebaked, r.Baked)
+	}
+	if err != nil {
+		return Final{fmt.Errorf("this image's own configuration does not go with this node: %w", err)}
+	}
+	if len(kept) > 0 {
+		r.Host.Log.Warn("this image's own configuration says what a node keeps for good; reset the node to apply it", slog.String("fields", strings.Join(kept, ", ")))
+	}
+	if len(changed) > 0 {
+		r.Host.Log.Info("this image's own configuration differs from that of the image before", slog.String("fields", strings.Join(changed, ", ")))
+	}
+	rebaked.Sources[bakedSource] = bakedDigest(doc)
+	return freeze(r, rebaked)
+}
+
 func freezeMetadata(ctx context.Context, r *Run) error {
+	if r.Host.Exists(nodeFile) {
+		n, err := frozenNode(r)
+		if err != nil {
+			return err
+		}
+		// A machine that waits to join is made anew below.
+		if other, err := otherBaked(r, n); err != nil || other && (!n.Role.Joins() || joined(r)) {
+			if err == nil {
+				err = rebake(ctx, r, n)
+			}
+			return err
+		}
+	}
 	wait := func(err error) error { return Retry{After: metadataRetry, Why: err.Error()} }
 	found, err := metadata.Find(ctx, r.Host)
 	if late, ok := errors.AsType[metadata.NotYet](err); ok {
@@ -124,6 +186,11 @@ func freezeMetadata(ctx context.Context, r *Run) error {
 		r.Host.Log.Warn("configuration: " + w)
 	}
 	n.Sources[userDataSource] = userDataDigest(found)
+	doc, err := metadata.Baked(r.Host)
+	if err != nil {
+		return err
+	}
+	n.Sources[bakedSource] = bakedDigest(doc)
 	// What was found with earlier user-data is of no use with this one.
 	for _, old := range []string{clusterFile, bootstrapKubeconfig, preflightControlPlaneFile} {
 		if err := r.Host.Remove(old); err != nil {

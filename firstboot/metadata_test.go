@@ -422,3 +422,52 @@ func TestDefaultRoutes(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestMetadataRebaked: the next image's own configuration counts from its first
+// boot on, and the image's before when that one is booted again; the user-data
+// may be gone by then.
+func TestMetadataRebaked(t *testing.T) {
+	image := func(flag string) string {
+		return "apiVersion: kubeadm.k8s.io/v1beta2\nkind: ClusterConfiguration\napiServer:\n  extraArgs:\n    v: \"" + flag + "\"\n"
+	}
+	const file = "usr/share/kbuild/config.yaml"
+	m := newTestMachine(t, map[string]string{userDataFile: shortUserData, file: image("2")})
+	boot := func(want string) {
+		t.Helper()
+		m.reboot(t)
+		for range 2 { // the second finds nothing to do
+			if err := converge(t.Context(), m.Run, firstSteps()...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := m.Node.Cluster.APIServer.ExtraArgs["v"]; got != want || m.Node.Init.NodeRegistration.Name != "cp-1.example.org" {
+			t.Errorf("v is %q, want %q; %s", got, want, m.Node.Init.NodeRegistration.Name)
+		}
+	}
+	boot("2")
+	if err := os.Remove(filepath.Join(m.dir, userDataFile)); err != nil {
+		t.Fatal(err)
+	}
+	m.write(t, file, image("3"))
+	boot("3")
+	if log := m.log.String(); !strings.Contains(log, "cluster.apiServer.extraArgs.v") {
+		t.Errorf("the log does not name the field:\n%s", log)
+	}
+	frozen := m.tree(t)["var/lib/kbuild/node.json"]
+	boot("3")
+	if d := cmp.Diff(frozen, m.tree(t)["var/lib/kbuild/node.json"]); d != "" {
+		t.Errorf("the next boot of the same image changed it:\n%s", d)
+	}
+	m.write(t, file, image("2"))
+	boot("2")
+	if err := os.Remove(filepath.Join(m.dir, file)); err != nil {
+		t.Fatal(err)
+	}
+	boot("")
+	m.write(t, file, "apiVersion: kubeadm.k8s.io/v1beta2\nkind: ClusterConfiguration\napiServr: {}\n")
+	m.reboot(t)
+	err := converge(t.Context(), m.Run, firstSteps()...)
+	if final, ok := errors.AsType[Final](err); !ok || !strings.Contains(final.Error(), "line 3") && !strings.Contains(final.Error(), ":3") {
+		t.Errorf("a bad file in the image: %v", err)
+	}
+}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/config"
-	"github.com/kbuild/kbuild/images"
 )
 
 // Names that kubeadm gives to its configuration in the cluster.
@@ -111,7 +110,7 @@ func kubeadmConfigPart(r *Run, c kubernetes.Interface) (part, error) {
 			}
 			cm.Data["ClusterStatus"] = string(status)
 		}
-		if err := keepEdited(ctx, c, cm, r.Baked.Release); err != nil {
+		if err := keepEdited(ctx, c, cm, r); err != nil {
 			return err
 		}
 		return cluster.EnsureAll(ctx, c, append(rules, cm)...)
@@ -119,20 +118,21 @@ func kubeadmConfigPart(r *Run, c kubernetes.Interface) (part, error) {
 }
 
 // keepEdited makes cm, which is to replace the cluster's kubeadm-config, the one
-// that is there in the version of rel: a cluster that moves to another version
-// keeps what its administrators wrote.
-func keepEdited(ctx context.Context, c kubernetes.Interface, cm *corev1.ConfigMap, rel images.Release) error {
+// that is there in this image's version, with what this image's own
+// configuration says: a cluster keeps what its administrators wrote.
+func keepEdited(ctx context.Context, c kubernetes.Interface, cm *corev1.ConfigMap, r *Run) error {
 	have, err := readKubeadmConfig(ctx, c)
-	if err != nil {
+	if err != nil || have.Data["ClusterConfiguration"] == "" {
 		return err
 	}
-	moved, changed, err := config.MoveCluster([]byte(have.Data["ClusterConfiguration"]), rel)
+	moved, err := config.MoveCluster([]byte(have.Data["ClusterConfiguration"]), r.Baked.Release)
+	if err == nil {
+		moved, err = r.Node.LayBaked(moved)
+	}
 	if err != nil {
 		return fmt.Errorf("cannot read ConfigMap %s: %w", cm.Name, err)
 	}
-	if changed {
-		cm.Data["ClusterConfiguration"] = string(moved)
-	}
+	cm.Data["ClusterConfiguration"] = string(moved)
 	return nil
 }
 

@@ -32,16 +32,15 @@ func VersionOf(doc []byte) (string, error) {
 }
 
 // MoveCluster returns a ClusterConfiguration as a cluster keeps it, in the
-// version of rel, and whether that is another one than it is in.
-func MoveCluster(doc []byte, rel images.Release) (moved []byte, changed bool, err error) {
+// version of rel.
+func MoveCluster(doc []byte, rel images.Release) ([]byte, error) {
 	var m map[string]any
 	if err := yaml.Unmarshal(doc, &m); err != nil {
-		return nil, false, fmt.Errorf("cannot read ClusterConfiguration: %w", err)
+		return nil, fmt.Errorf("cannot read ClusterConfiguration: %w", err)
 	}
 	if m["kubernetesVersion"] == rel.Version || m == nil {
-		return doc, false, nil
+		return doc, nil
 	}
 	m["kubernetesVersion"] = rel.Version
-	moved, err = yaml.Marshal(m)
-	return moved, true, err
+	return yaml.Marshal(m)
 }

@@ -100,16 +100,25 @@ func Find(ctx context.Context, h *host.Host) (Found, error) {
 		found = f
 		break
 	}
-	baked, err := readFile(h, images.BakedConfig)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return Found{}, fmt.Errorf("cannot read the image's own configuration: %w", err)
-	default:
-		d := config.Document{Source: "image " + images.BakedConfig, Data: baked, Baked: true}
-		found.Documents = append([]config.Document{d}, found.Documents...)
+	baked, err := Baked(h)
+	if err != nil {
+		return Found{}, err
+	}
+	if baked.Data != nil {
+		found.Documents = append([]config.Document{baked}, found.Documents...)
 	}
 	return found, nil
+}
+
+// Baked reads the image's own configuration; Data is nil where it has none.
+func Baked(h *host.Host) (config.Document, error) {
+	d := config.Document{Source: config.BakedSource, Baked: true}
+	b, err := readFile(h, images.BakedConfig)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return d, fmt.Errorf("cannot read the image's own configuration: %w", err)
+	}
+	d.Data = b
+	return d, nil
 }
 
 func open(h *host.Host, name string) (*os.File, error) {
