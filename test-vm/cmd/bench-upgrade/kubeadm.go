@@ -111,7 +111,9 @@ func archive(store, out string) error {
 		if err != nil {
 			return err
 		}
-		img, err := mutate.Config(empty.Image, config.Config)
+		own := config.DeepCopy()
+		own.RootFS.DiffIDs, own.History = nil, nil
+		img, err := mutate.ConfigFile(empty.Image, own)
 		if err != nil {
 			return err
 		}
