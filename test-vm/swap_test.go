@@ -387,10 +387,12 @@ func checkFallback(t *testing.T, m Machine, n int, why string) {
 // another reason. The boots that it has are given up, and the old slot runs as
 // it was, uncordoned, and says why.
 func TestScenarioSwapUnhealthy(t *testing.T) {
-	// Before the kubelet of a new image starts, a script of the scenario's runs.
-	const sabotage = "systemd.unit-dropin.kubelet.service~sabotage"
-	script := map[string]string{
-		sabotage: "[Service]\nExecStartPre=/bin/sh -c 'grep -q v1.19 /usr/share/kbuild/release.json || ! test -e /var/lib/kbuild/sabotage || . /var/lib/kbuild/sabotage'\n",
+	// Before kubelet and containerd of a new image start, scripts of the scenario's
+	// run.
+	script := map[string]string{}
+	for _, unit := range []string{"kubelet", "containerd"} {
+		script["systemd.unit-dropin."+unit+".service~sabotage"] = "[Service]\nExecStartPre=/bin/sh -c 'grep -q v1.19 /usr/share/kbuild/release.json || ! test -e /var/lib/kbuild/sabotage-" +
+			unit + " || . /var/lib/kbuild/sabotage-" + unit + "'\n"
 	}
 	u := swapper(t, Options{Credentials: script, Watchdog: true}, "panic", "initrd", "hasty", "flag", "unhealthy")
 	old := imageOf(t)
@@ -405,11 +407,13 @@ func TestScenarioSwapUnhealthy(t *testing.T) {
 		{"Panic", "panic", "true", 0, "kernel panic"},
 		{"Initrd", "initrd", "true", 0, "an initrd that failed"},
 		{"Flag", "flag", "true", 1, "unknown flag: --no-such-flag"},
-		{"Kubelet", "hasty", "echo 'echo no kubelet today >&2; exit 1' >/var/lib/kbuild/sabotage", 1, "kubelet.service has ended: no kubelet today"},
+		{"Kubelet", "hasty", "echo 'echo no kubelet today >&2; exit 1' >/var/lib/kbuild/sabotage-kubelet", 1, "kubelet.service has ended: no kubelet today"},
 		// With PID 1 frozen nothing in the machine can end the boot.
-		{"Hang", "hasty", "echo 'echo 1 >/sys/fs/cgroup/init.scope/cgroup.freeze; sleep infinity' >/var/lib/kbuild/sabotage", 0, "a hang"},
-		{"NotReady", "unhealthy", "echo 'mountpoint -q /etc/cni/net.d || { rm -f /etc/cni/net.d/*; mount -t tmpfs -o ro none /etc/cni/net.d; }' >/var/lib/kbuild/sabotage", 1, "is not Ready"},
-		{"Check", "unhealthy", "rm /var/lib/kbuild/sabotage; printf '#!/bin/sh\\ngrep -q v1.19 /usr/share/kbuild/release.json || { echo the site is not served; exit 1; }\\n' >/var/lib/kbuild/checks.d/site && chmod +x /var/lib/kbuild/checks.d/site",
+		{"Hang", "hasty", "echo 'echo 1 >/sys/fs/cgroup/init.scope/cgroup.freeze; sleep infinity' >/var/lib/kbuild/sabotage-kubelet", 0, "a hang"},
+		// A runtime that finds no network keeps a node from being Ready.
+		{"NotReady", "unhealthy", "rm -f /var/lib/kbuild/sabotage-kubelet; echo 'sed s,/etc/cni/net.d,/run/nowhere, /etc/containerd/config.toml >/run/containerd.toml && mount --bind /run/containerd.toml /etc/containerd/config.toml' >/var/lib/kbuild/sabotage-containerd",
+			1, "is not Ready"},
+		{"Check", "unhealthy", "rm -f /var/lib/kbuild/sabotage-*; printf '#!/bin/sh\\ngrep -q v1.19 /usr/share/kbuild/release.json || { echo the site is not served; exit 1; }\\n' >/var/lib/kbuild/checks.d/site && chmod +x /var/lib/kbuild/checks.d/site",
 			1, "the site is not served"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
