@@ -75,7 +75,11 @@ func metadata(t *testing.T, n *Network, k int, role, name string, fields ...stri
 // has to.
 func amongContainers(t *testing.T, data string) string {
 	t.Helper()
-	return data + "---\napiVersion: kubeadm.k8s.io/" + configAPI(t) + "\nkind: JoinConfiguration\nnodeRegistration:\n  kubeletExtraArgs:\n    cgroup-driver: systemd\n"
+	doc := "apiVersion: kubeadm.k8s.io/" + configAPI(t) + "\nkind: JoinConfiguration\nnodeRegistration:\n  kubeletExtraArgs:\n    cgroup-driver: systemd\n"
+	if strings.Contains(data, "role: control-plane\n") {
+		doc += "controlPlane: {}\n"
+	}
+	return data + "---\n" + doc
 }
 
 // on is a machine's place in a network.

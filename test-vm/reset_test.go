@@ -73,8 +73,12 @@ func TestScenarioReset(t *testing.T) {
 	waitReady(t, cp3)
 	cp2 := resettable(cp(2))
 	w1 := resettable(on(n, 14, "w1", metadata(t, n, 14, "worker", "w1", joinFields(endpoint, pin(t, id.cert))...)))
-	waitReady(t, cp2)
-	waitReady(t, w1)
+	for _, m := range []Machine{cp2, w1} {
+		waitReady(t, m)
+		// A node is Ready before its own API server is healthy, which it resets
+		// itself by.
+		waitSh(t, m, "the end of kbuild-firstboot", "systemctl is-active --quiet kbuild-firstboot.service")
+	}
 	sh(t, cp1, adminKubectl+"create configmap before --namespace=default")
 	three := []string{"cp1=started", "cp2=started", "cp3=started"}
 
