@@ -54,7 +54,7 @@ func (f *Fleet) Diff(ctx context.Context, c Cluster, to string) ([]Change, error
 	if err != nil {
 		return nil, err
 	}
-	moved, _, err := config.MoveCluster([]byte(r.kubeadm), next)
+	moved, err := config.MoveCluster([]byte(r.kubeadm), next)
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ type running struct {
 
 // configured is the control plane as a node of the release.
 func (r running) configured(rel images.Release) (*config.Node, error) {
-	moved, _, err := config.MoveCluster([]byte(r.kubeadm), rel)
+	moved, err := config.MoveCluster([]byte(r.kubeadm), rel)
 	if err != nil {
 		return nil, err
 	}
