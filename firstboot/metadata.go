@@ -109,12 +109,19 @@ func otherBaked(r *Run, n *config.Node) (bool, error) {
 	return err == nil && bakedDigest(doc) != n.Sources[bakedSource], err
 }
 
-// bakedDigest names the image's own configuration.
+// bakedDigest names the image's own configuration; empty where it has none.
 func bakedDigest(doc config.Document) string {
 	if doc.Data == nil {
-		return "no configuration of its own"
+		return ""
 	}
 	return fmt.Sprintf("%s, sha256:%x", doc.Source, sha256.Sum256(doc.Data))
+}
+
+// noteBaked writes down what n was made with.
+func noteBaked(n *config.Node, doc config.Document) {
+	if n.Sources[bakedSource] = bakedDigest(doc); n.Sources[bakedSource] == "" {
+		delete(n.Sources, bakedSource)
+	}
 }
 
 // rebake gives a node what this image's own configuration says.
@@ -140,7 +147,7 @@ func rebake(ctx context.Context, r *Run, n *config.Node) error {
 	if len(changed) > 0 {
 		r.Host.Log.Info("this image's own configuration differs from that of the image before", slog.String("fields", strings.Join(changed, ", ")))
 	}
-	rebaked.Sources[bakedSource] = bakedDigest(doc)
+	noteBaked(rebaked, doc)
 	return freeze(r, rebaked)
 }
 
@@ -190,7 +197,7 @@ func freezeMetadata(ctx context.Context, r *Run) error {
 	if err != nil {
 		return err
 	}
-	n.Sources[bakedSource] = bakedDigest(doc)
+	noteBaked(n, doc)
 	// What was found with earlier user-data is of no use with this one.
 	for _, old := range []string{clusterFile, bootstrapKubeconfig, preflightControlPlaneFile} {
 		if err := r.Host.Remove(old); err != nil {

@@ -187,13 +187,14 @@ func (e *Etcd) change(ctx context.Context, what string, do func(context.Context)
 }
 
 // etcdError marks what passes by itself: another learner that has to be
-// promoted first, a member that is just starting, an election.
+// promoted first, a member that is just starting, an election, a list of members
+// that was read before they changed.
 func etcdError(what string, err error) error {
 	err = fmt.Errorf("cannot %s: %w", what, err)
 	for _, soon := range []error{
 		rpctypes.ErrTooManyLearners, rpctypes.ErrMemberLearnerNotReady, rpctypes.ErrMemberNotEnoughStarted, rpctypes.ErrUnhealthy,
 		rpctypes.ErrNoLeader, rpctypes.ErrLeaderChanged, rpctypes.ErrNotLeader, rpctypes.ErrTimeout, rpctypes.ErrTimeoutDueToLeaderFail,
-		rpctypes.ErrTimeoutDueToConnectionLost, rpctypes.ErrStopped, context.DeadlineExceeded,
+		rpctypes.ErrTimeoutDueToConnectionLost, rpctypes.ErrStopped, rpctypes.ErrMemberNotFound, context.DeadlineExceeded,
 	} {
 		if errors.Is(err, soon) {
 			return soonError{err}
