@@ -66,11 +66,7 @@ func writeRecords(dir string, p *Plan, inputs string, made made, os_ base.Tree) 
 	if x := made.sysext; x.RootHash != "" {
 		m.Sysext = &Sysext{RootHash: x.RootHash, URL: p.Spec.SysextURL, Partitions: x.Partitions, Packages: sysextPackages}
 	}
-	// The plan names what there will be, but for the root hash.
-	var names []string
-	for _, name := range p.Outputs {
-		names = append(names, strings.Replace(name, anyHash, d.RootHash[:min(16, len(d.RootHash))], 1))
-	}
+	names := outputs(p.Spec, d.RootHash)
 	for _, name := range names {
 		switch name {
 		case "manifest.json", "sbom.cdx.json", images.UpdateSums, images.UpdateSignature:

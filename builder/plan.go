@@ -101,7 +101,7 @@ func Resolve(ctx context.Context, s Spec, src source.Source) (*Plan, error) {
 		}
 		p.Sysext = t.summary()
 	}
-	p.Outputs = outputs(s)
+	p.Outputs = outputs(s, anyHash)
 	return p, nil
 }
 
@@ -241,13 +241,14 @@ func (p *Plan) placeBaked(t *tree, out *source.Output) error {
 // nobody knows before the build.
 const anyHash = "*"
 
-// outputs are the names of the files that will be written, anyHash in some.
-func outputs(s Spec) []string {
+// outputs are the names of the files that will be written; rootHash may be
+// anyHash.
+func outputs(s Spec, rootHash string) []string {
 	out := []string{"SHA256SUMS", "manifest.json", "sbom.cdx.json"}
 	if disks := s.diskFormats(); len(disks) > 0 {
 		out = append(out, "root.roothash", images.UpdateFile)
 		for _, what := range []string{images.UpdateRoot, images.UpdateVerity, images.UpdateUKI} {
-			out = append(out, images.UpdateName(s.Version, anyHash, what))
+			out = append(out, images.UpdateName(s.Version, rootHash, what))
 		}
 		if s.SignKey != "" {
 			out = append(out, images.UpdateSignature)

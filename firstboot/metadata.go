@@ -157,12 +157,13 @@ func freezeMetadata(ctx context.Context, r *Run) error {
 		if err != nil {
 			return err
 		}
-		// A machine that waits to join is made anew below.
-		if other, err := otherBaked(r, n); err != nil || other && (!n.Role.Joins() || joined(r)) {
-			if err == nil {
-				err = rebake(ctx, r, n)
-			}
+		other, err := otherBaked(r, n)
+		if err != nil {
 			return err
+		}
+		// A machine that waits to join is made anew below.
+		if other && (!n.Role.Joins() || joined(r)) {
+			return rebake(ctx, r, n)
 		}
 	}
 	wait := func(err error) error { return Retry{After: metadataRetry, Why: err.Error()} }
