@@ -61,24 +61,30 @@ func (e NotYet) Error() string {
 
 func notYet(c *x509.Certificate, now time.Time) error { return NotYet{c.NotBefore, now} }
 
-// valid judges a certificate that is there: it is in force, its signer's, and
-// has the names and uses that it must have.
+// expired is the error of a certificate that is right but for its end.
+type expired struct{ end time.Time }
+
+func (e expired) Error() string { return "it expired on " + e.end.Format(time.RFC3339) }
+
+// valid judges a certificate that is there: it is its signer's, has the names
+// and uses that it must have, and is in force.
 func valid(c Cert, got, ca *x509.Certificate, now time.Time) error {
 	if now.Before(got.NotBefore) {
 		return notYet(got, now)
 	}
+	at, end := now, error(nil)
 	if now.After(got.NotAfter) {
-		return fmt.Errorf("it expired on %s", got.NotAfter.Format(time.RFC3339))
+		at, end = got.NotAfter, expired{got.NotAfter}
 	}
 	if c.CA == "" {
 		if !got.IsCA {
 			return errors.New("it is not an authority's")
 		}
-		return nil
+		return end
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(ca)
-	if _, err := got.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: c.Usages}); err != nil {
+	if _, err := got.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: at, KeyUsages: c.Usages}); err != nil {
 		return err
 	}
 	for _, u := range c.Usages {
@@ -96,5 +102,5 @@ func valid(c Cert, got, ca *x509.Certificate, now time.Time) error {
 			return fmt.Errorf("it does not hold the address %s", ip)
 		}
 	}
-	return nil
+	return end
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"log/slog"
 	"path"
 	"runtime"
 	"slices"
@@ -108,7 +110,8 @@ func Complete(h *host.Host, n *config.Node, clock Clock) (bool, error) {
 func ecdsaKeys(n *config.Node) bool { return n.Cluster.FeatureGates["PublicKeysECDSA"] }
 
 // judge loads every row and checks it. Afterwards each row is whole, or may be
-// made: a certificate without its key is only allowed to an authority that
+// made. A certificate that has expired counts as missing where its authority
+// can sign it again: nobody logs in to remove it. A certificate without its key is only allowed to an authority that
 // lives elsewhere (external CA), and then all that it signs must be there.
 func judge(h *host.Host, n *config.Node, now time.Time) (*state, error) {
 	table, err := Table(n)
@@ -122,7 +125,11 @@ func judge(h *host.Host, n *config.Node, now time.Time) (*state, error) {
 		}
 	}
 	for _, c := range table {
-		if err := s.judge(c, now); err != nil {
+		err := s.judge(c, now)
+		if e, ok := errors.AsType[expired](err); ok && s.have[c.CA].key != nil {
+			h.Log.Info("a certificate has expired and is made again", slog.String("file", c.CrtPath(s.dir)), slog.Time("expired", e.end))
+			s.have[c.Base] = pair{key: s.have[c.Base].key}
+		} else if err != nil {
 			return nil, err
 		}
 	}

@@ -107,8 +107,8 @@ func KubeconfigsComplete(h *host.Host, n *config.Node, rel images.Release, clock
 	return err == nil && len(missing) == 0, err
 }
 
-// judgeKubeconfigs returns the kubeconfigs that are missing, and the authority
-// that signs for them. A file that names another server than kubeadm would is
+// judgeKubeconfigs returns the kubeconfigs that are missing, or whose
+// certificate has expired, and the authority that signs for them. A file that names another server than kubeadm would is
 // kept as kubeadm keeps it: with a warning.
 func judgeKubeconfigs(h *host.Host, n *config.Node, rel images.Release, now time.Time, only []string) ([]Kubeconfig, pair, error) {
 	ca, err := load(h, n.Cluster.CertificatesDir, Cert{Base: CA})
@@ -133,6 +133,11 @@ func judgeKubeconfigs(h *host.Host, n *config.Node, rel images.Release, now time
 			return nil, ca, fmt.Errorf("cannot read %s: %w", file, err)
 		}
 		server, err := judgeKubeconfig(b, ca.cert, now)
+		if e, ok := errors.AsType[expired](err); ok && ca.key != nil {
+			h.Log.Info("a kubeconfig's certificate has expired; it is made again", slog.String("file", file), slog.Time("expired", e.end))
+			missing = append(missing, k)
+			continue
+		}
 		if err != nil {
 			return nil, ca, invalid(file, err)
 		}

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"strings"
 	"testing"
-	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
 	api "k8s.io/client-go/tools/clientcmd/api"
@@ -84,7 +83,6 @@ func TestForeignKubeconfig(t *testing.T) {
 		"no authority":          {func(a admin) { a.cluster.CertificateAuthorityData = nil }, "its certificate authority: there is no PEM certificate in it"},
 		"authority of etcd":     {func(a admin) { a.cluster.CertificateAuthorityData = []byte(a.get("etcd/ca.crt")) }, "it trusts another certificate authority than this cluster's"},
 		"certificate of etcd's": {func(a admin) { a.sign(EtcdCA, func(*x509.Certificate) {}) }, "its client certificate: x509: certificate signed by unknown authority"},
-		"expired certificate":   {func(a admin) { a.sign(CA, func(c *x509.Certificate) { c.NotAfter = testTime.Add(-time.Minute) }) }, "its client certificate: it expired on"},
 		"server's certificate":  {func(a admin) { a.user.ClientCertificateData = []byte(a.get("apiserver.crt")) }, "its client certificate: x509"},
 		"broken certificate":    {func(a admin) { a.user.ClientCertificateData = []byte("rubbish") }, "its client certificate: there is no PEM certificate in it"},
 	} {

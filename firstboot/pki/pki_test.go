@@ -152,6 +152,46 @@ func TestValidIsKept(t *testing.T) {
 	}
 }
 
+// TestExpired: what an authority on this node has signed is signed again when it
+// has expired, with its key, also by a node that went back to a copy of long ago;
+// what cannot be signed here is an error.
+func TestExpired(t *testing.T) {
+	h, n, rel := machine(t), testNode(), release(t)
+	if err := ensureAll(h, n, rel, clock); err != nil {
+		t.Fatal(err)
+	}
+	before := contents(t, h)
+	later := Clock{Now: testTime.AddDate(1, 0, 1), Built: clock.Built}
+	if done, err := Complete(h, n, later); done || err != nil {
+		t.Errorf("complete: %t, %v", done, err)
+	}
+	if done, err := KubeconfigsComplete(h, n, rel, later); done || err != nil {
+		t.Errorf("kubeconfigs complete: %t, %v", done, err)
+	}
+	if err := ensureAll(h, n, rel, later); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := Complete(h, n, later); !done || err != nil {
+		t.Errorf("complete: %t, %v", done, err)
+	}
+	for file, now := range contents(t, h) {
+		keeps := path.Ext(file) == ".key" || path.Ext(file) == ".pub" || strings.HasSuffix(file, "ca.crt")
+		if keeps != (now == before[file]) {
+			t.Errorf("%s: changed %t", file, now != before[file])
+		}
+	}
+
+	remove(t, h, dir+"/etcd/ca.key")
+	even := Clock{Now: testTime.AddDate(2, 0, 2), Built: clock.Built}
+	if err := ensureAll(h, n, rel, even); err == nil || !strings.Contains(err.Error(), "etcd/server.crt is there and not valid: it expired on 2028-03-01") {
+		t.Errorf("without its authority's key: %v", err)
+	}
+	remove(t, h, dir+"/ca.key")
+	if _, err := KubeconfigsComplete(h, n, rel, even); err == nil || !strings.Contains(err.Error(), "admin.conf is there and not valid: its client certificate: it expired on 2028-03-01") {
+		t.Errorf("without the cluster's authority's key: %v", err)
+	}
+}
+
 // TestInvalid spoils one file at a time. The error must name it and say why,
 // tell nothing of keys, and leave every file as it was.
 func TestInvalid(t *testing.T) {
@@ -218,10 +258,9 @@ func TestInvalid(t *testing.T) {
 		"name is missing":        {file: crt, data: signed(func(c *Cert, _ *Clock) { c.DNS = c.DNS[1:] }), want: "the name node-1"},
 		"address is missing":     {file: crt, data: signed(func(c *Cert, _ *Clock) { c.IPs = c.IPs[1:] }), want: "the address 10.96.0.1"},
 		"wrong use":              {file: crt, data: signed(func(c *Cert, _ *Clock) { c.Usages = client() }), want: "usage"},
-		"expired":                {file: crt, data: signed(func(_ *Cert, k *Clock) { k.Now, k.Built = testTime.AddDate(-2, 0, 0), time.Time{} }), want: "it expired on 2025-03-01"},
+		"expired authority":      {file: "", clock: Clock{Now: testTime.AddDate(11, 0, 0)}, want: "it expired on 2036-02-27"},
 		"key is missing":         {file: key, want: "without its key"},
 		"authority is missing":   {file: dir + "/etcd/ca.crt", want: "without its authority"},
-		"expired by the clock":   {file: "", clock: Clock{Now: testTime.AddDate(1, 0, 1)}, want: "it expired on 2027-03-01"},
 		"not yet by the clock":   {file: "", clock: Clock{Now: testTime.AddDate(0, -1, 0)}, want: "valid from 2026-03-01"},
 		"sa.pub alone":           {file: dir + "/sa.key", want: "sa.pub is there without its key"},
 		"another sa.pub":         {file: dir + "/sa.pub", data: from("/sa.pub"), want: "the public half"},
