@@ -3,7 +3,9 @@ package firstboot
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 
@@ -22,6 +24,9 @@ const (
 	nodesKubeadmConfig  = "kubeadm:nodes-kubeadm-config"
 	configHash          = "kubeadm.kubernetes.io/component-config.hash"
 	criSocketAnnotation = "kubeadm.alpha.kubernetes.io/cri-socket"
+	// laidAnnotation is on kubeadm-config: what images have laid over it, as JSON
+	// of a config.Laid.
+	laidAnnotation = "kbuild.dev/laid"
 )
 
 // stepUploadConfig keeps the cluster's configuration in the cluster, where
@@ -119,20 +124,40 @@ func kubeadmConfigPart(r *Run, c kubernetes.Interface) (part, error) {
 
 // keepEdited makes cm, which is to replace the cluster's kubeadm-config, the one
 // that is there in this image's version, with what this image's own
-// configuration says: a cluster keeps what its administrators wrote.
+// configuration says: a cluster keeps what its administrators wrote. What images
+// have laid over it is noted on it, for the next to take back.
 func keepEdited(ctx context.Context, c kubernetes.Interface, cm *corev1.ConfigMap, r *Run) error {
 	have, err := readKubeadmConfig(ctx, c)
-	if err != nil || have.Data["ClusterConfiguration"] == "" {
+	if err != nil {
 		return err
 	}
-	moved, err := config.MoveCluster([]byte(have.Data["ClusterConfiguration"]), r.Baked.Release)
+	var laid config.Laid
+	note, noted := have.Annotations[laidAnnotation]
+	if noted {
+		if err := json.Unmarshal([]byte(note), &laid); err != nil {
+			r.Host.Log.Warn("what images have laid over the cluster's configuration stays in it: its note cannot be read", slog.String("annotation", laidAnnotation), slog.Any("error", err))
+		}
+	}
+	var moved []byte
+	if was := have.Data["ClusterConfiguration"]; was != "" {
+		moved, err = config.MoveCluster([]byte(was), r.Baked.Release)
+	}
 	if err == nil {
-		moved, err = r.Node.LayBaked(moved)
+		moved, laid, err = r.Node.LayBaked(moved, laid)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot read ConfigMap %s: %w", cm.Name, err)
 	}
-	cm.Data["ClusterConfiguration"] = string(moved)
+	if len(moved) > 0 {
+		cm.Data["ClusterConfiguration"] = string(moved)
+	}
+	if len(laid) > 0 || noted {
+		b, err := json.Marshal(laid)
+		if err != nil {
+			return err
+		}
+		metav1.SetMetaDataAnnotation(&cm.ObjectMeta, laidAnnotation, string(b))
+	}
 	return nil
 }
 

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"sigs.k8s.io/yaml"
-
 	"github.com/kbuild/kbuild/firstboot/config/schema"
 	"github.com/kbuild/kbuild/images"
 )
@@ -157,39 +155,4 @@ func same(a, b any) bool {
 	x, err := json.Marshal(a)
 	y, err2 := json.Marshal(b)
 	return err == nil && err2 == nil && string(x) == string(y)
-}
-
-// LayBaked lays over a ClusterConfiguration, as the cluster keeps it, what the
-// image's own configuration says of the node n, and leaves the rest as its
-// administrators wrote it. What no image says any more stays, too.
-func (n *Node) LayBaked(doc []byte) ([]byte, error) {
-	var m map[string]any
-	if err := yaml.Unmarshal(doc, &m); err != nil {
-		return nil, fmt.Errorf("cannot read ClusterConfiguration: %w", err)
-	}
-	own, err := generic(n.Cluster)
-	if err != nil || m == nil || !n.layBaked(m, own, "cluster") {
-		return doc, err
-	}
-	return yaml.Marshal(m)
-}
-
-func (n *Node) layBaked(m, own map[string]any, path string) (changed bool) {
-	for k, v := range own {
-		p := path + "." + k
-		if sub, ok := v.(map[string]any); ok {
-			into, ok := m[k].(map[string]any)
-			if !ok {
-				into = map[string]any{}
-			}
-			if n.layBaked(into, sub, p) {
-				m[k], changed = into, true
-			}
-			continue
-		}
-		if strings.HasPrefix(n.Sources[p], BakedSource) && !same(m[k], v) {
-			m[k], changed = v, true
-		}
-	}
-	return changed
 }

@@ -130,25 +130,66 @@ func TestRebakeRefuses(t *testing.T) {
 	}
 }
 
-// TestLayBaked: the cluster's configuration gets the image's words, and what
-// its administrators wrote stays.
+// TestLayBaked: the cluster's configuration gets the image's words while an image
+// says them, and what its administrators wrote stays.
 func TestLayBaked(t *testing.T) {
-	_, n, _, _ := rebaked(t, "", short, bakedCluster+"apiServer:\n  extraArgs:\n    v: \"3\"\n")
-	for in, want := range map[string]string{
-		"apiServer:\n  extraArgs:\n    v: \"2\"\n    audit-log-path: /a\nclusterName: c\n": "apiServer:\n  extraArgs:\n    v: \"3\"\n    audit-log-path: /a\nclusterName: c\n",
-		"clusterName: c\n": "clusterName: c\napiServer:\n  extraArgs:\n    v: \"3\"\n",
-	} {
-		out, err := n.LayBaked([]byte(in))
-		var a, b any
-		if err == nil {
-			err = yaml.Unmarshal(out, &a)
+	image := func(args string) *Node {
+		if args == "" {
+			return mustLoad(t, short)
 		}
-		if err2 := yaml.Unmarshal([]byte(want), &b); err != nil || err2 != nil || !same(a, b) {
-			t.Errorf("%q: %s, %v", in, out, err)
+		_, n, _, _ := rebaked(t, "", short, bakedCluster+"apiServer:\n  extraArgs:\n"+args)
+		return n
+	}
+	two, three, none := image("    v: \"2\"\n"), image("    v: \"3\"\n    audit/log: x\n"), image("")
+	for name, c := range map[string]struct {
+		have   string
+		images []*Node
+		edit   func(string) string // before the last
+		want   string
+	}{
+		"laid over":         {"apiServer: {extraArgs: {v: \"9\", audit-log-path: /a}}\nclusterName: c\n", []*Node{two}, nil, "apiServer: {extraArgs: {v: \"2\", audit-log-path: /a}}\nclusterName: c\n"},
+		"where nothing was": {"clusterName: c\n", []*Node{three}, nil, "clusterName: c\napiServer: {extraArgs: {v: \"3\", audit/log: x}}\n"},
+		"taken back":        {"apiServer: {extraArgs: {v: \"9\"}}\nclusterName: c\n", []*Node{two, three, none}, nil, "apiServer: {extraArgs: {v: \"9\"}}\nclusterName: c\n"},
+		"nothing was there": {"clusterName: c\n", []*Node{three, none}, nil, "clusterName: c\n"},
+		"one of two":        {"clusterName: c\n", []*Node{three, two}, nil, "clusterName: c\napiServer: {extraArgs: {v: \"2\"}}\n"},
+		"edited since": {"clusterName: c\n", []*Node{two, none}, func(s string) string { return strings.Replace(s, "\"2\"", "\"7\"", 1) },
+			"clusterName: c\napiServer: {extraArgs: {v: \"7\"}}\n"},
+		"the cluster's first": {"", []*Node{two, none}, func(string) string { return "clusterName: c\napiServer: {extraArgs: {v: \"2\"}}\n" }, "clusterName: c\n"},
+	} {
+		doc, laid := []byte(c.have), Laid(nil)
+		for i, n := range c.images {
+			if i > 0 && i == len(c.images)-1 && c.edit != nil {
+				doc = []byte(c.edit(string(doc)))
+			}
+			var err error
+			if doc, laid, err = n.LayBaked(doc, laid); err != nil {
+				t.Fatal(err)
+			}
+			b, err := json.Marshal(laid) // as it is kept
+			if err == nil {
+				laid = nil
+				err = json.Unmarshal(b, &laid)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		var a, b any
+		if err := yaml.Unmarshal(doc, &a); err != nil {
+			t.Fatal(err)
+		}
+		if err := yaml.Unmarshal([]byte(c.want), &b); err != nil || !same(a, b) {
+			t.Errorf("%s:\n%s, want\n%s, %v", name, doc, c.want, err)
 		}
 	}
-	same := "apiServer:\n    extraArgs:\n        v: \"3\"\n"
-	if out, err := n.LayBaked([]byte(same)); err != nil || string(out) != same {
+	unchanged := "apiServer:\n    extraArgs:\n        v: \"2\"\n"
+	if out, _, err := two.LayBaked([]byte(unchanged), nil); err != nil || string(out) != unchanged {
 		t.Errorf("nothing to do: %s, %v", out, err)
+	}
+	joined := mustLoad(t, short)
+	joined.Role = RoleControlPlane
+	laid := Laid{"/clusterName": {Value: "c"}}
+	if out, l, err := joined.LayBaked([]byte("clusterName: c\n"), laid); err != nil || string(out) != "clusterName: c\n" || len(l) != 1 {
+		t.Errorf("a control plane that joined took back what is not its: %s, %v, %v", out, l, err)
 	}
 }

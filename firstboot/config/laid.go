@@ -1,0 +1,137 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+)
+
+// Laid are the values that an image's own configuration has laid over the
+// cluster's ClusterConfiguration, by their place in it (RFC 6901).
+type Laid map[string]LaidValue
+
+// LaidValue is one of them.
+type LaidValue struct {
+	Value  any `json:"value"`
+	Before any `json:"before,omitempty"` // what was there; nil is nothing
+}
+
+// LayBaked lays over a ClusterConfiguration, as the cluster keeps it, what the
+// image's own configuration says of the node n, and puts back what was there
+// before another image laid something else over it: laid tells of that, and of
+// what is laid after this. What administrators wrote stays. An empty doc stands
+// for n's own configuration, which is the cluster's first.
+func (n *Node) LayBaked(doc []byte, laid Laid) ([]byte, Laid, error) {
+	own, err := generic(n.Cluster)
+	if err != nil || n.Role.Joins() { // its image's word on a cluster does not count
+		return doc, laid, err
+	}
+	says := map[string]any{}
+	n.says(own, nil, says)
+	next := Laid{}
+	if len(doc) == 0 {
+		for p, v := range says {
+			next[p] = LaidValue{Value: v}
+		}
+		return doc, next, nil
+	}
+	var m map[string]any
+	if err := yaml.Unmarshal(doc, &m); err != nil {
+		return nil, laid, fmt.Errorf("cannot read ClusterConfiguration: %w", err)
+	}
+	if m == nil {
+		return doc, laid, nil
+	}
+	changed := false
+	for _, p := range slices.Sorted(maps.Keys(laid)) {
+		if _, again := says[p]; !again && same(valueAt(m, p), laid[p].Value) {
+			setAt(m, p, laid[p].Before)
+			changed = true
+		}
+	}
+	for _, p := range slices.Sorted(maps.Keys(says)) {
+		v, now := says[p], valueAt(m, p)
+		l, again := laid[p]
+		if !again || !same(now, l.Value) {
+			l.Before = now // an administrator's
+		}
+		next[p] = LaidValue{v, l.Before}
+		if !same(now, v) {
+			setAt(m, p, v)
+			changed = true
+		}
+	}
+	if !changed {
+		return doc, next, nil
+	}
+	out, err := yaml.Marshal(m)
+	return out, next, err
+}
+
+// says notes in all the values of the cluster's configuration that the image's
+// own says.
+func (n *Node) says(m map[string]any, at []string, all map[string]any) {
+	for k, v := range m {
+		p := append(slices.Clone(at), k)
+		if sub, ok := v.(map[string]any); ok {
+			n.says(sub, p, all)
+		} else if strings.HasPrefix(n.Sources["cluster."+strings.Join(p, ".")], BakedSource) {
+			all[pointer(p)] = v
+		}
+	}
+}
+
+func pointer(path []string) string {
+	var b strings.Builder
+	for _, k := range path {
+		b.WriteString("/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(k))
+	}
+	return b.String()
+}
+
+func keysOf(pointer string) []string {
+	keys := strings.Split(strings.TrimPrefix(pointer, "/"), "/")
+	for i, k := range keys {
+		keys[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(k)
+	}
+	return keys
+}
+
+// valueAt is what is at a place in m; nil is nothing.
+func valueAt(m map[string]any, pointer string) any {
+	var v any = m
+	for _, k := range keysOf(pointer) {
+		sub, ok := v.(map[string]any)
+		if !ok {
+			return nil
+		}
+		v = sub[k]
+	}
+	return v
+}
+
+// setAt puts v there; nil takes away what is there, and what is empty then.
+func setAt(m map[string]any, pointer string, v any) {
+	keys := keysOf(pointer)
+	k, rest := keys[0], keys[1:]
+	if len(rest) == 0 {
+		if m[k] = v; v == nil {
+			delete(m, k)
+		}
+		return
+	}
+	sub, ok := m[k].(map[string]any)
+	if !ok {
+		if v == nil {
+			return
+		}
+		sub = map[string]any{}
+	}
+	setAt(sub, pointer[strings.Index(pointer[1:], "/")+1:], v)
+	if m[k] = sub; len(sub) == 0 {
+		delete(m, k)
+	}
+}
