@@ -44,10 +44,10 @@ func List(role string) []Step {
 			whereEdits(stepAddon()),
 			stepNodeReady(),
 			stepStalePods(),
-			stepTellFallback(),
 			stepForgetSecrets(),
 			stepHealth(),
 			stepUncordon(),
+			stepTellFallback(),
 		)
 	case config.RoleControlPlane:
 		return append(head,
@@ -71,10 +71,10 @@ func List(role string) []Step {
 			stepMarkControlPlane(),
 			stepNodeReady(),
 			stepStalePods(),
-			stepTellFallback(),
 			stepForgetSecrets(),
 			stepHealth(),
 			stepUncordon(),
+			stepTellFallback(),
 		)
 	case config.RoleWorker:
 		return append(head,
@@ -87,10 +87,10 @@ func List(role string) []Step {
 			stepCRISocket(),
 			stepNodeReady(),
 			stepStalePods(),
-			stepTellFallback(),
 			stepForgetSecrets(),
 			stepHealth(),
 			stepUncordon(),
+			stepTellFallback(),
 		)
 	default:
 		return head

@@ -35,12 +35,15 @@ func wipeState(ctx context.Context, r *Run) error {
 	if err != nil || !Resetting(r.Host) {
 		return err
 	}
-	if !m.KeepSlots {
-		// The new machine knows nothing of what the other slot's image did to it.
-		err := slot.DropOther(ctx, r.Host)
-		if _, none := errors.AsType[slot.Refusal](err); err != nil && !none {
-			r.Host.Log.Warn("the image in the other slot stays", slog.Any("error", err))
-		}
+	// The new machine knows nothing of what the other slot's image did to it, and
+	// must not begin as the trial of another.
+	empty := slot.DropOther
+	if m.KeepSlots {
+		empty = slot.Cancel
+	}
+	err = empty(ctx, r.Host)
+	if _, none := errors.AsType[slot.Refusal](err); err != nil && !none {
+		r.Host.Log.Warn("the image in the other slot stays", slog.Any("error", err))
 	}
 	if !m.Asked {
 		if err := r.Host.BeforeChange("ask for the factory reset"); err != nil {

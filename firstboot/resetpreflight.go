@@ -2,6 +2,7 @@ package firstboot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/metadata"
+	"github.com/kbuild/kbuild/firstboot/slot"
 )
 
 // stepResetPreflight refuses, before anything is done, a reset that the cluster
@@ -22,6 +24,9 @@ func stepResetPreflight(o ResetOptions) Step {
 		Done: func(_ context.Context, r *Run) (bool, error) { return Resetting(r.Host), nil },
 		Do: func(ctx context.Context, r *Run) error {
 			m := resetting{ResetOptions: o, Begun: r.Host.Now()}
+			if err := onTrial(ctx, r); err != nil && !o.Force {
+				return fmt.Errorf("%w; nothing was done. To reset this node all the same, use --force", err)
+			}
 			harm, err := harmOfLeaving(ctx, r)
 			switch {
 			case err != nil && !o.Force:
@@ -37,6 +42,18 @@ func stepResetPreflight(o ResetOptions) Step {
 			return writeReset(r, m)
 		},
 	}
+}
+
+// onTrial says why a node whose image is on trial is not made anew.
+func onTrial(ctx context.Context, r *Run) error {
+	if r.Host.Trial == nil || !r.Host.Trial() {
+		return nil
+	}
+	trial, err := slot.OnTrial(ctx, r.Host) // it may have been kept since the boot
+	if trial {
+		return errors.New("the image that runs is on trial (`kbuild-firstboot upgrade status`): should it not become healthy, the one before could not go on with a node that this one has made; wait until it is kept")
+	}
+	return err
 }
 
 // harm is what the cluster loses with this node.
@@ -144,7 +161,7 @@ func quorumWithout(ctx context.Context, r *Run, c kubernetes.Interface) (harm, e
 		return harm{"this node holds the cluster's only member of etcd: with it all that the API holds is lost", true}, nil
 	}
 	if quorum := voters/2 + 1; well < quorum {
-		return harm{says: fmt.Sprintf("without this node etcd has no quorum: of the %d other members %d answer, %d are needed (%s do not answer); bring them back first, or say that they are gone for good: `kbuild reset NODE --force` or `kubectl delete node NODE`", voters, well, quorum, strings.Join(ill, ", "))}, nil
+		return harm{says: fmt.Sprintf("without this node etcd has no quorum: of the %d other members %d answer, %d are needed (%s do not answer); bring them back first, or say that they are gone for good: `kbuild reset NODE --force` (or `kbuild-firstboot forget NODE` here)", voters, well, quorum, strings.Join(ill, ", "))}, nil
 	}
 	return harm{}, nil
 }

@@ -14,10 +14,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/slot"
 	"github.com/kbuild/kbuild/images"
 )
@@ -142,9 +144,6 @@ func userChecks(ctx context.Context, r *Run) error {
 	return nil
 }
 
-// fellBackReason is of the Event that tells of an update that was given up.
-const fellBackReason = "UpgradeFellBack"
-
 // stepTellFallback tells the cluster that an update of this node was given up,
 // as an Event on its Node. A machine without slots has none to tell of.
 func stepTellFallback() Step {
@@ -152,20 +151,27 @@ func stepTellFallback() Step {
 		Name:  "tell-fallback",
 		Needs: []string{"node-ready"},
 		Done: func(ctx context.Context, r *Run) (bool, error) {
-			rec, err := slot.Settle(ctx, r.Host)
-			return err == nil && (rec.Outcome != slot.FellBack || rec.Told), err
+			rec, news, err := slot.Settled(ctx, r.Host)
+			return err == nil && !news && rec.Untold == "", err
 		},
 		Do: func(ctx context.Context, r *Run) error {
-			rec, err := slot.ReadRecord(r.Host)
+			unlock, err := slot.Lock(r.Host)
 			if err != nil {
+				return Retry{After: 2 * time.Second, Why: err.Error()}
+			}
+			defer unlock()
+			rec, err := slot.Settle(ctx, r.Host)
+			if err != nil || rec.Untold == "" {
 				return err
 			}
-			why := fmt.Sprintf("the update to %s fell back to %s: %s", rec.Update.Release.Version, r.Baked.Release.Version, rec.Why())
-			r.Host.Log.Error(why, slog.String("MESSAGE_ID", FallbackID))
-			if err := r.Host.Do("tell of the fallback", func() error { return nodeEvent(ctx, r, fellBackReason, why) }); err != nil {
+			r.Host.Log.Error(rec.Untold, slog.String("MESSAGE_ID", FallbackID))
+			err = r.Host.Do("tell of the fallback", func() error { return nodeEvent(ctx, r, cluster.FellBackReason, rec.Untold) })
+			if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
+				r.Host.Log.Warn("the cluster takes no Event about the fallback; the journal has told of it", slog.Any("error", err))
+			} else if err != nil {
 				return soon(err)
 			}
-			rec.Told = true
+			rec.Untold = ""
 			return rec.Write(r.Host)
 		},
 	}
@@ -214,12 +220,31 @@ func GiveUp(ctx context.Context, r *Run) error {
 	return slot.Fail(r.Host, why)
 }
 
-// MayRollBack says why this node cannot go back to what its other slot holds;
-// nil is that it can.
-func MayRollBack(r *Run) error {
+// MayTry says why this machine cannot try a new image; nil is that it can. One
+// that is no node yet would become one of the new version, with no way back.
+func MayTry(r *Run) error {
+	switch {
+	case Resetting(r.Host):
+		return Final{errors.New("this machine is being reset; let it become a new node first")}
+	case !r.Host.Exists(nodeFile):
+		return Final{errors.New("this machine is no node yet, so nothing could tell whether the new image is healthy; give it user-data first, or install the new image")}
+	}
+	return nil
+}
+
+// MayRollBack says why this node cannot go back to the version that its other
+// slot holds; nil is that it can.
+func MayRollBack(r *Run, other string) error {
+	own := r.Baked.Release.Version
+	if other == own || !r.Host.Exists(nodeFile) {
+		return nil // nothing was moved, or there is no node yet
+	}
 	k, err := readKept(r)
-	if err != nil || k.Version == "" || k.To != r.Baked.Release.Version {
-		return err // both slots are of one version: nothing was moved
+	if err != nil {
+		return err
+	}
+	if k.Version != other || k.To != own {
+		return Final{fmt.Errorf("cannot go back to %s: this node was made in %s, and has kept nothing of that version; stage an image of this version or a newer one", other, own)}
 	}
 	old, err := images.Lookup(k.Version)
 	if err != nil {

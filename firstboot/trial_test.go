@@ -17,6 +17,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/host"
 	"github.com/kbuild/kbuild/firstboot/slot"
+	"github.com/kbuild/kbuild/images"
 )
 
 // TestHealth: a new slot is kept only when the static pods answer as their
@@ -94,9 +95,8 @@ func TestTellFallback(t *testing.T) {
 	if ok, err := step.Done(t.Context(), r); !ok || err != nil {
 		t.Errorf("a node without an update: %v, %v", ok, err)
 	}
-	rec := slot.Record{From: "v1.19.12", Begun: time.Now(), Applied: time.Now(), Outcome: slot.FellBack,
-		Failures: []slot.Failure{{Reason: "first"}, {Reason: "node-ready: waiting: node node-1 is not Ready"}}}
-	rec.Update.Release.Version = "v1.20.15"
+	// Another one has been begun meanwhile.
+	rec := slot.Record{From: "v1.19.12", Begun: time.Now(), Untold: "the update to v1.20.15 fell back to v1.19.12: node-ready: waiting: node node-1 is not Ready"}
 	if err := rec.Write(r.Host); err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,54 @@ func TestTellFallback(t *testing.T) {
 		t.Fatalf("%d Events, %v; want one", len(list.Items), err)
 	}
 	e := list.Items[0]
-	if want := "the update to v1.20.15 fell back to v1.19.12: node-ready: waiting: node node-1 is not Ready"; e.Reason != "UpgradeFellBack" || e.Message != want || e.InvolvedObject.Name != "node-1" || string(e.InvolvedObject.UID) != "node-1" || e.Type != "Warning" {
+	if want := rec.Untold; e.Reason != "UpgradeFellBack" || e.Message != want || e.InvolvedObject.Name != "node-1" || string(e.InvolvedObject.UID) != "node-1" || e.Type != "Warning" {
 		t.Errorf("%s: %s, of %+v", e.Reason, e.Message, e.InvolvedObject)
+	}
+}
+
+// TestMayRollBack: a node goes back only to what it has kept a copy of, and a
+// machine that is no node yet tries nothing.
+func TestMayRollBack(t *testing.T) {
+	h, err := host.Local(t.TempDir(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Root.Close()
+	r := &Run{Host: h}
+	if r.Baked.Release, err = images.Lookup("v1.20.15"); err != nil {
+		t.Fatal(err)
+	}
+	if err := MayTry(r); err == nil || !strings.Contains(err.Error(), "no node yet") {
+		t.Errorf("a machine that is no node yet: %v", err)
+	}
+	check := func(what, other, want string) {
+		t.Helper()
+		err := MayRollBack(r, other)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", what, err, want)
+		}
+	}
+	check("no node yet", "v1.19.12", "")
+	if err := h.WriteFile(nodeFile, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := MayTry(r); err != nil {
+		t.Errorf("a node: %v", err)
+	}
+	check("another image of the version", "v1.20.15", "")
+	check("made in this version", "v1.19.12", "has kept nothing of that version")
+	if err := writeState(r, keptRecord, kept{Version: "v1.19.12", To: "v1.20.15", Etcd: "3.4.13-0", Data: "/var/lib/etcd"}); err != nil {
+		t.Fatal(err)
+	}
+	check("moved", "v1.19.12", "")
+	if err := writeState(r, keptRecord, kept{Version: "v1.19.12", To: "v1.20.15", Etcd: "3.5.0-0", Data: "/var/lib/etcd"}); err != nil {
+		t.Fatal(err)
+	}
+	check("etcd moved on", "v1.19.12", "does not read it")
+	if err := writeState(r, resetFile, resetting{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := MayTry(r); err == nil || !strings.Contains(err.Error(), "being reset") {
+		t.Errorf("a machine that is reset: %v", err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 	"strconv"
@@ -80,6 +81,16 @@ func FindDisk(ctx context.Context, h *host.Host) (Disk, error) {
 		return Disk{}, fmt.Errorf("cannot read the partitions of %s: %w", device, err)
 	}
 	return readTable(out, hash)
+}
+
+// OnTrial says whether the image that runs is on trial: the other slot is what
+// the machine falls back to. One without slots tries nothing.
+func OnTrial(ctx context.Context, h *host.Host) (bool, error) {
+	d, list, err := look(ctx, h)
+	if _, none := errors.AsType[Refusal](err); none {
+		return false, nil
+	}
+	return err == nil && d.onTrial(list), err
 }
 
 // runningHash is the root hash on the kernel's command line.

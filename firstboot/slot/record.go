@@ -11,6 +11,18 @@ import (
 	"github.com/kbuild/kbuild/images"
 )
 
+// lockFile keeps two from changing the slots, or the record, at the same time.
+const lockFile = "/run/kbuild/upgrade.lock"
+
+// Lock keeps others from changing the slots until unlock is called.
+func Lock(h *host.Host) (unlock func(), err error) {
+	unlock, err = h.Lock(lockFile)
+	if err != nil {
+		return nil, fmt.Errorf("another command changes the slots: %w", err)
+	}
+	return unlock, nil
+}
+
 // recordFile tells about the last update of this node.
 const recordFile = "/var/lib/kbuild/upgrade.json"
 
@@ -40,7 +52,9 @@ type Record struct {
 	Failures []Failure `json:"failures,omitempty"`
 	Outcome  Outcome   `json:"outcome,omitempty"`
 	Ended    time.Time `json:"ended,omitzero"`
-	Told     bool      `json:"told,omitempty"` // the cluster knows how it came out
+	// Untold is why this update, or one before it, was given up, while the cluster
+	// does not know yet.
+	Untold string `json:"untold,omitempty"`
 }
 
 // Failure is a boot that was given up.

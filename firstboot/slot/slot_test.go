@@ -341,15 +341,88 @@ func TestSwap(t *testing.T) {
 	if st := n.status(t); st.Running.Slot != "a" || st.Running.Version != "v1.20.15" || st.Other.State != Old {
 		t.Fatalf("after the second swap: %+v", st)
 	}
-	if err := Rollback(t.Context(), n.h); err != nil {
-		t.Fatal(err)
+	asked := ""
+	if err := Rollback(t.Context(), n.h, func(version string) error { asked = version; return nil }); err != nil || asked != "v1.20.15" {
+		t.Fatal(asked, err)
 	}
 	n.boot(t)
 	if st := n.status(t); st.Running.Slot != "b" || st.Running.Version != "v1.20.15" || st.Update.Outcome != RolledBack || st.Other.State != Bad {
 		t.Fatalf("after the roll-back: %+v", st)
 	}
-	if err := Rollback(t.Context(), n.h); err == nil {
+	if err := Rollback(t.Context(), n.h, anything); err == nil {
 		t.Error("rolled back to what was rolled back from")
+	}
+}
+
+func anything(string) error { return nil }
+
+// TestRollbackRefused: what was never kept, what is damaged, and what the node
+// cannot go on with is nothing to go back to; the node is as it was.
+func TestRollbackRefused(t *testing.T) {
+	n := newNode(t)
+	up := n.makeUpdate(t, "v1.20.15", rootSize/2)
+	url, _ := up.serve(t)
+	refused := func(want string, may func(string) error) {
+		t.Helper()
+		before := n.snapshot(t)
+		if err := Rollback(t.Context(), n.h, may); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+		if !maps.Equal(before, n.snapshot(t)) {
+			t.Error("the node is not as it was")
+		}
+	}
+	refused("nothing to go back to", anything)
+	if _, err := Stage(t.Context(), n.h, n.baked, url); err != nil {
+		t.Fatal(err)
+	}
+	refused("nothing to go back to", anything)
+	if _, err := Apply(t.Context(), n.h); err != nil {
+		t.Fatal(err)
+	}
+	refused("never kept", anything)
+	n.boot(t)
+	n.bless(t)
+	refused("no way", func(string) error { return errors.New("no way") })
+	// The image that was installed is no real one here.
+	refused("is damaged", anything)
+}
+
+// TestUntold: why an update was given up stays to be told, whatever comes in
+// between.
+func TestUntold(t *testing.T) {
+	n := newNode(t)
+	up := n.makeUpdate(t, "v1.20.15", rootSize/2)
+	url, _ := up.serve(t)
+	stage := func() Record {
+		t.Helper()
+		rec, err := Stage(t.Context(), n.h, n.baked, url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rec
+	}
+	stage()
+	if _, err := Apply(t.Context(), n.h); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		n.boot(t)
+		if err := Fail(n.h, "no kubelet today"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.boot(t)
+	const want = "the update to v1.20.15 fell back to v1.19.12: no kubelet today"
+	if rec := stage(); rec.Untold != want {
+		t.Errorf("staged again: %q", rec.Untold)
+	}
+	if err := Cancel(t.Context(), n.h); err != nil {
+		t.Fatal(err)
+	}
+	rec, err := Settle(t.Context(), n.h)
+	if err != nil || rec.Untold != want || rec.Outcome != Pending {
+		t.Errorf("cancelled: %+v, %v", rec, err)
 	}
 }
 

@@ -54,7 +54,10 @@ func openSource(h *host.Host, where string) (source, error) {
 	}
 	u, err := url.Parse(where)
 	if err != nil {
-		return source{}, refuse("cannot read the source %q: %v", where, err)
+		return source{}, refuse("cannot read the source: %v", errors.Unwrap(err))
+	}
+	if u.User != nil || u.RawQuery != "" {
+		return source{}, refuse("the source has a user, a password or a query; it is shown in the status and in the journal, so it must hold no secret. Updates are signed: serve them without")
 	}
 	switch u.Scheme {
 	case "http", "https":
@@ -67,7 +70,7 @@ func openSource(h *host.Host, where string) (source, error) {
 
 func httpSource(h *host.Host, u *url.URL) source {
 	client := downloads(h)
-	return source{u.Redacted(), func(ctx context.Context, file string, from int64) (io.ReadCloser, error) {
+	return source{u.String(), func(ctx context.Context, file string, from int64) (io.ReadCloser, error) {
 		ctx, cancel := context.WithCancelCause(ctx)
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.JoinPath(file).String(), nil)
 		if err == nil && from > 0 {

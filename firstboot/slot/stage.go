@@ -51,8 +51,9 @@ func Stage(ctx context.Context, h *host.Host, baked images.Baked, where string) 
 	if err != nil {
 		return rec, err
 	}
+	rec.settle(h, d, list)
 	if !slices.Equal(rec.Update.Parts(), u.Parts()) || rec.Update.RootHash != u.RootHash || rec.Outcome != Pending || rec.Begun.IsZero() {
-		rec = Record{Source: where, From: baked.Release.Version, Update: u, Begun: h.Now().UTC()}
+		rec = Record{Source: where, From: baked.Release.Version, Update: u, Begun: h.Now().UTC(), Untold: rec.Untold}
 	}
 	rec.Source = where
 	if e := find(list, d.Other); e != nil && d.Other.Hash() == u.RootHash && !rec.Staged.IsZero() && !e.Bad() {
@@ -134,7 +135,7 @@ func (s s) stage(ctx context.Context, list []Entry) error {
 	for _, e := range list {
 		gen = max(gen, e.Generation+1)
 	}
-	s.rec.Staged, s.rec.Applied, s.rec.Failures, s.rec.Told = time.Time{}, time.Time{}, nil, false
+	s.rec.Staged, s.rec.Applied, s.rec.Failures = time.Time{}, time.Time{}, nil
 	if err := s.rec.Write(s.h); err != nil {
 		return err
 	}

@@ -2,6 +2,10 @@ package slot
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
 
 	"github.com/kbuild/kbuild/firstboot/host"
 	"github.com/kbuild/kbuild/images"
@@ -40,17 +44,18 @@ func Cancel(ctx context.Context, h *host.Host) error {
 	if err != nil {
 		return err
 	}
+	if d.onTrial(list) {
+		return refuse("the image that runs is on trial: the other slot is what the node falls back to")
+	}
 	rec, err := ReadRecord(h)
+	rec.settle(h, d, list)
 	switch {
 	case err != nil:
 		return err
 	case rec.Begun.IsZero() || rec.Outcome != Pending || rec.Update.RootHash == d.Running.Hash():
 		return refuse("there is no update to cancel")
 	}
-	if d.onTrial(list) {
-		return refuse("the image that runs is on trial: the other slot is what the node falls back to")
-	}
-	return clearOther(ctx, h, d)
+	return clearOther(ctx, h, d, rec)
 }
 
 // DropOther makes the other slot one that counts for nothing, for a machine
@@ -63,24 +68,33 @@ func DropOther(ctx context.Context, h *host.Host) error {
 	if d.onTrial(list) {
 		return refuse("the image that runs is on trial: the other slot is what the node falls back to")
 	}
-	return clearOther(ctx, h, d)
+	return clearOther(ctx, h, d, Record{})
 }
 
-func clearOther(ctx context.Context, h *host.Host, d Disk) error {
+// clearOther empties the other slot, of which rec tells; why an update was given
+// up stays to be told.
+func clearOther(ctx context.Context, h *host.Host, d Disk, rec Record) error {
+	rec.Applied = time.Time{} // what has no kernel any more has not fallen back
+	if err := rec.Write(h); err != nil {
+		return err
+	}
 	if err := removeOthers(h, d.Running); err != nil {
 		return err
 	}
-	rec := Record{}
+	rec = Record{Untold: rec.Untold}
 	if err := (s{h: h, d: &d, rec: &rec}).forget(ctx); err != nil {
 		return err
+	}
+	if rec.Untold != "" {
+		return nil
 	}
 	return h.Remove(recordFile)
 }
 
 // Rollback has the boot loader start the other slot from the next boot on, by
-// giving up the one that runs. It does not reboot. Whether the other version
-// can go on with what this one wrote is for the caller to know.
-func Rollback(ctx context.Context, h *host.Host) error {
+// giving up the one that runs. It does not reboot. May says whether the node can
+// go on with the version that the other slot holds.
+func Rollback(ctx context.Context, h *host.Host, may func(version string) error) error {
 	d, list, err := look(ctx, h)
 	if err != nil {
 		return err
@@ -93,20 +107,36 @@ func Rollback(ctx context.Context, h *host.Host) error {
 		return refuse("the other slot has nothing to go back to")
 	case other.Bad():
 		return refuse("the other slot holds %s, which was given up: it did not become healthy, or was rolled back from", other.Version)
+	case other.Left > 0:
+		return refuse("the other slot holds %s, which was never kept: `kbuild-firstboot upgrade cancel` takes it out", other.Version)
+	}
+	if err := may(other.Version); err != nil {
+		return err
+	}
+	// It may have lain there for long, and there is no way back from it.
+	h.Log.Info("checking the slot", slog.String("slot", d.Other.Name))
+	if _, err := h.Run(ctx, "veritysetup", "verify", d.Other.Root.Node, d.Other.Verity.Node, d.Other.Hash()); err != nil {
+		return refuse("the other slot is damaged, its verity hashes do not match: %v", err)
 	}
 	rec, err := ReadRecord(h)
 	if err != nil {
 		return err
 	}
+	before := rec
 	if rec.Update.RootHash == d.Running.Hash() {
 		rec.Outcome, rec.Ended = RolledBack, h.Now().UTC()
 		if err := rec.Write(h); err != nil {
 			return err
 		}
 	}
+	// One more than it was tried: it is not the name by which systemd-bless-boot
+	// would know it.
 	bad := *own
-	bad.Left, bad.Done = 0, max(1, own.Done)
-	return rename(h, *own, bad)
+	bad.Left, bad.Done = 0, own.Done+1
+	if err := rename(h, *own, bad); err != nil {
+		return errors.Join(err, before.Write(h)) // it may have been blessed at this moment
+	}
+	return nil
 }
 
 // State is how the other slot stands.
@@ -192,21 +222,42 @@ func outcome(rec Record, d Disk, list []Entry) Outcome {
 	return Pending
 }
 
-// Settle writes down how an update has come out, once it has.
-func Settle(ctx context.Context, h *host.Host) (Record, error) {
-	rec, err := ReadRecord(h)
+// Settled returns the record, with how the update has come out, once it has;
+// news is that this is not written down yet.
+func Settled(ctx context.Context, h *host.Host) (rec Record, news bool, err error) {
+	rec, err = ReadRecord(h)
 	if err != nil || rec.Applied.IsZero() || rec.Outcome != Pending {
-		return rec, err
+		return rec, false, err
 	}
 	d, list, err := look(ctx, h)
 	if err != nil {
-		return rec, err
+		return rec, false, err
 	}
-	if rec.Outcome = outcome(rec, d, list); rec.Outcome != Pending {
-		rec.Ended = h.Now().UTC()
-		return rec, rec.Write(h)
+	rec.settle(h, d, list)
+	return rec, rec.Outcome != Pending, nil
+}
+
+// Settle writes down what Settled says. Whoever calls it holds Lock.
+func Settle(ctx context.Context, h *host.Host) (Record, error) {
+	rec, news, err := Settled(ctx, h)
+	if news {
+		err = rec.Write(h)
 	}
-	return rec, nil
+	return rec, err
+}
+
+// settle is Settled with the slots as they stand.
+func (rec *Record) settle(h *host.Host, d Disk, list []Entry) {
+	if rec.Applied.IsZero() || rec.Outcome != Pending {
+		return
+	}
+	if rec.Outcome = outcome(*rec, d, list); rec.Outcome == Pending {
+		return
+	}
+	rec.Ended = h.Now().UTC()
+	if rec.Outcome == FellBack {
+		rec.Untold = fmt.Sprintf("the update to %s fell back to %s: %s", rec.Update.Release.Version, rec.From, rec.Why())
+	}
 }
 
 // Fail writes down why this boot of a new slot is given up.

@@ -14,9 +14,6 @@ import (
 	"github.com/kbuild/kbuild/firstboot/slot"
 )
 
-// upgradeLock keeps two from changing the slots at the same time.
-const upgradeLock = "/run/kbuild/upgrade.lock"
-
 func upgradeCommand(dir *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "upgrade",
@@ -44,9 +41,9 @@ func withSlots(cmd *cobra.Command, dir string, do func(context.Context, *firstbo
 		return err
 	}
 	defer r.Host.Root.Close()
-	unlock, err := r.Host.Lock(upgradeLock)
+	unlock, err := slot.Lock(r.Host)
 	if err != nil {
-		return fmt.Errorf("another command changes the slots: %w", err)
+		return err
 	}
 	defer unlock()
 	return do(cmd.Context(), r)
@@ -96,6 +93,9 @@ upgrade apply' does that, for a whole fleet.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withSlots(cmd, *dir, func(ctx context.Context, r *firstboot.Run) error {
+				if err := firstboot.MayTry(r); err != nil {
+					return err
+				}
 				rec, err := slot.Apply(ctx, r.Host)
 				if err != nil {
 					return err
@@ -142,10 +142,7 @@ the older version's etcd could not read what the newer one's has written.`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withSlots(cmd, *dir, func(ctx context.Context, r *firstboot.Run) error {
-				err := firstboot.MayRollBack(r)
-				if err == nil {
-					err = slot.Rollback(ctx, r.Host)
-				}
+				err := slot.Rollback(ctx, r.Host, func(other string) error { return firstboot.MayRollBack(r, other) })
 				if err != nil {
 					return err
 				}
