@@ -350,6 +350,55 @@ func TestEtcdJoinDead(t *testing.T) {
 	}
 }
 
+// TestForget takes out of etcd what a control plane has left whose machine is
+// gone, and nothing else.
+func TestForget(t *testing.T) {
+	e := newEtcdCluster(t)
+	var cut func()
+	for k, name := range []string{"cp2", "cp3"} {
+		r := e.machine(t, name, 12+k)
+		cut = runEtcd(t, r)
+		if err := e.join(t, r); err != nil {
+			t.Fatal(err)
+		}
+		e.publish(t, name, 12+k)
+	}
+	e.first.Baked.Release.ClusterStatus = false // there is no kubeadm-config here
+	refused := func(name, want string) {
+		t.Helper()
+		err := forget(t.Context(), e.first, name)
+		if _, final := errors.AsType[Final](err); !final || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+	}
+	refused("cp1", "it is this node")
+	refused("cp3", "its member of etcd answers")
+	nodes := e.api.Client(t).CoreV1().Nodes()
+	ready := func(status corev1.ConditionStatus) {
+		t.Helper()
+		n, err := nodes.Get(t.Context(), "cp3", metav1.GetOptions{})
+		if err == nil {
+			n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: status}}
+			_, err = nodes.Update(t.Context(), n, metav1.UpdateOptions{})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ready(corev1.ConditionTrue)
+	refused("cp3", "the node is Ready")
+	ready(corev1.ConditionUnknown)
+	cut()
+	for range 2 { // it may be asked for again
+		if err := forget(t.Context(), e.first, "cp3"); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := e.members(t), []string{"cp1@11", "cp2@12"}; !slices.Equal(got, want) {
+			t.Errorf("the members are %q, want %q", got, want)
+		}
+	}
+}
+
 // A living member that has this node's name is another machine's: it is left
 // alone, and the node waits.
 func TestEtcdJoinTaken(t *testing.T) {

@@ -113,6 +113,12 @@ func TestScenarioReset(t *testing.T) {
 	}
 	time.Sleep(5 * time.Second)
 	refusedReset(t, cp2, "quorum")
+
+	// Nobody brings cp3 back. The rest is a cluster of two.
+	waitSh(t, cp1, "cp3's member to go", "kbuild-firstboot forget cp3")
+	if got, want := members(t, cp1, "cp1"), []string{"cp1=started", "cp2=started"}; !sameSet(got, want) {
+		t.Errorf("without cp3 etcd's members are %q, want %q", got, want)
+	}
 }
 
 // TestScenarioResetSingle resets a cluster's only machine, which takes --force:
