@@ -141,26 +141,24 @@ func newerControlPlane(ctx context.Context, r *Run, c kubernetes.Interface) (boo
 	return false, nil
 }
 
-// cordonedAnnotation is on a Node that was cordoned for a swap of images; it
-// holds the time. Whatever image boots then, the new one or the old, uncordons.
-const cordonedAnnotation = "kbuild.dev/cordoned"
-
 // stepUncordon lets pods come to this node again that left it for a swap, once
 // it is known to be healthy: whoever waits for that need wait for nothing else.
-// A node that somebody else has cordoned stays so.
+// Whatever image boots, the new one or the old, does it; a node that was
+// cordoned in this very boot has still to go down.
 func stepUncordon() Step {
 	return Step{
 		Name:  "uncordon",
 		Needs: []string{"node-ready", "health"},
 		Done: func(ctx context.Context, r *Run) (bool, error) {
 			_, n, err := thisNode(ctx, r)
-			return err == nil && n.Annotations[cordonedAnnotation] == "", err
+			if err != nil || n.Annotations[cluster.CordonedAnnotation] == "" {
+				return err == nil, err
+			}
+			boot, err := r.Host.BootID()
+			return err == nil && n.Annotations[cluster.CordonedAnnotation] == boot, err
 		},
 		Do: func(ctx context.Context, r *Run) error {
-			return nodeDo(ctx, r, func(n *corev1.Node) {
-				delete(n.Annotations, cordonedAnnotation)
-				n.Spec.Unschedulable = false
-			})
+			return nodeDo(ctx, r, cluster.Uncordon)
 		},
 	}
 }

@@ -3,6 +3,7 @@ package firstboot
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -12,8 +13,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/host"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -109,10 +112,19 @@ func TestStalePods(t *testing.T) {
 	}
 }
 
-// TestUncordon: a node is uncordoned that was cordoned for a swap, and no other.
+// TestUncordon: a node is uncordoned that was cordoned for a swap in a boot
+// before, and no other; one that was cordoned by somebody else already stays so.
 func TestUncordon(t *testing.T) {
 	ctx := context.Background()
-	for _, ours := range []bool{true, false} {
+	for name, x := range map[string]struct {
+		annotations      map[string]string
+		cordoned, marked bool // afterwards
+	}{
+		"for a swap":                {map[string]string{cluster.CordonedAnnotation: "boot-1"}, false, false},
+		"in this boot":              {map[string]string{cluster.CordonedAnnotation: "boot-2"}, true, true},
+		"by somebody else":          {nil, true, false},
+		"by somebody else and then": {map[string]string{cluster.CordonedAnnotation: "boot-1", cluster.StaysCordonedAnnotation: "true"}, true, false},
+	} {
 		s := apitest.Memory(t)
 		r, c := clusterRun(t, s, testUserdata), s.Client(t)
 		registerNode(t, c)
@@ -121,8 +133,9 @@ func TestUncordon(t *testing.T) {
 			t.Fatal(err)
 		}
 		n.Spec.Unschedulable = true
-		if ours {
-			n.Annotations[cordonedAnnotation] = "2030-01-02T03:04:05Z"
+		maps.Copy(n.Annotations, x.annotations)
+		if err := r.Host.WriteFile(host.BootIDFile, []byte("boot-2\n"), 0o444); err != nil {
+			t.Fatal(err)
 		}
 		if _, err := c.CoreV1().Nodes().Update(ctx, n, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
@@ -133,9 +146,10 @@ func TestUncordon(t *testing.T) {
 		if n, err = c.CoreV1().Nodes().Get(ctx, "node-1", metav1.GetOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		_, annotated := n.Annotations[cordonedAnnotation]
-		if n.Spec.Unschedulable == ours || annotated || n.Annotations["kept"] != "yes" {
-			t.Errorf("cordoned by us %t: unschedulable %t, annotations %v", ours, n.Spec.Unschedulable, n.Annotations)
+		_, marked := n.Annotations[cluster.CordonedAnnotation]
+		_, stays := n.Annotations[cluster.StaysCordonedAnnotation]
+		if n.Spec.Unschedulable != x.cordoned || marked != x.marked || stays || n.Annotations["kept"] != "yes" {
+			t.Errorf("cordoned %s: unschedulable %t, annotations %v", name, n.Spec.Unschedulable, n.Annotations)
 		}
 	}
 }

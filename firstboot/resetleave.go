@@ -15,10 +15,6 @@ import (
 	"github.com/kbuild/kbuild/firstboot/config"
 )
 
-// LeftAnnotation is on the Node of a worker that has left, which may not delete
-// it itself: its value is when the reset began.
-const LeftAnnotation = "kbuild.dev/reset"
-
 // stepStopKubelet ends the kubelet, so that neither the Node nor a container
 // comes back. The containers go on.
 func stepStopKubelet() Step {
@@ -75,7 +71,7 @@ func stepLeaveNode() Step {
 				return false, fmt.Errorf("cannot read this machine's Node: %w", err)
 			}
 			value, err := leftValue(r)
-			return r.Node.Role == config.RoleWorker && n.Annotations[LeftAnnotation] == value, err
+			return r.Node.Role == config.RoleWorker && n.Annotations[cluster.LeftAnnotation] == value, err
 		},
 		Do: func(ctx context.Context, r *Run) error {
 			c, _, err := asNode(r)
@@ -90,7 +86,7 @@ func stepLeaveNode() Step {
 				if value, err = leftValue(r); err != nil {
 					return err
 				}
-				patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{LeftAnnotation: value}}})
+				patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{cluster.LeftAnnotation: value}}})
 				_, err = c.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: cluster.Manager})
 			}
 			if err != nil && !apierrors.IsNotFound(err) {

@@ -6,14 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"sync"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/client-go/util/retry"
 	"k8s.io/kubectl/pkg/drain"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
@@ -23,35 +25,47 @@ import (
 // PodDisruptionBudget protects.
 const evictRetry = 5 * time.Second
 
-// cordon lets no new pods come to a node, and notes that it was us: the node's
-// next boot lets them come again.
+// cordon lets no new pods come to a node, and marks it as one whose machine will
+// go down: the boot after that lets them come again.
 func (f *Fleet) cordon(ctx context.Context, name string) error {
-	return f.patchNode(ctx, "cordon", name, true, time.Now().UTC().Format(time.RFC3339))
+	return f.change(ctx, "cordon", name, cluster.Cordon)
 }
 
 // uncordon undoes cordon. A node that somebody else has cordoned stays so.
 func (f *Fleet) uncordon(ctx context.Context, name string) error {
-	n, err := f.Client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) || err == nil && n.Annotations[cordonedAnnotation] == "" {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("cannot read node %s: %w", name, err)
-	}
-	return f.patchNode(ctx, "uncordon", name, false, nil)
+	return ignoreNotFound(f.change(ctx, "uncordon", name, cluster.Uncordon))
 }
 
-func (f *Fleet) patchNode(ctx context.Context, verb, name string, unschedulable bool, at any) error {
-	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"annotations": map[string]any{cordonedAnnotation: at}},
-		"spec":     map[string]any{"unschedulable": unschedulable},
-	})
-	if err != nil {
-		return err
-	}
-	err = f.steady(ctx, func() error {
-		_, err := f.Client.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: cluster.Manager})
-		return err
+// change changes whether pods may come to a node, and the marks about it.
+func (f *Fleet) change(ctx context.Context, verb, name string, change func(*corev1.Node)) error {
+	nodes := f.Client.CoreV1().Nodes()
+	err := f.steady(ctx, func() error {
+		return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+			n, err := nodes.Get(ctx, name, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			after := n.DeepCopy()
+			change(after)
+			if after.Spec.Unschedulable == n.Spec.Unschedulable && maps.Equal(after.Annotations, n.Annotations) {
+				return nil
+			}
+			marks := map[string]any{cluster.CordonedAnnotation: nil, cluster.StaysCordonedAnnotation: nil}
+			for k := range marks {
+				if v, ok := after.Annotations[k]; ok {
+					marks[k] = v
+				}
+			}
+			patch, err := json.Marshal(map[string]any{
+				"metadata": map[string]any{"resourceVersion": n.ResourceVersion, "annotations": marks},
+				"spec":     map[string]any{"unschedulable": after.Spec.Unschedulable},
+			})
+			if err != nil {
+				return err
+			}
+			_, err = nodes.Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: cluster.Manager})
+			return err
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("cannot %s node %s: %w", verb, name, err)

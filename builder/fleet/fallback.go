@@ -6,6 +6,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
 )
 
 // reason is why, with what the node itself says of it.
@@ -20,7 +22,7 @@ func (f *Fleet) reason(ctx context.Context, name string, p *progress, why string
 // old slot. The ID is another one for each time.
 func (f *Fleet) fellBack(ctx context.Context, name string) (id, message string) {
 	events, err := f.Client.CoreV1().Events(metav1.NamespaceAll).List(ctx, metav1.ListOptions{
-		FieldSelector: "reason=" + fellBackReason + ",involvedObject.kind=Node,involvedObject.name=" + name,
+		FieldSelector: "reason=" + cluster.FellBackReason + ",involvedObject.kind=Node,involvedObject.name=" + name,
 	})
 	if err != nil {
 		return "", "" // it is said without

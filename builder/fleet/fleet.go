@@ -9,20 +9,10 @@
 package fleet
 
 import (
+	"sync"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
-)
-
-const (
-	// cordonedAnnotation is on a Node that was cordoned for a swap of images and
-	// holds the time. The node's next boot removes it and uncordons.
-	cordonedAnnotation = "kbuild.dev/cordoned"
-	// leftAnnotation is put on the Node of a worker by its reset when it has left.
-	leftAnnotation = "kbuild.dev/reset"
-	// fellBackReason is the reason of the Event by which a node says why it has gone
-	// back to its old slot.
-	fellBackReason = "UpgradeFellBack"
 )
 
 // Fleet is a cluster whose nodes are worked on.
@@ -36,6 +26,8 @@ type Fleet struct {
 	Poll time.Duration
 	// LeaseTime is how long the Lease holds that is not renewed; 0 is a minute.
 	LeaseTime time.Duration
+
+	renewing sync.Mutex // of the Lease
 }
 
 // Event is a change that an operator wants to see.

@@ -20,6 +20,9 @@ const leaseName = "kbuild-upgrade"
 // times as often.
 const leaseTime = time.Minute
 
+// taken is the error that somebody else holds the Lease.
+type taken struct{ error }
+
 // locked does work while nobody else does any. What is under way when the
 // context ends says no more than that, so why it ended is returned instead.
 func (f *Fleet) locked(ctx context.Context, work func(context.Context) error) error {
@@ -38,7 +41,7 @@ func (f *Fleet) locked(ctx context.Context, work func(context.Context) error) er
 // returns ends when another operator has taken it over meanwhile: the API was
 // away for longer than it holds.
 func (f *Fleet) lock(ctx context.Context) (locked context.Context, unlock func(), err error) {
-	if err := f.takeLease(ctx); err != nil {
+	if err := f.acquire(ctx); err != nil {
 		return nil, nil, err
 	}
 	locked, cancel := context.WithCancelCause(ctx)
@@ -51,7 +54,7 @@ func (f *Fleet) lock(ctx context.Context) (locked context.Context, unlock func()
 				return
 			case <-time.After(f.leaseTime() / 4):
 			}
-			if err := f.takeLease(locked); err != nil && !cluster.Temporary(err) && locked.Err() == nil {
+			if err := f.renew(locked); err != nil && !cluster.Temporary(err) && locked.Err() == nil {
 				cancel(err)
 				return
 			}
@@ -66,38 +69,75 @@ func (f *Fleet) lock(ctx context.Context) (locked context.Context, unlock func()
 
 func (f *Fleet) leaseTime() time.Duration { return cmp.Or(f.LeaseTime, leaseTime) }
 
-// takeLease takes or renews the Lease. Who wrote the version that is replaced
-// has to be the one that was read: of two that take it at once one fails.
-func (f *Fleet) takeLease(ctx context.Context) error {
+// acquire takes the Lease, if nobody holds it. Clocks may differ: a holder whose
+// time is over by ours is only gone when it does not renew the Lease either while
+// it is watched.
+func (f *Fleet) acquire(ctx context.Context) error {
 	leases := f.Client.CoordinationV1().Leases(metav1.NamespaceSystem)
-	now := metav1.NowMicro()
-	seconds := int32(f.leaseTime().Seconds())
-	l, err := leases.Get(ctx, leaseName, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		_, err = leases.Create(ctx, &coordinationv1.Lease{
-			ObjectMeta: metav1.ObjectMeta{Name: leaseName},
-			Spec:       coordinationv1.LeaseSpec{HolderIdentity: &f.Who, LeaseDurationSeconds: &seconds, AcquireTime: &now, RenewTime: &now},
-		}, metav1.CreateOptions{FieldManager: cluster.Manager})
-		return leaseError(err)
-	}
-	if err != nil {
-		return leaseError(err)
-	}
-	if holder := holderOf(l); holder != f.Who {
-		if until := leaseEnd(l); holder != "" && now.Time.Before(until) {
-			return fmt.Errorf("cannot work on this cluster now: %s does, and holds Lease kube-system/%s until %s unless it goes on; if it is gone for good, wait until then or `kubectl -n kube-system delete lease %[2]s`",
-				holder, leaseName, until.Local().Format(time.TimeOnly))
+	var seen *metav1.MicroTime
+	for {
+		l, err := leases.Get(ctx, leaseName, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			l = &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: leaseName}}
+			f.hold(l, true)
+			_, err = leases.Create(ctx, l, metav1.CreateOptions{FieldManager: cluster.Manager})
+			return leaseError(err)
 		}
+		if err != nil {
+			return leaseError(err)
+		}
+		holder := holderOf(l)
+		until := leaseEnd(l)
+		if holder != "" && holder != f.Who && (time.Now().Before(until) || seen != nil && !seen.Equal(l.Spec.RenewTime)) {
+			return taken{fmt.Errorf("cannot work on this cluster now: %s does, and holds Lease kube-system/%s until %s unless it goes on; if it is gone for good, wait until then or `kubectl -n kube-system delete lease %[2]s`",
+				holder, leaseName, until.Local().Format(time.TimeOnly))}
+		}
+		if holder != "" && holder != f.Who && seen == nil && l.Spec.RenewTime != nil {
+			seen = l.Spec.RenewTime
+			f.report("", Wait, fmt.Sprintf("for a sign of %s, who has held Lease kube-system/%s", holder, leaseName))
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(f.leaseTime() / 2):
+			}
+			continue
+		}
+		f.hold(l, true)
+		_, err = leases.Update(ctx, l, metav1.UpdateOptions{FieldManager: cluster.Manager})
+		return leaseError(err)
+	}
+}
+
+// renew keeps the Lease. The error is taken when somebody else has had it
+// meanwhile, whether he still has it or not.
+func (f *Fleet) renew(ctx context.Context) error {
+	f.renewing.Lock()
+	defer f.renewing.Unlock()
+	leases := f.Client.CoordinationV1().Leases(metav1.NamespaceSystem)
+	l, err := leases.Get(ctx, leaseName, metav1.GetOptions{})
+	if holder := holderOf(l); err == nil && holder != f.Who {
+		return taken{fmt.Errorf("cannot go on: %s has taken Lease kube-system/%s meanwhile", cmp.Or(holder, "another operator"), leaseName)}
+	}
+	if err == nil {
+		f.hold(l, false)
+		_, err = leases.Update(ctx, l, metav1.UpdateOptions{FieldManager: cluster.Manager})
+	}
+	return leaseError(err)
+}
+
+// hold makes l ours from now on. Whoever writes it names the version that was
+// read: of two that take it at once one fails.
+func (f *Fleet) hold(l *coordinationv1.Lease, anew bool) {
+	now, seconds := metav1.NowMicro(), int32(f.leaseTime().Seconds())
+	if anew {
 		l.Spec.AcquireTime = &now
 	}
 	l.Spec.HolderIdentity, l.Spec.LeaseDurationSeconds, l.Spec.RenewTime = &f.Who, &seconds, &now
-	_, err = leases.Update(ctx, l, metav1.UpdateOptions{FieldManager: cluster.Manager})
-	return leaseError(err)
 }
 
 func leaseError(err error) error {
 	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) {
-		return fmt.Errorf("cannot take Lease kube-system/%s: another operator took it at the same moment: %w", leaseName, err)
+		return taken{fmt.Errorf("cannot take Lease kube-system/%s: another operator took it at the same moment: %w", leaseName, err)}
 	}
 	if err != nil {
 		return fmt.Errorf("cannot take Lease kube-system/%s: %w", leaseName, err)

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
 	"github.com/kbuild/kbuild/templates"
 )
@@ -52,6 +53,7 @@ type machine struct {
 	fallback string            // what its Event says when it goes back to its old version
 	hang     map[string]bool   // by order: never ends
 	away     func()            // what happens while it is down
+	trial    time.Duration     // how long its boot takes to come out well, once it is Ready
 }
 
 // newLab starts the API server and the machines: control planes cp1…, workers
@@ -256,6 +258,8 @@ func (m *machine) order(ctx context.Context, p corev1.Pod) {
 	case m.hang[verb]:
 	case m.refuse[verb] != "":
 		end(4, "kbuild-firstboot: "+m.refuse[verb]+"\n")
+	case verb == "forget":
+		end(0, "")
 	case verb == "stage":
 		end(0, "staged in slot b")
 	case verb == "apply":
@@ -281,14 +285,15 @@ func (m *machine) reboot(ctx context.Context) {
 	if m.fallback != "" {
 		version = oldVersion
 		m.lab.client.CoreV1().Events("default").Create(ctx, &corev1.Event{
-			ObjectMeta: metav1.ObjectMeta{GenerateName: m.name + "."}, Reason: fellBackReason, Message: m.fallback,
+			ObjectMeta: metav1.ObjectMeta{GenerateName: m.name + "."}, Reason: cluster.FellBackReason, Message: m.fallback,
 			InvolvedObject: corev1.ObjectReference{Kind: "Node", Name: m.name}, LastTimestamp: metav1.Now(),
 		}, metav1.CreateOptions{})
 	}
 	m.down = false
 	m.lab.note(m, "up")
 	m.up(ctx, version)
-	time.Sleep(300 * time.Millisecond)
+	time.Sleep(300*time.Millisecond + m.trial)
+	m.lab.note(m, "well")
 	(&Fleet{Client: m.lab.client}).uncordon(ctx, m.name) // as its boot does
 }
 
@@ -302,6 +307,6 @@ func (m *machine) reset(ctx context.Context) {
 		return
 	}
 	n := m.lab.node(m.name)
-	n.Annotations[leftAnnotation] = "2026-01-01T00:00:00Z"
+	n.Annotations[cluster.LeftAnnotation] = "2026-01-01T00:00:00Z"
 	m.lab.client.CoreV1().Nodes().Update(ctx, n, metav1.UpdateOptions{})
 }

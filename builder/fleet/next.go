@@ -12,14 +12,15 @@ type Step string
 
 // The steps of an upgrade, in their order, and how it may end.
 const (
-	Stage  Step = "stage"  // write the image into the other slot
-	Cordon Step = "cordon" // let no new pods come
-	Drain  Step = "drain"  // evict those that are there
-	Apply  Step = "apply"  // reboot into the other slot
-	Wait   Step = "wait"   // for something that comes by itself
-	Reset  Step = "reset"  // leave the cluster, and become a new machine
-	Done   Step = "done"
-	Failed Step = "failed" // it came back in another version
+	Stage    Step = "stage"    // write the image into the other slot
+	Cordon   Step = "cordon"   // let no new pods come
+	Drain    Step = "drain"    // evict those that are there
+	Apply    Step = "apply"    // reboot into the other slot
+	Wait     Step = "wait"     // for something that comes by itself
+	Uncordon Step = "uncordon" // let pods come that an earlier run has kept away
+	Reset    Step = "reset"    // leave the cluster, and become a new machine
+	Done     Step = "done"
+	Failed   Step = "failed" // it came back in another version
 )
 
 // grace is how long a node that came back in its old version may take to show
@@ -72,13 +73,15 @@ func nextBefore(n Node, p *progress, to string) (Step, string) {
 	switch {
 	case n.Version == to && n.Ready && n.Cordoned == "":
 		return Done, "it is of " + to + " already"
+	case n.Version == to && n.Ready && n.Cordoned == n.BootID:
+		return Uncordon, "it is of " + to + " already, and an earlier run has left it cordoned"
 	case n.Version == to && n.Ready:
 		return Wait, "it is Ready; its boot has not uncordoned it yet"
 	case !n.Ready:
 		return Wait, "it is not Ready"
 	case !p.staged:
 		return Stage, ""
-	case !n.Unschedulable: // a node that somebody else has cordoned stays theirs
+	case !n.Unschedulable || n.Cordoned == "": // one that somebody else has cordoned is marked, too
 		return Cordon, ""
 	case !p.drained:
 		return Drain, ""

@@ -9,12 +9,15 @@ import (
 func TestNext(t *testing.T) {
 	const old, to = "v1.19.12", "v1.20.15"
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	ours := func(n Node) Node { n.Unschedulable, n.Cordoned = true, "2026-01-01T00:00:00Z"; return n }
+	const boot = "boot-0"
+	ours := func(n Node) Node { n.Unschedulable, n.Cordoned = true, boot; return n }
 	node := func(version, boot string, ready bool) Node {
 		return Node{Name: "w1", Version: version, BootID: boot, Ready: ready}
 	}
 	foreign := node(old, "1", true)
 	foreign.Unschedulable = true
+	freed := ours(node(old, "1", true))
+	freed.Unschedulable = false
 	rebooted := progress{staged: true, drained: true, applied: true, old: old, boot: "1"}
 	waited := rebooted
 	waited.back = now.Add(-grace)
@@ -29,10 +32,13 @@ func TestNext(t *testing.T) {
 		"cordoned":                {ours(node(old, "1", true)), progress{staged: true}, Drain, ""},
 		"drained":                 {ours(node(old, "1", true)), progress{staged: true, drained: true}, Apply, ""},
 		"an earlier run's cordon": {ours(node(old, "1", true)), progress{}, Stage, ""},
-		"somebody else's cordon":  {foreign, progress{staged: true}, Drain, ""},
+		"somebody else's cordon":  {foreign, progress{staged: true}, Cordon, ""},
+		"and marked":              {ours(foreign), progress{staged: true}, Drain, ""},
+		"uncordoned meanwhile":    {freed, progress{staged: true, drained: true}, Cordon, ""},
 		"not ready":               {ours(node(old, "1", false)), progress{}, Wait, "not Ready"},
 		"already there":           {node(to, "1", true), progress{}, Done, "already"},
 		"there, not uncordoned":   {ours(node(to, "1", true)), progress{}, Wait, "uncordoned"},
+		"there, cordoned since":   {ours(node(to, boot, true)), progress{}, Uncordon, "an earlier run"},
 		"goes down":               {ours(node(old, "1", true)), rebooted, Wait, "goes down"},
 		"boots":                   {ours(node(to, "2", false)), rebooted, Wait, "boots"},
 		"is up":                   {ours(node(to, "2", true)), rebooted, Wait, "uncordoned"},

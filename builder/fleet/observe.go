@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/images"
 	"github.com/kbuild/kbuild/templates"
 )
@@ -33,7 +34,7 @@ type Node struct {
 	Ready         bool
 	BootID        string
 	Unschedulable bool
-	Cordoned      string // when kbuild cordoned it; empty: it did not
+	Cordoned      string // the boot in which kbuild cordoned it; empty: it did not, or a boot after it came out well
 	Left          string // when the reset began by which it has left
 	OS            string
 	// Pods are its static pods of the control plane, and whether each is Ready.
@@ -107,7 +108,7 @@ func (f *Fleet) clusterConfig(ctx context.Context) (Cluster, error) {
 func nodeOf(n *corev1.Node, pods []corev1.Pod) Node {
 	o := Node{
 		Name: n.Name, UID: string(n.UID), Version: n.Status.NodeInfo.KubeletVersion, BootID: n.Status.NodeInfo.BootID, OS: n.Status.NodeInfo.OSImage,
-		Unschedulable: n.Spec.Unschedulable, Cordoned: n.Annotations[cordonedAnnotation], Left: n.Annotations[leftAnnotation],
+		Unschedulable: n.Spec.Unschedulable, Cordoned: n.Annotations[cluster.CordonedAnnotation], Left: n.Annotations[cluster.LeftAnnotation],
 		Pods: map[string]bool{},
 	}
 	for _, c := range n.Status.Conditions {

@@ -104,7 +104,8 @@ func (n Node) image() (string, error) {
 	return "", fmt.Errorf("cannot tell node %s anything: it shows no image of kube-proxy or pause of its version %s that a Pod could run from", n.Name, n.Version)
 }
 
-// begin gives node n the order. What an earlier run has left on it ends first.
+// begin gives node n the order. What an earlier run has left on it ends first. A
+// Job beside an error is one of which it is not known whether it was made.
 func (f *Fleet) begin(ctx context.Context, n Node, o order) (*batchv1.Job, error) {
 	image, err := n.image()
 	if err != nil {
@@ -122,7 +123,7 @@ func (f *Fleet) begin(ctx context.Context, n Node, o order) (*batchv1.Job, error
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("cannot tell node %s to %s: %w", n.Name, o.what, err)
+		return job, fmt.Errorf("cannot tell node %s to %s: %w", n.Name, o.what, err)
 	}
 	return job, nil
 }
@@ -131,10 +132,12 @@ func (f *Fleet) begin(ctx context.Context, n Node, o order) (*batchv1.Job, error
 // node has said last.
 func (f *Fleet) do(ctx context.Context, n Node, o order) (string, error) {
 	job, err := f.begin(ctx, n, o)
+	if job != nil {
+		defer f.end(ctx, job)
+	}
 	if err != nil {
 		return "", err
 	}
-	defer f.end(ctx, job)
 	begun := time.Now()
 	for {
 		s, err := f.look(ctx, job)
@@ -225,11 +228,7 @@ func (f *Fleet) end(ctx context.Context, job *batchv1.Job) {
 }
 
 func (f *Fleet) deleteJob(ctx context.Context, name string) error {
-	err := f.Client.BatchV1().Jobs(metav1.NamespaceSystem).Delete(ctx, name, metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationBackground)})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
+	return ignoreNotFound(f.Client.BatchV1().Jobs(metav1.NamespaceSystem).Delete(ctx, name, metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationBackground)}))
 }
 
 // endOthers ends what earlier runs have left on a node: the Lease says that

@@ -115,7 +115,7 @@ func (c Cluster) order(to string) []Node {
 		if !n.ControlPlane {
 			rank = 2
 		}
-		if n.Cordoned == "" || n.Version == to {
+		if n.Cordoned == "" {
 			rank++
 		}
 		return rank
@@ -168,8 +168,11 @@ func (c Cluster) notes(to string) []string {
 		notes = append(notes, fmt.Sprintf("with %d control plane(s) the API does not answer while one of them boots; what runs on the workers goes on", len(c.controlPlanes())))
 	}
 	for _, n := range c.Nodes {
-		if n.Unschedulable && n.Cordoned == "" {
+		switch {
+		case n.Unschedulable && n.Cordoned == "":
 			notes = append(notes, "node "+n.Name+" was cordoned by somebody else, and stays so")
+		case n.Cordoned != "" && n.Cordoned == n.BootID:
+			notes = append(notes, "node "+n.Name+" was left cordoned by a run that did not come to its end; `kbuild upgrade apply` goes on with it, and pods come again")
 		}
 	}
 	return notes

@@ -125,6 +125,8 @@ func TestSpare(t *testing.T) {
 		"node":       {func(n *Node) { n.Ready = false }, "node b is not Ready"},
 		"etcd":       {func(n *Node) { n.Pods[templates.Etcd] = false }, "pod etcd-b is not Ready"},
 		"api server": {func(n *Node) { n.Pods[templates.APIServer] = false }, "pod kube-apiserver-b is not Ready"},
+		"on trial":   {func(n *Node) { n.BootID, n.Cordoned = "2", "1" }, "the boot of node b may still come out badly"},
+		"cordoned":   {func(n *Node) { n.BootID, n.Cordoned = "1", "1" }, ""},
 		"no etcd":    {func(n *Node) { delete(n.Pods, templates.Etcd) }, "node b has no pod etcd-b"},
 	} {
 		c := nodes(x.change)

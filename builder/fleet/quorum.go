@@ -21,6 +21,10 @@ func (c Cluster) spare(name string) error {
 			ill = append(ill, "node "+n.Name+" is not Ready")
 			continue
 		}
+		if n.Cordoned != "" && n.Cordoned != n.BootID {
+			ill = append(ill, "the boot of node "+n.Name+" may still come out badly: it has not uncordoned it yet")
+			continue
+		}
 		want := []string{templates.APIServer}
 		if !c.ExternalEtcd {
 			want = append(want, templates.Etcd)

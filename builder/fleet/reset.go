@@ -2,12 +2,15 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
 )
@@ -56,6 +59,7 @@ func (f *Fleet) reset(ctx context.Context, name string, o ResetOptions) error {
 		return err
 	}
 	if !n.Ready {
+		f.bury(ctx, c, n)
 		return f.forget(ctx, n, o)
 	}
 	if err := f.empty(ctx, n, o); err != nil {
@@ -75,13 +79,11 @@ func (f *Fleet) reset(ctx context.Context, name string, o ResetOptions) error {
 // empty cordons and drains a node that is to be reset.
 func (f *Fleet) empty(ctx context.Context, n Node, o ResetOptions) error {
 	f.report(n.Name, Cordon, "no new pods come")
-	if !n.Unschedulable {
-		if err := f.cordon(ctx, n.Name); err != nil {
-			return err
-		}
+	err := f.cordon(ctx, n.Name)
+	if err == nil {
+		f.report(n.Name, Drain, "its pods leave")
+		err = f.drain(ctx, n.Name, o.DrainTimeout, o.Force)
 	}
-	f.report(n.Name, Drain, "its pods leave")
-	err := f.drain(ctx, n.Name, o.DrainTimeout, o.Force)
 	if err != nil && o.Force && ctx.Err() == nil {
 		f.report(n.Name, Drain, "it is forced: "+err.Error())
 		return nil
@@ -112,7 +114,7 @@ func (f *Fleet) leave(ctx context.Context, n Node, o ResetOptions, last bool) er
 		args = append(args, "--force")
 	}
 	job, err := f.begin(ctx, n, order{name: "reset", what: "reset itself", args: args, last: true})
-	if err != nil {
+	if job == nil {
 		f.takeBack(ctx, n.Name)
 		return err
 	}
@@ -121,6 +123,10 @@ func (f *Fleet) leave(ctx context.Context, n Node, o ResetOptions, last bool) er
 			f.end(ctx, job)
 		}
 	}()
+	if err != nil {
+		f.recall(ctx, n, job)
+		return err
+	}
 	begun, answered := time.Now(), time.Now()
 	for {
 		now, err := f.observeNode(ctx, n.Name)
@@ -137,12 +143,7 @@ func (f *Fleet) leave(ctx context.Context, n Node, o ResetOptions, last bool) er
 		s, err := f.look(ctx, job)
 		switch {
 		case ctx.Err() != nil:
-			if s, err := f.look(context.WithoutCancel(ctx), job); err == nil && s.phase == corev1.PodPending {
-				f.end(ctx, job)
-				f.takeBack(ctx, n.Name)
-			} else {
-				f.report(n.Name, Wait, "its machine has begun, and goes on by itself")
-			}
+			f.recall(ctx, n, job)
 			return context.Cause(ctx)
 		case err != nil:
 			return err
@@ -160,26 +161,71 @@ func (f *Fleet) leave(ctx context.Context, n Node, o ResetOptions, last bool) er
 	}
 }
 
-// forget deletes the Node of a machine that has left. One that is not there, or
-// of a machine that has joined since under the same name, is left alone.
-func (f *Fleet) forget(ctx context.Context, n Node, o ResetOptions) error {
-	if !n.Ready {
-		f.report(n.Name, Reset, "it is not Ready: its machine stays as it is")
+// recall takes the order back, where nobody on the machine has heard of it yet.
+func (f *Fleet) recall(ctx context.Context, n Node, job *batchv1.Job) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	defer cancel()
+	if s, err := f.look(ctx, job); err == nil && s.phase == corev1.PodPending {
+		f.end(ctx, job)
+		f.takeBack(ctx, n.Name)
+		return
 	}
+	f.report(n.Name, Wait, "its machine has begun, and goes on by itself")
+}
+
+// bury has another control plane take out of etcd what a control plane has left
+// whose machine does not answer any more. One that kubeadm made cannot.
+func (f *Fleet) bury(ctx context.Context, c Cluster, n Node) {
+	f.report(n.Name, Reset, "it is not Ready: its machine stays as it is")
+	if !n.ControlPlane {
+		return
+	}
+	err := errors.New("no other control plane is Ready")
+	for _, o := range c.controlPlanes() {
+		if o.Name == n.Name || !o.Ready {
+			continue
+		}
+		f.report(n.Name, Reset, "node "+o.Name+" takes its member out of etcd")
+		if _, err = f.do(ctx, o, order{name: "forget", what: "take node " + n.Name + " out of etcd", args: []string{"forget", n.Name}}); err == nil {
+			return
+		}
+	}
+	f.report(n.Name, Reset, fmt.Sprintf("its member of etcd stays: %v; `kbuild-firstboot forget %s` on a control plane takes it out, and so does the next one that joins", err, n.Name))
+}
+
+// forget deletes the Node of a machine that has left. One that is not there, or
+// of a machine that has joined since under the same name, is left alone: a worker
+// joins with the Node that it had.
+func (f *Fleet) forget(ctx context.Context, n Node, o ResetOptions) error {
 	if o.KeepNode {
 		f.report(n.Name, Done, "its Node stays")
 		return nil
 	}
+	joined := false
 	err := f.steady(ctx, func() error {
-		err := f.Client.CoreV1().Nodes().Delete(ctx, n.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(n.UID)})
-		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-			return nil
-		}
-		return err
+		return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+			now, err := f.Client.CoreV1().Nodes().Get(ctx, n.Name, metav1.GetOptions{})
+			if joined = err == nil && (string(now.UID) != n.UID || now.Status.NodeInfo.BootID != n.BootID); err != nil || joined {
+				return ignoreNotFound(err)
+			}
+			err = f.Client.CoreV1().Nodes().Delete(ctx, n.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &now.UID, ResourceVersion: &now.ResourceVersion}})
+			return ignoreNotFound(err)
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("cannot delete Node %s: %w; `kubectl delete node %[1]s` does", n.Name, err)
 	}
+	if joined {
+		f.report(n.Name, Done, "its machine has joined again already")
+		return nil
+	}
 	f.report(n.Name, Done, "it is no node of this cluster any more")
 	return nil
+}
+
+func ignoreNotFound(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
 }

@@ -128,11 +128,11 @@ func names(nodes []Node) string {
 // node takes one node to the version. What comes next is asked anew after each
 // step.
 func (u *upgrade) node(ctx context.Context, first Node) (err error) {
-	f, name, p := u.Fleet, first.Name, &progress{}
+	f, name, boot, p := u.Fleet, first.Name, first.BootID, &progress{}
 	var w waiting
 	defer func() {
 		if err != nil {
-			u.abandon(ctx, name, p)
+			u.abandon(ctx, name, p, err)
 		}
 		if p.job != nil {
 			f.end(ctx, p.job)
@@ -146,9 +146,17 @@ func (u *upgrade) node(ctx context.Context, first Node) (err error) {
 		step, why := Wait, "the API server does not answer"
 		switch {
 		case err == nil:
+			if n.BootID != boot {
+				boot, w = n.BootID, waiting{} // each boot has its time
+			}
 			step, why = next(n, p, u.To, time.Now())
 		case !cluster.Temporary(err):
 			return err
+		}
+		if step != Wait && step != Done && step != Failed {
+			if err := f.steady(ctx, func() error { return f.renew(ctx) }); err != nil {
+				return err
+			}
 		}
 		switch step {
 		case Stage:
@@ -158,12 +166,16 @@ func (u *upgrade) node(ctx context.Context, first Node) (err error) {
 			if err = u.spared(ctx, n); err == nil {
 				err = f.cordon(ctx, name)
 			}
+			p.drained = false
 		case Drain:
 			f.report(name, Drain, "its pods leave")
 			err = f.drain(ctx, name, u.DrainTimeout, false)
 			p.drained = err == nil
 		case Apply:
 			err = u.apply(ctx, n, p)
+		case Uncordon:
+			f.report(name, Uncordon, why)
+			err = f.uncordon(ctx, name)
 		case Wait:
 			if w.tell(why) {
 				f.report(name, Wait, why)
@@ -178,7 +190,15 @@ func (u *upgrade) node(ctx context.Context, first Node) (err error) {
 			return fmt.Errorf("node %s: %s", name, f.reason(ctx, name, p, why))
 		case Done:
 			f.report(name, Done, why)
-			return nil
+			if first.Cordoned == "" {
+				return nil
+			}
+			return f.endOthers(ctx, name) // an earlier run has begun it
+		}
+		if err != nil && !p.applied && u.booted(ctx, n) {
+			// An earlier run has told it to reboot, or somebody has.
+			f.report(name, Wait, "it has booted meanwhile: "+err.Error())
+			p.staged, p.drained, err = false, false, nil
 		}
 		if err != nil {
 			return err
@@ -187,6 +207,12 @@ func (u *upgrade) node(ctx context.Context, first Node) (err error) {
 			w = waiting{}
 		}
 	}
+}
+
+// booted says whether a node runs in another boot than it did.
+func (u *upgrade) booted(ctx context.Context, before Node) bool {
+	n, err := u.observeNode(ctx, before.Name)
+	return err == nil && n.BootID != before.BootID
 }
 
 // waiting is what is waited for.
@@ -257,11 +283,8 @@ func (u *upgrade) apply(ctx context.Context, n Node, p *progress) error {
 	p.event, _ = u.fellBack(ctx, n.Name)
 	p.old, p.boot = n.Version, n.BootID
 	job, err := u.begin(ctx, n, order{name: "apply", what: "reboot into its other slot", args: []string{"upgrade", "apply"}, last: true})
-	if err != nil {
-		return err
-	}
-	p.job, p.applied, p.told = job, true, time.Now()
-	return nil
+	p.job, p.applied, p.told = job, job != nil, time.Now()
+	return err
 }
 
 // refused says why the node will not reboot although it was told to. What was
@@ -281,8 +304,13 @@ func (u *upgrade) refused(ctx context.Context, n Node, p *progress) error {
 	return err
 }
 
-// abandon leaves a node as it was, where it has not been told to reboot.
-func (u *upgrade) abandon(ctx context.Context, name string, p *progress) {
+// abandon leaves a node as it was, where it has not been told to reboot. Whoever
+// has taken the Lease over may be at work on it.
+func (u *upgrade) abandon(ctx context.Context, name string, p *progress, why error) {
+	if _, lost := errors.AsType[taken](cmp.Or(context.Cause(ctx), why)); lost {
+		u.report(name, Wait, "it stays as it is: another operator works on the cluster; the same command goes on with it later")
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()
 	if p.applied {
@@ -295,8 +323,8 @@ func (u *upgrade) abandon(ctx context.Context, name string, p *progress) {
 		p.job = nil
 	}
 	n, err := u.observeNode(ctx, name)
-	if err == nil && n.Cordoned == "" {
-		return
+	if err == nil && n.Cordoned != n.BootID {
+		return // it is not cordoned by us, or its boot lets pods come again
 	}
 	if err = errors.Join(err, u.uncordon(ctx, name)); err != nil {
 		u.report(name, Failed, fmt.Sprintf("cannot let pods come to it again: %v; `kubectl uncordon %s` does", err, name))

@@ -2,6 +2,8 @@ package fleet
 
 import (
 	"context"
+	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -11,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
 )
 
 // fleet is an operator, and tells what it has reported.
@@ -51,7 +55,7 @@ func (l *lab) clean() {
 	}
 	for _, m := range l.machines {
 		n, err := l.client.CoreV1().Nodes().Get(l.t.Context(), m.name, metav1.GetOptions{})
-		if err == nil && (n.Spec.Unschedulable || n.Annotations[cordonedAnnotation] != "") {
+		if err == nil && (n.Spec.Unschedulable || n.Annotations[cluster.CordonedAnnotation] != "") {
 			l.t.Errorf("node %s is still cordoned", n.Name)
 		}
 	}
@@ -203,7 +207,7 @@ func TestUpgradeStopped(t *testing.T) {
 	}
 	w1.hang["apply"] = true
 	stop("w1: wait: it goes down")
-	if n := l.node("w1"); !n.Spec.Unschedulable || n.Annotations[cordonedAnnotation] == "" {
+	if n := l.node("w1"); !n.Spec.Unschedulable || n.Annotations[cluster.CordonedAnnotation] == "" {
 		t.Error("a node that was told to reboot takes pods before it does")
 	}
 	// As if the reboot had never come: the next run goes on.
@@ -266,7 +270,7 @@ func TestReset(t *testing.T) {
 	if err := f.Reset(t.Context(), "w2", o); err != nil {
 		t.Fatalf("%v\n%s", err, said())
 	}
-	if l.node("w2").Annotations[leftAnnotation] == "" {
+	if l.node("w2").Annotations[cluster.LeftAnnotation] == "" {
 		t.Error("w2 has not left")
 	}
 	o.KeepNode = false
@@ -291,9 +295,178 @@ func TestReset(t *testing.T) {
 	if err := f.Reset(t.Context(), "cp1", o); err == nil || !strings.Contains(err.Error(), "last control plane") {
 		t.Errorf("%v", err)
 	}
-	if s := strings.Join(l.log, "\n"); !strings.Contains(s, "w1 reset --yes\n") || strings.Contains(s, "cp1 reset") || strings.Contains(s, "--force") {
+	if s := strings.Join(l.log, "\n") + "\n"; !strings.Contains(s, "w1 reset --yes\n") || !strings.Contains(s, "cp1 forget cp2\n") || strings.Contains(s, "cp1 reset") || strings.Contains(s, "--force") {
 		t.Errorf("the machines saw\n%s", s)
 	}
+}
+
+// TestResetRejoined: a worker that was back before anybody looked has the Node
+// that it had; it stays.
+func TestResetRejoined(t *testing.T) {
+	l := newLab(t, 1, 1)
+	f, said := l.fleet("a")
+	n, err := f.observeNode(t.Context(), "w1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.machine("w1").up(t.Context(), oldVersion)
+	if err := f.forget(t.Context(), n, ResetOptions{}); err != nil || !strings.Contains(said(), "joined again already") {
+		t.Errorf("%v\n%s", err, said())
+	}
+	l.node("w1")
+	n.BootID = l.machine("w1").boot()
+	if err := f.forget(t.Context(), n, ResetOptions{}); err != nil || !strings.Contains(said(), "no node of this cluster any more") {
+		t.Errorf("%v\n%s", err, said())
+	}
+}
+
+// TestUpgradeOnTrial: a control plane is not taken while the boot of another one
+// may still come out badly, also where an administrator has cordoned that one,
+// which stays cordoned.
+func TestUpgradeOnTrial(t *testing.T) {
+	l := newLab(t, 3, 0)
+	theirs := func(cordoned bool) {
+		t.Helper()
+		n := l.node("cp1")
+		n.Spec.Unschedulable = cordoned
+		l.must(l.client.CoreV1().Nodes().Update(t.Context(), n, metav1.UpdateOptions{}))
+	}
+	theirs(true)
+	l.machine("cp1").trial = 4 * time.Second
+	f, said := l.fleet("a")
+	if err := f.Upgrade(t.Context(), options(1)); err != nil {
+		t.Fatalf("%v\n%s", err, said())
+	}
+	l.mu.Lock()
+	well, next := slices.Index(l.log, "cp1 well"), slices.Index(l.log, "cp2 down")
+	l.mu.Unlock()
+	if well < 0 || next < well {
+		t.Errorf("the machines saw\n%s", strings.Join(l.log, "\n"))
+	}
+	n := l.node("cp1")
+	_, marked := n.Annotations[cluster.CordonedAnnotation]
+	_, stays := n.Annotations[cluster.StaysCordonedAnnotation]
+	if !n.Spec.Unschedulable || marked || stays {
+		t.Errorf("cordoned %t, %v", n.Spec.Unschedulable, n.Annotations)
+	}
+	theirs(false)
+	l.clean()
+}
+
+// TestUpgradeKilled: what an operator leaves who is gone without a word, the
+// next run sets right: a node that was cordoned for a reset or an upgrade, before
+// the upgrade and when there is nothing to do any more, and a reboot that was
+// asked for.
+func TestUpgradeKilled(t *testing.T) {
+	l := newLab(t, 1, 2)
+	f, said := l.fleet("a")
+	cordon := func(name string) {
+		t.Helper()
+		if err := f.cordon(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cordon("w2")
+	cordon("w1")
+	n, err := f.observeNode(t.Context(), "w1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.machine("w1").away = func() { time.Sleep(3 * time.Second) }
+	if _, err := f.begin(t.Context(), n, order{name: "apply", args: []string{"upgrade", "apply"}, last: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Upgrade(t.Context(), options(1)); err != nil {
+		t.Fatalf("%v\n%s", err, said())
+	}
+	if got := strings.Fields(l.downs()); len(got) != 3 {
+		t.Errorf("down went %s", got)
+	}
+	l.clean()
+	cordon("w2")
+	if err := f.Upgrade(t.Context(), options(1)); err != nil {
+		t.Fatalf("%v\n%s", err, said())
+	}
+	l.clean()
+}
+
+// TestUpgradeTaken: whoever has lost the Lease leaves the node as it is, for
+// another operator is at work.
+func TestUpgradeTaken(t *testing.T) {
+	l := newLab(t, 0, 1)
+	l.boot("cp1", true)
+	l.machine("cp1").up(t.Context(), newVersion)
+	l.pod(l.machine("w1"), "default", "guarded", map[string]string{"app": "guarded"}, false)
+	l.budget("guarded")
+	f, said := l.fleet("a")
+	ended := make(chan error, 1)
+	go func() { ended <- f.Upgrade(t.Context(), options(1)) }()
+	for end := time.Now().Add(time.Minute); !strings.Contains(said(), "disruption budget"); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) || len(ended) > 0 {
+			t.Fatalf("nobody waits for the PodDisruptionBudget:\n%s", said())
+		}
+	}
+	for {
+		lease, err := l.client.CoordinationV1().Leases("kube-system").Get(t.Context(), leaseName, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := "b"
+		lease.Spec.HolderIdentity = &other
+		if _, err = l.client.CoordinationV1().Leases("kube-system").Update(t.Context(), lease, metav1.UpdateOptions{}); err == nil {
+			break
+		}
+	}
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "b has taken Lease") {
+		t.Errorf("%v\n%s", err, said())
+	}
+	if n := l.node("w1"); !n.Spec.Unschedulable || l.downs() != "" {
+		t.Errorf("the node was uncordoned under the other's hands, or rebooted:\n%s", said())
+	}
+}
+
+// TestUpgradeLostAnswer: the answer to the order to reboot is lost, and the
+// operator stops. The order counts as given: the node is not uncordoned.
+func TestUpgradeLostAnswer(t *testing.T) {
+	l := newLab(t, 0, 1)
+	l.boot("cp1", true)
+	l.machine("cp1").up(t.Context(), newVersion)
+	f, said := l.fleet("a")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	f.Client = l.server.ClientThrough(t, func(next http.RoundTripper) http.RoundTripper {
+		return through(func(req *http.Request) (*http.Response, error) {
+			resp, err := next.RoundTrip(req)
+			if req.Method == http.MethodPost && strings.HasSuffix(req.URL.Path, "/jobs") && err == nil && l.orders("apply") > 0 {
+				resp.Body.Close()
+				for end := time.Now().Add(30 * time.Second); l.downs() == "" && time.Now().Before(end); {
+					time.Sleep(50 * time.Millisecond)
+				}
+				cancel()
+				return nil, io.ErrUnexpectedEOF
+			}
+			return resp, err
+		})
+	})
+	if err := f.Upgrade(ctx, options(1)); err != context.Canceled || !strings.Contains(said(), "it was told to reboot") {
+		t.Errorf("%v\n%s", err, said())
+	}
+	if s := strings.Join(l.log, "\n"); strings.Contains(s, "though pods may come") || strings.Contains(said(), "pods may come again") {
+		t.Errorf("the machines saw\n%s\n%s", s, said())
+	}
+}
+
+type through func(*http.Request) (*http.Response, error)
+
+func (t through) RoundTrip(req *http.Request) (*http.Response, error) { return t(req) }
+
+// orders are how many Jobs of a name there are.
+func (l *lab) orders(name string) int {
+	jobs, err := l.client.BatchV1().Jobs("kube-system").List(l.t.Context(), metav1.ListOptions{LabelSelector: orderLabel + "=" + name})
+	if err != nil {
+		return 0
+	}
+	return len(jobs.Items)
 }
 
 func TestLease(t *testing.T) {
@@ -322,17 +495,29 @@ func TestLease(t *testing.T) {
 	unlock()
 	// One whose holder has died is free when it has ended, and who comes back
 	// too late hears of it.
-	if err := a.takeLease(t.Context()); err != nil {
+	if err := a.acquire(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.takeLease(t.Context()); err == nil {
+	if err := b.acquire(t.Context()); err == nil {
 		t.Fatal("a died a moment ago, and b has the Lease")
 	}
 	time.Sleep(2100 * time.Millisecond)
-	if err := b.takeLease(t.Context()); err != nil {
+	if err := b.acquire(t.Context()); err != nil {
 		t.Errorf("a died long ago: %v", err)
 	}
-	if err := a.takeLease(t.Context()); err == nil || !strings.Contains(err.Error(), "b does") {
+	if err := a.renew(t.Context()); err == nil || !strings.Contains(err.Error(), "b has taken") {
 		t.Errorf("a comes back: %v", err)
+	}
+	// By the clock of one that is ahead the Lease is over; it is renewed all the
+	// same, and so it is held.
+	ended := make(chan error, 1)
+	time.Sleep(2100 * time.Millisecond)
+	go func() { ended <- a.acquire(t.Context()) }()
+	time.Sleep(500 * time.Millisecond)
+	if err := b.renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "b does") {
+		t.Errorf("taken from one who goes on: %v", err)
 	}
 }

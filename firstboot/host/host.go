@@ -112,6 +112,18 @@ func (h *Host) BeforeChange(what string) error { return h.effect(what) }
 // ReadFile reads a file of the machine.
 func (h *Host) ReadFile(name string) ([]byte, error) { return h.Root.ReadFile(rel(name)) }
 
+// BootIDFile is another text at each boot.
+const BootIDFile = "/proc/sys/kernel/random/boot_id"
+
+// BootID is the ID of this boot, as Nodes show it, too.
+func (h *Host) BootID() (string, error) {
+	b, err := h.ReadFile(BootIDFile)
+	if err != nil {
+		return "", fmt.Errorf("cannot tell which boot this is: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
 // Exists says whether name is there.
 func (h *Host) Exists(name string) bool {
 	_, err := h.Root.Stat(rel(name))

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -146,7 +147,8 @@ func operator() string {
 	if err != nil {
 		host = "a machine without a name"
 	}
-	return fmt.Sprintf("%s@%s (process %d)", name, host, os.Getpid())
+	// In containers, processes of two operators may have the same number and host.
+	return fmt.Sprintf("%s@%s (process %d, %s)", name, host, os.Getpid(), strings.ToLower(rand.Text()[:6]))
 }
 
 // confirm asks a person, unless yes says that it need not.

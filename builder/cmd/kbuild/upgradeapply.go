@@ -71,7 +71,7 @@ it: the --out of 'kbuild image' on a web server.`,
 	fl.StringVar(&o.Source, "source", "", "`URL` of the new image's directory, as the nodes reach it")
 	fl.IntVar(&o.MaxUnavailable, "max-unavailable", 1, "how many workers may be away at once")
 	fl.DurationVar(&o.DrainTimeout, "drain-timeout", 10*time.Minute, "how long the pods of a node may take to leave; 0 is for ever")
-	fl.DurationVar(&o.NodeTimeout, "node-timeout", 30*time.Minute, "how long a node may take to write the image, and to come back")
+	fl.DurationVar(&o.NodeTimeout, "node-timeout", 45*time.Minute, "how long a node may take to write the image, and each boot of it to come back")
 	fl.BoolVar(&yes, "yes", false, "do not ask")
 	outputFlag(cmd, &format)
 	return cmd
@@ -89,6 +89,8 @@ func checkUpgrade(o fleet.UpgradeOptions, format string, yes bool) error {
 		return usage(errors.New("--source is missing: say where the nodes find the new image, as in https://images.example.com/v1.20.15/"))
 	case err != nil || strings.ContainsAny(o.Source, "{} \t\n") || !strings.HasPrefix(o.Source, "/") && (source.Scheme == "" || source.Host == "" && source.Path == ""):
 		return usage(fmt.Errorf("--source is %q: want the URL of a directory, or a path on the nodes, without any template", o.Source))
+	case err == nil && (source.User != nil || source.RawQuery != ""):
+		return usage(fmt.Errorf("--source has a user, a password or a query: it is shown in Jobs and in the nodes' journals, so it must hold no secret. Updates are signed: serve them without"))
 	case o.MaxUnavailable < 1:
 		return usage(fmt.Errorf("--max-unavailable is %d: no worker could be taken", o.MaxUnavailable))
 	case o.DrainTimeout < 0 || o.NodeTimeout <= 0:

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,11 +79,17 @@ func Real(t testing.TB) *Server {
 // Client is an administrator's client.
 func (s *Server) Client(t testing.TB) kubernetes.Interface {
 	t.Helper()
+	return s.ClientThrough(t, nil)
+}
+
+// ClientThrough is an administrator's client whose requests go through wrap.
+func (s *Server) ClientThrough(t testing.TB, wrap func(http.RoundTripper) http.RoundTripper) kubernetes.Interface {
+	t.Helper()
 	cfg, err := clientcmd.RESTConfigFromKubeConfig(s.AdminConf)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.QPS = -1
+	cfg.QPS, cfg.WrapTransport = -1, wrap
 	c, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		t.Fatal(err)

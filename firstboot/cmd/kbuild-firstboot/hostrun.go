@@ -25,8 +25,6 @@ type ended int
 func (e ended) Error() string { return fmt.Sprintf("the command ended with exit code %d", int(e)) }
 
 const (
-	// bootIDFile is another text at each boot.
-	bootIDFile = "/proc/sys/kernel/random/boot_id"
 	// outcomeSize is how much of what a command has said last is its outcome; a
 	// container's termination message holds 4096 bytes.
 	outcomeSize = 3000
@@ -88,11 +86,11 @@ its outcome is told.`,
 // run runs the command and tells out what it says.
 func (o hostRun) run(ctx context.Context, h *host.Host, args []string, out io.Writer) error {
 	if o.boot != "" {
-		b, err := h.ReadFile(bootIDFile)
+		now, err := h.BootID()
 		if err != nil {
-			return fmt.Errorf("cannot tell which boot this is: %w", err)
+			return err
 		}
-		if now := strings.TrimSpace(string(b)); now != o.boot {
+		if now != o.boot {
 			return firstboot.Final{Err: fmt.Errorf("this was to be done in boot %s, and the machine has booted again since (%s): nothing was done", o.boot, now)}
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kbuild/kbuild/firstboot/host"
 )
 
 // inSystemd is set in the process that has a systemd of its own.
@@ -78,7 +80,7 @@ func TestHostRunReal(t *testing.T) {
 		return
 	}
 	run := func(args ...string) (int, string, string) { return hostRunOf(t.Context(), t, args...) }
-	boot, err := os.ReadFile(bootIDFile)
+	boot, err := os.ReadFile(host.BootIDFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +110,7 @@ func TestHostRunReal(t *testing.T) {
 
 	// As a container sees the host: no more of it than what is mounted.
 	seen := t.TempDir()
-	for _, name := range []string{"/run/kbuild", bootIDFile} {
+	for _, name := range []string{"/run/kbuild", host.BootIDFile} {
 		at := filepath.Join(seen, name)
 		err := os.MkdirAll(filepath.Dir(at), 0o755)
 		if st, _ := os.Stat(name); err == nil && st.IsDir() {
