@@ -115,10 +115,33 @@ func TestScenarioReset(t *testing.T) {
 	refusedReset(t, cp2, "quorum")
 
 	// Nobody brings cp3 back. The rest is a cluster of two.
-	waitSh(t, cp1, "cp3's member to go", "kbuild-firstboot forget cp3")
+	waitSh(t, cp1, "cp3 to be missed", adminKubectl+"wait --for=condition=Ready=Unknown --timeout=5s node cp3")
+	o := newOperator(t, n, cp1)
+	if _, code := o.kbuild("reset", "cp3", "--yes"); code == 0 {
+		t.Error("a node whose machine does not answer was reset without --force")
+	}
+	if _, code := o.kbuild("reset", "cp3", "--force", "--yes"); code != 0 {
+		t.Errorf("reset --force of a machine that is gone: exit code %d", code)
+	}
 	if got, want := members(t, cp1, "cp1"), []string{"cp1=started", "cp2=started"}; !sameSet(got, want) {
 		t.Errorf("without cp3 etcd's members are %q, want %q", got, want)
 	}
+	if out := sh(t, cp1, adminKubectl+"get nodes --output=name"); strings.Contains(out, "cp3") {
+		t.Errorf("cp3 is still there: %s", out)
+	}
+	if Lane(*lane) == VM {
+		return // w1 is off
+	}
+	if err := w1.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	waitReady(t, w1)
+	boot := sh(t, w1, "cat /proc/sys/kernel/random/boot_id")
+	if _, code := o.kbuild("reset", "w1", "--yes"); code != 0 {
+		t.Errorf("the operator's reset: exit code %d", code)
+	}
+	backAgain(t, t.Context(), w1, boot)
+	waitReady(t, w1)
 }
 
 // TestScenarioResetSingle resets a cluster's only machine, which takes --force:

@@ -23,7 +23,8 @@ Node is deleted. The machine is then made a node anew from its user-data.
 
 The cluster's last control plane, one without which etcd has no quorum, and a
 node that is not Ready are refused. --force does it all the same; of a node that
-is not Ready only the Node is deleted.`,
+is not Ready the Node is deleted, and another control plane takes its member out
+of etcd, while its machine stays as it is.`,
 		Example: `  kbuild reset worker-3
   kbuild reset cp2 --force --yes`,
 		Args: oneArg("the node's name"),
