@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -41,6 +42,7 @@ const (
 // joinable is a cluster that our own first control plane has set up, behind a
 // server that speaks TLS with that cluster's certificate.
 type joinable struct {
+	forbids  string // the end of paths where nothing may be made
 	endpoint string
 	pin      string
 	first    *Run
@@ -59,6 +61,12 @@ func newJoinable(t *testing.T) *joinable {
 	j := &joinable{admin: s.Client(t), sign: func() {}}
 	proxy := httputil.NewSingleHostReverseProxy(to)
 	proxy.ModifyResponse = func(resp *http.Response) error {
+		if resp.Request.Method == http.MethodPost && j.forbids != "" && strings.HasSuffix(resp.Request.URL.Path, j.forbids) {
+			resp.StatusCode = http.StatusForbidden
+			resp.Body = io.NopCloser(strings.NewReader(`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403,"message":"exceeded quota"}`))
+			resp.Header.Del("Content-Length")
+			resp.ContentLength = -1
+		}
 		if resp.Request.Method == http.MethodPost && strings.HasSuffix(resp.Request.URL.Path, "/certificatesigningrequests") {
 			j.sign()
 		}

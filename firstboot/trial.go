@@ -165,11 +165,11 @@ func stepTellFallback() Step {
 				return err
 			}
 			r.Host.Log.Error(rec.Untold, slog.String("MESSAGE_ID", FallbackID))
-			err = r.Host.Do("tell of the fallback", func() error { return nodeEvent(ctx, r, cluster.FellBackReason, rec.Untold) })
-			if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
+			err = r.Host.Do("tell of the fallback", func() error { return soon(nodeEvent(ctx, r, cluster.FellBackReason, rec.Untold)) })
+			if _, refused := errors.AsType[*apierrors.StatusError](err); refused { // by a quota, or a policy
 				r.Host.Log.Warn("the cluster takes no Event about the fallback; the journal has told of it", slog.Any("error", err))
 			} else if err != nil {
-				return soon(err)
+				return err
 			}
 			rec.Untold = ""
 			return rec.Write(r.Host)

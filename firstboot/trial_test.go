@@ -114,6 +114,18 @@ func TestTellFallback(t *testing.T) {
 	if want := rec.Untold; e.Reason != "UpgradeFellBack" || e.Message != want || e.InvolvedObject.Name != "node-1" || string(e.InvolvedObject.UID) != "node-1" || e.Type != "Warning" {
 		t.Errorf("%s: %s, of %+v", e.Reason, e.Message, e.InvolvedObject)
 	}
+
+	// A cluster that takes no Events does not keep a node from its work.
+	j.forbids = "/events"
+	if err := rec.Write(r.Host); err != nil {
+		t.Fatal(err)
+	}
+	if err := converge(t.Context(), r, step); err != nil {
+		t.Error(err)
+	}
+	if now, err := slot.ReadRecord(r.Host); err != nil || now.Untold != "" {
+		t.Errorf("%q is still to be told, %v", now.Untold, err)
+	}
 }
 
 // TestMayRollBack: a node goes back only to what it has kept a copy of, and a
