@@ -1,9 +1,13 @@
 package builder
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -112,6 +116,9 @@ func (s *store) add(name string, img v1.Image) (BakedImage, error) {
 		return b, err
 	}
 	for h, data := range map[v1.Hash][]byte{digest: manifest, configName: config} {
+		if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != h.Hex {
+			return b, fmt.Errorf("blob %s is damaged: it has digest sha256:%x", h, sum)
+		}
 		if err := os.WriteFile(filepath.Join(s.dir, "blobs", "sha256", h.Hex), data, 0o644); err != nil {
 			return b, err
 		}
@@ -120,19 +127,23 @@ func (s *store) add(name string, img v1.Image) (BakedImage, error) {
 	if err != nil {
 		return b, err
 	}
-	for _, l := range layers {
-		id, err := l.DiffID()
-		if err != nil {
-			return b, err
-		}
+	parsed, err := v1.ParseConfigFile(bytes.NewReader(config))
+	if err != nil {
+		return b, err
+	}
+	if len(parsed.RootFS.DiffIDs) != len(layers) {
+		return b, fmt.Errorf("its config names %d layers, and its manifest %d", len(parsed.RootFS.DiffIDs), len(layers))
+	}
+	for i, l := range layers {
+		id := parsed.RootFS.DiffIDs[i]
 		b.Layers = append(b.Layers, id.String())
 		s.layers[id.String()] = l
 	}
 	return b, nil
 }
 
-// unpack writes every layer that was noted, each once, side by side. The
-// layer library checks digest and diff ID while it reads.
+// unpack writes every layer that was noted, each once, side by side, and checks
+// that it is the one of its diff ID.
 func (s *store) unpack(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
@@ -151,9 +162,17 @@ func (s *store) unpack(ctx context.Context) error {
 				return fmt.Errorf("cannot read layer %s: %w", id, err)
 			}
 			defer r.Close()
-			n, err := archive.Apply(ctx, dir, r, archive.WithConvertWhiteout(archive.OverlayConvertWhiteout))
+			sum := sha256.New()
+			all := io.TeeReader(r, sum)
+			n, err := archive.Apply(ctx, dir, all, archive.WithConvertWhiteout(archive.OverlayConvertWhiteout))
+			if err == nil {
+				_, err = io.Copy(io.Discard, all) // what follows the archive's end
+			}
 			if err != nil {
 				return fmt.Errorf("cannot unpack layer %s: %w", id, err)
+			}
+			if got := fmt.Sprintf("sha256:%x", sum.Sum(nil)); got != id {
+				return fmt.Errorf("layer %s is damaged: it has diff ID %s", id, got)
 			}
 			sizes <- struct {
 				id string

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/compression"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -21,7 +22,7 @@ import (
 
 // layer makes a layer of files by name; an empty content with a name that
 // begins ".wh." is a whiteout.
-func layer(t *testing.T, files map[string]string) v1.Layer {
+func layer(t *testing.T, files map[string]string, o ...tarball.LayerOption) v1.Layer {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -36,7 +37,7 @@ func layer(t *testing.T, files map[string]string) v1.Layer {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil }, o...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,25 +127,27 @@ func TestStoreRefusesAnImageWithoutName(t *testing.T) {
 
 func TestStoreRefusesACorruptLayer(t *testing.T) {
 	needRoot(t)
-	from := ociLayout(t, map[string][]v1.Layer{"registry.example/a:1": {layer(t, map[string]string{"f": strings.Repeat("x", 4096)})}})
-	blobs, err := filepath.Glob(filepath.Join(from, "blobs/sha256/*"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, b := range blobs {
-		data, err := os.ReadFile(b)
+	for _, c := range []compression.Compression{compression.GZip, compression.None} {
+		from := ociLayout(t, map[string][]v1.Layer{"registry.example/a:1": {layer(t, map[string]string{"f": strings.Repeat("x", 4096)}, tarball.WithCompression(c))}})
+		blobs, err := filepath.Glob(filepath.Join(from, "blobs/sha256/*"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if data[0] != '{' { // the layer: manifest and config are JSON
-			data[len(data)/2] ^= 1
-			if err := os.WriteFile(b, data, 0o644); err != nil {
+		for _, b := range blobs {
+			data, err := os.ReadFile(b)
+			if err != nil {
 				t.Fatal(err)
 			}
+			if data[0] != '{' { // the layer: manifest and config are JSON
+				data[len(data)/2] ^= 1
+				if err := os.WriteFile(b, data, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
-	}
-	if _, err := writeStore(t.Context(), from, t.TempDir()); err == nil {
-		t.Error("a layer with a flipped bit was baked")
+		if _, err := writeStore(t.Context(), from, t.TempDir()); err == nil {
+			t.Errorf("a layer with a flipped bit was baked (%s)", c)
+		}
 	}
 }
 

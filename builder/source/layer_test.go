@@ -14,7 +14,10 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"github.com/kbuild/kbuild/images"
@@ -140,5 +143,43 @@ func TestAssemble(t *testing.T) {
 		if errA != nil || errB != nil || !bytes.Equal(a, b) {
 			t.Errorf("%s differs in another cache: %v %v", name, errA, errB)
 		}
+	}
+}
+
+// TestChooseDamaged: an index of images counts by its digest, as the images do.
+func TestChooseDamaged(t *testing.T) {
+	dir := t.TempDir()
+	lay, err := layout.Write(dir, empty.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: randomImage(t), Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}})
+	if err := lay.AppendIndex(one); err != nil {
+		t.Fatal(err)
+	}
+	digest, err := one.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := v1.Descriptor{MediaType: types.OCIImageIndex, Digest: digest}
+	if got, err := choose(dir, d, "amd64"); err != nil || got.Digest == digest {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if err := checkImage(dir, d); err != nil {
+		t.Error(err)
+	}
+	blob := blobPath(dir, digest)
+	b, err := os.ReadFile(blob)
+	if err == nil {
+		err = os.WriteFile(blob, append(b, '\n'), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := choose(dir, d, "amd64"); err == nil || !strings.Contains(err.Error(), "is damaged") {
+		t.Errorf("a changed index: %v", err)
+	}
+	if err := checkImage(dir, d); err == nil {
+		t.Error("a changed index is whole")
 	}
 }

@@ -3,6 +3,8 @@ package source
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -188,6 +190,9 @@ func choose(dir string, d v1.Descriptor, arch string) (v1.Descriptor, error) {
 		if err != nil {
 			return err
 		}
+		if sum := sha256.Sum256(b); d.Digest.Algorithm != "sha256" || hex.EncodeToString(sum[:]) != d.Digest.Hex {
+			return fmt.Errorf("blob %s of %s is damaged: it has digest sha256:%x", d.Digest, dir, sum)
+		}
 		if err := json.Unmarshal(b, v); err != nil {
 			return fmt.Errorf("cannot read blob %s: %w", d.Digest, err)
 		}
@@ -252,6 +257,54 @@ func copyImage(ctx context.Context, to, from string, d v1.Descriptor) error {
 	return nil
 }
 
+// checkImage says which blob of an image, or of an index of images, is missing
+// or damaged.
+func checkImage(dir string, d v1.Descriptor) error {
+	var next struct {
+		Manifests []v1.Descriptor `json:"manifests"`
+		Config    *v1.Descriptor  `json:"config"`
+		Layers    []v1.Descriptor `json:"layers"`
+	}
+	f, err := os.Open(blobPath(dir, d.Digest))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := verifyBlob(f, d); err != nil {
+		return err
+	}
+	if !d.MediaType.IsIndex() && !d.MediaType.IsImage() {
+		return nil
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	if err := json.NewDecoder(f).Decode(&next); err != nil {
+		return fmt.Errorf("cannot read the manifest %s: %w", d.Digest, err)
+	}
+	if next.Config != nil {
+		next.Layers = append(next.Layers, *next.Config)
+	}
+	for _, d := range append(next.Manifests, next.Layers...) {
+		if err := checkImage(dir, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verifyBlob says whether a blob is the one that d tells of.
+func verifyBlob(f *os.File, d v1.Descriptor) error {
+	hash, size, err := v1.SHA256(f)
+	if err != nil {
+		return err
+	}
+	if hash != d.Digest || d.Size != 0 && size != d.Size {
+		return fmt.Errorf("blob %s is damaged: it has digest %s and %d bytes instead of %d", f.Name(), hash, size, d.Size)
+	}
+	return nil
+}
+
 // copyVerified copies a blob whose content must have d's digest.
 func copyVerified(from, to string, d v1.Descriptor) error {
 	f, err := os.Open(from)
@@ -259,12 +312,8 @@ func copyVerified(from, to string, d v1.Descriptor) error {
 		return err
 	}
 	defer f.Close()
-	hash, size, err := v1.SHA256(f)
-	if err != nil {
+	if err := verifyBlob(f, d); err != nil {
 		return err
-	}
-	if hash != d.Digest || d.Size != 0 && size != d.Size {
-		return fmt.Errorf("blob %s is damaged: it has digest %s and %d bytes instead of %d", from, hash, size, d.Size)
 	}
 	return copyFile(from, to, 0o644)
 }

@@ -76,10 +76,33 @@ func (c Config) pull(ctx context.Context, s store, refs []string, arch string, l
 		return nil, err
 	}
 	defer unlock()
+	if whole(dir, refs) {
+		return pick(dir, refs)
+	}
 	log("pulling %d images …", len(refs))
 	if err := c.Pull(ctx, refs, arch, dir); err != nil {
 		return nil, fmt.Errorf("cannot pull images: %w", err)
 	}
+	return pick(dir, refs)
+}
+
+// whole says whether all images are in a layout with every blob of theirs: a
+// cache that was carried to a place without network is enough there.
+func whole(dir string, refs []string) bool {
+	found, err := layoutImages(dir)
+	if err != nil {
+		return false
+	}
+	for _, ref := range refs {
+		if l, ok := found[ref]; !ok || checkImage(dir, l.desc) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// pick finds the images in a layout.
+func pick(dir string, refs []string) ([]located, error) {
 	found, err := layoutImages(dir)
 	if err != nil {
 		return nil, err

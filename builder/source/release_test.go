@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"io"
 	"log"
 	"net/http/httptest"
@@ -101,8 +102,12 @@ func TestRelease(t *testing.T) {
 	m.release("/cni/v1.9.1/cni-plugins-linux-amd64-v1.9.1.tgz", tgz(t, many), ".sha256")
 	m.release("/cni/v0.9.1/cni-plugins-linux-amd64-v0.9.1.tgz", tgz(t, map[string]string{"./flannel": "plugin flannel", "./bridge": "old"}), ".sha256")
 
+	offline := false
 	src, err := Open("release", Config{Cache: t.TempDir(), BaseURL: url + "/release/", PluginsURL: url + "/cni",
 		Pull: func(ctx context.Context, refs []string, arch, dir string) error {
+			if offline {
+				return errors.New("there is no network")
+			}
 			o := pull.Options{Images: refs, Dir: dir, Platform: "linux/" + arch}
 			for _, from := range []string{"k8s.gcr.io", "docker.io", "ghcr.io"} {
 				o.Mirrors = append(o.Mirrors, pull.Mirror{From: from, To: at})
@@ -138,12 +143,15 @@ func TestRelease(t *testing.T) {
 		t.Errorf("images %v, want %v", got, refs)
 	}
 
-	// Another fetch asks the servers of programs for nothing.
+	// Another fetch asks nobody for anything.
 	asked := len(m.log)
+	offline = true
 	again, err := src.Fetch(t.Context(), w, To(&said))
 	if err != nil || again.Images != out.Images || len(m.log) != asked {
 		t.Errorf("again: %v, %v, %d requests", again, err, len(m.log)-asked)
 	}
+
+	offline = false
 
 	cs, err := src.Resolve(t.Context(), w)
 	if err != nil {
