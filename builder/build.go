@@ -44,7 +44,7 @@ func Build(ctx context.Context, p *Plan, src source.Source, env Env) (err error)
 	if _, err := os.Stat(env.Firstboot); err != nil {
 		return fmt.Errorf("cannot bake kbuild-firstboot: %w; build it with `make build`, or name it with --firstboot", err)
 	}
-	lock, err := readLock(p.Spec.Lock)
+	lock, err := ReadLock(p.Spec.Lock)
 	if err != nil {
 		return err
 	}
@@ -320,8 +320,8 @@ func moveOutputs(from, to string, outputs []string) error {
 	return os.Rename(filepath.Join(from, "SHA256SUMS"), filepath.Join(to, "SHA256SUMS"))
 }
 
-// readLock reads the packages of a manifest.json; nil for no lock.
-func readLock(file string) ([]base.Package, error) {
+// ReadLock reads the packages of a manifest.json; nil for no lock.
+func ReadLock(file string) ([]base.Package, error) {
 	if file == "" {
 		return nil, nil
 	}

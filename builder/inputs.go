@@ -16,7 +16,7 @@ import (
 // the trees, kbuild-firstboot, and kbuild itself.
 func (p *Plan) inputs(env Env, trees ...base.Tree) (string, error) {
 	plan := *p
-	plan.Spec.Out, plan.Spec.Lock, plan.Spec.Butane = "", "", ""
+	plan.Spec = p.byContent()
 	h := sha256.New()
 	if err := json.NewEncoder(h).Encode(plan); err != nil {
 		return "", err

@@ -21,6 +21,7 @@ import (
 	"github.com/kbuild/kbuild/builder/source"
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/images"
+	"github.com/kbuild/kbuild/images/pull"
 	"github.com/kbuild/kbuild/templates"
 )
 
@@ -111,8 +112,8 @@ func (p *Plan) layout() disk.Layout { return disk.Layout{Seed: p.seed(), Version
 // seed derives the GUIDs of the disk from what makes it this image: the same
 // Spec gives the same GUIDs, wherever its outputs go.
 func (p *Plan) seed() string {
-	s := p.Spec
-	s.Out, s.Lock, s.Formats, s.SysextURL, s.Butane, s.SignKey = "", "", nil, "", "", ""
+	s := p.byContent()
+	s.Formats, s.SysextURL, s.SignKey = nil, "", ""
 	s.SecureBootKey, s.SecureBootCert = "", ""
 	b, err := json.Marshal(s)
 	if err != nil {
@@ -122,12 +123,45 @@ func (p *Plan) seed() string {
 	return hex.EncodeToString(sum[:16])
 }
 
+// byContent is the Spec with, for each file that it names, what is in it: where
+// inputs lie changes no output.
+func (p *Plan) byContent() Spec {
+	s := p.Spec
+	s.Out, s.Lock, s.Butane = "", "", ""
+	s.Source, _, _ = strings.Cut(s.Source, ":")
+	sum := func(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(data)) }
+	if s.Config != "" {
+		s.Config = sum(p.config)
+	}
+	s.Manifests, s.Checks = slices.Clone(s.Manifests), slices.Clone(s.Checks)
+	for list, data := range map[*[]string]map[string][]byte{&s.Manifests: p.manifests, &s.Checks: p.checks} {
+		for i, file := range *list {
+			name := filepath.Base(file)
+			(*list)[i] = name + " " + sum(data[name])
+		}
+	}
+	s.UpdateKeys = p.baked.UpdateKeys
+	for _, file := range []*string{&s.SignKey, &s.SecureBootKey, &s.SecureBootCert} {
+		if *file != "" {
+			*file = "given" // which, is among the keys, or part of the outputs' signatures
+		}
+	}
+	return s
+}
+
 // readConfig reads and checks the kubeadm kinds to bake, and takes from them
 // what the image list depends on.
 func (p *Plan) readConfig() error {
 	s := p.Spec
 	registry := s.Registry
-	p.want = source.Want{Release: p.Release, Arch: s.Arch, CNI: s.CNI, Images: slices.Clone(s.Include), Registry: registry}
+	p.want = source.Want{Release: p.Release, Arch: s.Arch, CNI: s.CNI, Registry: registry}
+	for _, ref := range s.Include {
+		full, err := pull.FullName(ref)
+		if err != nil {
+			return fmt.Errorf("cannot use --include-image: %w", err)
+		}
+		p.want.Images = append(p.want.Images, full)
+	}
 	if s.Config == "" {
 		return nil
 	}
@@ -158,7 +192,13 @@ func (p *Plan) readManifests() error {
 			return err
 		}
 		p.manifests[filepath.Base(file)] = data
-		p.want.Images = append(p.want.Images, refs...)
+		for _, ref := range refs {
+			full, err := pull.FullName(ref)
+			if err != nil {
+				return fmt.Errorf("%s: %w", file, err)
+			}
+			p.want.Images = append(p.want.Images, full)
+		}
 	}
 	slices.Sort(p.want.Images)
 	p.want.Images = slices.Compact(p.want.Images)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kbuild/kbuild/builder/disk"
 	"github.com/kbuild/kbuild/builder/ignition"
 	"github.com/kbuild/kbuild/images"
 )
@@ -118,6 +119,9 @@ func (s *Spec) check() (images.Release, error) {
 	s.Epoch = s.Time()
 	if len(s.Formats) == 0 {
 		s.Formats = []string{"raw"}
+	}
+	if err := disk.CheckCmdline(s.Cmdline); err != nil {
+		return rel, fmt.Errorf("cannot use --cmdline: %w", err)
 	}
 	if (s.SecureBootKey == "") != (s.SecureBootCert == "") {
 		return rel, errors.New("cannot sign for Secure Boot with one half: want --secure-boot-key and --secure-boot-cert")

@@ -142,8 +142,13 @@ func (p *Plan) buildIgnition(ctx context.Context, work, result string, osTree, t
 	if err != nil {
 		return x, nil, err
 	}
+	mode := fs.FileMode(0o644)
+	if p.merge != nil {
+		mode = 0o600
+		env.Log("node.bu and node.ign hold all that --butane does, user-data too: only you can read them")
+	}
 	for name, data := range map[string][]byte{"node.bu": configs.Butane, "node.ign": configs.Ignition} {
-		if err := os.WriteFile(filepath.Join(result, name), data, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(result, name), data, mode); err != nil {
 			return x, nil, err
 		}
 	}

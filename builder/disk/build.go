@@ -137,6 +137,17 @@ type builder struct {
 	cmdline  string // set by makeUKI
 }
 
+// CheckCmdline says which of the words cannot be added to the kernel's command
+// line.
+func CheckCmdline(words []string) error {
+	for _, w := range words {
+		if strings.HasPrefix(w, "roothash=") || strings.ContainsAny(w, "\n\x00") {
+			return fmt.Errorf("kernel parameter %q is not possible", w)
+		}
+	}
+	return nil
+}
+
 // check finds what is wrong with the input before any work, and returns where
 // each file of the work directory goes.
 func check(in Input) (map[string]string, error) {
@@ -149,10 +160,8 @@ func check(in Input) (map[string]string, error) {
 	if in.Epoch.Year() < 1980 || in.Epoch.Year() > 2100 {
 		return nil, fmt.Errorf("SOURCE_DATE_EPOCH %d is %s, but a FAT file system needs a time between 1980 and 2100", in.Epoch.Unix(), in.Epoch.UTC().Format(time.DateOnly))
 	}
-	for _, w := range in.Cmdline {
-		if strings.HasPrefix(w, "roothash=") || strings.ContainsAny(w, "\n\x00") {
-			return nil, fmt.Errorf("kernel parameter %q is not possible", w)
-		}
+	if err := CheckCmdline(in.Cmdline); err != nil {
+		return nil, err
 	}
 	path := func(suffix string) string { return filepath.Join(in.Out, in.Name+suffix) }
 	files := map[string]string{"root.erofs": path(".root.erofs"), "root.verity": path(".root.verity"), "uki.efi": path(".efi")}

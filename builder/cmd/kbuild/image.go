@@ -28,10 +28,10 @@ func specFlags(cmd *cobra.Command, s *builder.Spec) {
 	f.StringVar(&s.CNI, "cni", "flannel", "pod network to bake: flannel or none")
 	f.StringSliceVar(&s.Formats, "format", []string{"raw"}, "what to write: the disks raw and qcow2, ignition")
 	f.StringVar(&s.Config, "config", "", "file with kubeadm kinds to bake; user-data is laid over it")
-	f.StringSliceVar(&s.Manifests, "manifest", nil, "manifest to bake and apply at init; its images are baked too (may be repeated)")
+	f.StringArrayVar(&s.Manifests, "manifest", nil, "manifest to bake and apply at init; its images are baked too (may be repeated)")
 	f.StringSliceVar(&s.Include, "include-image", nil, "further container image to bake (may be repeated)")
 	f.StringVar(&s.Registry, "image-repository", "", "image repository instead of the version's own")
-	f.StringSliceVar(&s.Cmdline, "cmdline", nil, "more kernel command line (may be repeated)")
+	f.StringArrayVar(&s.Cmdline, "cmdline", nil, "more kernel command line (may be repeated)")
 	f.StringVar(&s.SysextURL, "sysext-url", "", "with --format ignition: `URL` at which you host sysext.raw for the machines")
 	f.StringVar(&s.Butane, "butane", "", "with --format ignition: `file` with your own Butane config, of any variant, to merge")
 	f.StringVar(&s.SignKey, "sign-key", "", "`file` with the private key (PEM, Ed25519) that signs the update; nodes of this image trust it")
@@ -158,7 +158,11 @@ func resolve(ctx context.Context, s builder.Spec, env *builder.Env, stderr io.Wr
 		Cache: env.Cache,
 		Epoch: s.Time(),
 		OSTree: func(ctx context.Context) (string, error) {
-			t, err := base.OS(ctx, base.Config{Cache: env.Cache, Arch: s.Arch, Log: env.Log})
+			locked, err := builder.ReadLock(s.Lock)
+			if err != nil {
+				return "", err
+			}
+			t, err := base.OS(ctx, base.Config{Cache: env.Cache, Arch: s.Arch, Lock: locked, Log: env.Log})
 			return t.Dir, err
 		},
 		Pull: func(ctx context.Context, refs []string, arch, dir string) error {

@@ -64,17 +64,51 @@ func TestPlanFollowsItsFlags(t *testing.T) {
 	if err := os.WriteFile(manifest, []byte("apiVersion: v1\nkind: Pod\nspec: {containers: [{name: a, image: registry.example/app:1}]}\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	code, out, stderr := kbuild(t, "plan", "--version", "v1.19.12", "--cni", "none", "--manifest", manifest, "--include-image", "registry.example/more:2", "--format", "raw,qcow2")
+	code, out, stderr := kbuild(t, "plan", "--version", "v1.19.12", "--cni", "none", "--manifest", manifest, "--include-image", "registry.example/more:2",
+		"--include-image", "busybox:1.36", "--cmdline", "console=ttyS1,115200n8", "--format", "raw,qcow2")
 	if code != exitOK {
 		t.Fatalf("exit %d: %s", code, stderr)
 	}
-	for _, want := range []string{"registry.example/app:1", "registry.example/more:2", "disk.qcow2", "/usr/share/kbuild/manifests/app.yaml"} {
+	for _, want := range []string{"registry.example/app:1", "registry.example/more:2", "disk.qcow2", "/usr/share/kbuild/manifests/app.yaml",
+		`"docker.io/library/busybox:1.36"`, "console=ttyS1,115200n8"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the plan misses %s", want)
 		}
 	}
 	if strings.Contains(out, "flanneld") {
 		t.Error("--cni none still brings flanneld")
+	}
+	var p struct{ Images []string }
+	if err := json.Unmarshal([]byte(out), &p); err != nil || slices.Contains(p.Images, "busybox:1.36") {
+		t.Errorf("the plan has an image by two names: %q, %v", p.Images, err)
+	}
+}
+
+// TestPlanByContent: where an input lies does not make another image; what is in
+// it does.
+func TestPlanByContent(t *testing.T) {
+	seed := func(text string) string {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "app.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		code, out, stderr := kbuild(t, "plan", "--version", "v1.19.12", "--manifest", file)
+		if code != exitOK {
+			t.Fatalf("exit %d: %s", code, stderr)
+		}
+		var p struct{ Partitions []struct{ UUID string } }
+		if err := json.Unmarshal([]byte(out), &p); err != nil || len(p.Partitions) == 0 {
+			t.Fatalf("%d partitions, %v", len(p.Partitions), err)
+		}
+		return p.Partitions[0].UUID
+	}
+	const one, two = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\n"
+	if a, b := seed(one), seed(one); a != b {
+		t.Errorf("the same manifest from two places: %s and %s", a, b)
+	}
+	if a, b := seed(one), seed(two); a == b {
+		t.Errorf("two manifests: both %s", a)
 	}
 }
 
