@@ -2,12 +2,59 @@ package firstboot
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"path"
 	"strings"
+	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/kbuild/kbuild/firstboot/pki"
 )
+
+// renewClientCertificate gives a kubelet whose client certificate has expired,
+// on a machine that was off for long, another one: it cannot ask for one itself
+// any more. Where the authority's key is not on the node nobody can.
+func renewClientCertificate(r *Run) error {
+	current := rotatedCertificate(r.Node)
+	to, err := r.Host.Root.Readlink(strings.TrimPrefix(current, "/"))
+	if err != nil {
+		return nil // there is none yet, or a file, which is not ours to judge
+	}
+	// Kubelets make an absolute link, which Root does not follow.
+	b, err := r.Host.ReadFile(path.Join(path.Dir(current), path.Base(to)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read the kubelet's certificate: %w", err)
+	}
+	ended, err := pki.Ended(b, certClock(r))
+	if err != nil || ended.IsZero() {
+		return nil // the kubelet says what is wrong with it
+	}
+	pair, err := pki.NodeClient(r.Host, r.Node, certClock(r))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Retry{After: 10 * time.Second, Why: fmt.Sprintf("the kubelet's certificate has expired (%s), and this machine's clock shows %s: if the clock is right, the node was off for too long, and `kbuild-firstboot reset --force` makes it a new one; a token that is good must be in its user-data",
+			ended.UTC().Format(time.RFC3339), r.Host.Now().UTC().Format(time.RFC3339))}
+	}
+	if err != nil {
+		return err
+	}
+	r.Host.Log.Info("the kubelet's certificate has expired and is made again", slog.Time("expired", ended))
+	first := path.Join(path.Dir(current), firstCertificate)
+	if err := r.Host.WriteFile(first, pair, 0o600); err != nil {
+		return err
+	}
+	return r.Host.Symlink(firstCertificate, current)
+}
+
+// firstCertificate is the file of the kubelet's client certificate until it has
+// rotated it.
+const firstCertificate = "kubelet-client-first.pem"
 
 // placeClientCertificate puts the kubelet's first client certificate where the
 // kubelet keeps those that it rotates, and points its kubeconfig there. That
@@ -25,7 +72,7 @@ func placeClientCertificate(r *Run) error {
 		return err
 	}
 	current := rotatedCertificate(r.Node)
-	first := path.Join(path.Dir(current), "kubelet-client-first.pem")
+	first := path.Join(path.Dir(current), firstCertificate)
 	if len(user.ClientCertificateData) == 0 || len(user.ClientKeyData) == 0 {
 		return nil
 	}

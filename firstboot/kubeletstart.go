@@ -167,6 +167,9 @@ func startKubelet(ctx context.Context, r *Run) error {
 			return err
 		}
 	}
+	if err := renewClientCertificate(r); err != nil {
+		return err
+	}
 	if err := restartKubelet(ctx, r); err != nil {
 		return err
 	}

@@ -148,7 +148,7 @@ func loadBootstrapKey(r *Run) (crypto.Signer, []byte, error) {
 // with it the machine has joined.
 func writeKubeletConf(r *Run, here *clientcmdapi.Cluster, pair []byte) error {
 	current := rotatedCertificate(r.Node)
-	first := path.Join(path.Dir(current), "kubelet-client-first.pem")
+	first := path.Join(path.Dir(current), firstCertificate)
 	if err := r.Host.WriteFile(first, pair, 0o600); err != nil {
 		return err
 	}

@@ -107,6 +107,39 @@ func KubeconfigsComplete(h *host.Host, n *config.Node, rel images.Release, clock
 	return err == nil && len(missing) == 0, err
 }
 
+// NodeClient makes a client certificate for the kubelet of n, and a key as
+// kubelets make theirs, both in one PEM as they keep them. The error is
+// fs.ErrNotExist where the authority's key is not here.
+func NodeClient(h *host.Host, n *config.Node, clock Clock) ([]byte, error) {
+	ca, err := load(h, n.Cluster.CertificatesDir, Cert{Base: CA})
+	if err != nil {
+		return nil, err
+	}
+	if ca.cert == nil || ca.key == nil {
+		return nil, fmt.Errorf("cannot sign for the kubelet: the authority's key: %w", fs.ErrNotExist)
+	}
+	key, err := newKey(true)
+	if err != nil {
+		return nil, err
+	}
+	der, err := sign(Cert{CN: "system:node:" + n.Init.NodeRegistration.Name, Org: []string{"system:nodes"}, Usages: client()}, key.Public(), ca.cert, ca.key, clock)
+	if err != nil {
+		return nil, err
+	}
+	pem, err := encodeKey(key)
+	return append(encodeCert(der), pem...), err
+}
+
+// Ended is when the certificate in a PEM has expired by the clock; zero is that
+// it has not.
+func Ended(pem []byte, clock Clock) (time.Time, error) {
+	certs, err := parseCerts(pem)
+	if err != nil || !clock.now().After(certs[0].NotAfter) {
+		return time.Time{}, err
+	}
+	return certs[0].NotAfter, nil
+}
+
 // judgeKubeconfigs returns the kubeconfigs that are missing, or whose
 // certificate has expired, and the authority that signs for them. A file that names another server than kubeadm would is
 // kept as kubeadm keeps it: with a warning.

@@ -20,17 +20,26 @@ const (
 
 // Clock is what certificates are dated and judged by.
 type Clock struct {
-	// Now is what the machine's clock shows. Certificates begin with it, so
-	// that they are in force at once for everything on the machine.
+	// Now is what the machine's clock shows. Certificates begin then at the
+	// latest, so that they are in force at once for everything on the machine.
 	Now time.Time
 	// Built is when the image was built; a clock that shows less is wrong, and
-	// lives are counted from here then.
+	// lives are counted from here then. Zero is not known.
 	Built time.Time
 }
 
 // now is the best guess of the time: never before the image was built.
 func (c Clock) now() time.Time {
 	if c.Now.Before(c.Built) {
+		return c.Built
+	}
+	return c.Now
+}
+
+// begin is when an authority begins: when the image was built, so that a clock
+// that is ahead now and put right later does not make it invalid.
+func (c Clock) begin() time.Time {
+	if !c.Built.IsZero() && c.Built.Before(c.Now) {
 		return c.Built
 	}
 	return c.Now
@@ -59,7 +68,7 @@ func selfSign(c Cert, key crypto.Signer, clock Clock) ([]byte, error) {
 	t := &x509.Certificate{
 		SerialNumber:          new(big.Int), // as kubeadm's authorities
 		Subject:               pkix.Name{CommonName: c.CN, Organization: c.Org},
-		NotBefore:             clock.Now.UTC(),
+		NotBefore:             clock.begin().UTC(),
 		NotAfter:              clock.now().Add(lifeCA).UTC(),
 		KeyUsage:              x509.KeyUsageKeyEncipherment | x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		BasicConstraintsValid: true,

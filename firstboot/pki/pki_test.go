@@ -261,7 +261,7 @@ func TestInvalid(t *testing.T) {
 		"expired authority":      {file: "", clock: Clock{Now: testTime.AddDate(11, 0, 0)}, want: "it expired on 2036-02-27"},
 		"key is missing":         {file: key, want: "without its key"},
 		"authority is missing":   {file: dir + "/etcd/ca.crt", want: "without its authority"},
-		"not yet by the clock":   {file: "", clock: Clock{Now: testTime.AddDate(0, -1, 0)}, want: "valid from 2026-03-01"},
+		"not yet by the clock":   {file: "", clock: Clock{Now: testTime.AddDate(0, -2, 0)}, want: "valid from 2026-02-01"},
 		"sa.pub alone":           {file: dir + "/sa.key", want: "sa.pub is there without its key"},
 		"another sa.pub":         {file: dir + "/sa.pub", data: from("/sa.pub"), want: "the public half"},
 		"garbage for sa.pub":     {file: dir + "/sa.pub", data: text("x"), want: "no PEM public key"},
