@@ -15,6 +15,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
 	"github.com/kbuild/kbuild/firstboot/metadata"
+	"github.com/kbuild/kbuild/firstboot/pki"
 )
 
 const (
@@ -29,6 +30,8 @@ const (
 	// metadataGlance is how long a node that has its configuration may look
 	// whether its user-data is still the same.
 	metadataGlance = time.Second
+	// udevQueue is there while udev has not looked at all devices yet.
+	udevQueue = "/run/udev/queue"
 	// userDataSource is the key in Node.Sources under which the frozen
 	// user-data's name and digest stand.
 	userDataSource = "userdata"
@@ -174,6 +177,9 @@ func freezeMetadata(ctx context.Context, r *Run) error {
 	if err != nil {
 		return wait(err)
 	}
+	if found.Source == "" && r.Host.Exists(udevQueue) {
+		return Retry{After: 200 * time.Millisecond, Why: "the machine's devices, on one of which user-data may be"}
+	}
 	m, err := machineFacts(ctx, r.Host)
 	if err != nil {
 		return err
@@ -199,16 +205,52 @@ func freezeMetadata(ctx context.Context, r *Run) error {
 		return err
 	}
 	noteBaked(n, doc)
-	// What was found with earlier user-data is of no use with this one.
-	for _, old := range []string{clusterFile, bootstrapKubeconfig, preflightControlPlaneFile} {
-		if err := r.Host.Remove(old); err != nil {
-			return err
-		}
+	if err := forgetEarlier(r); err != nil {
+		return err
 	}
 	if err := freeze(r, n); err != nil {
 		return err
 	}
 	r.Host.Log.Info("node configured", slog.Any("node", *n), slog.String("source", n.Sources[userDataSource]))
+	return nil
+}
+
+// forgetEarlier removes what a machine that has not joined yet has found and made
+// with other user-data: none of it is of use with this one. What it cannot make
+// again stays.
+func forgetEarlier(r *Run) error {
+	files := []string{clusterFile, bootstrapKubeconfig, preflightFile, preflightControlPlaneFile}
+	if r.Host.Exists(nodeFile) {
+		n, err := frozenNode(r)
+		if err != nil {
+			return err
+		}
+		with := *r
+		with.Node = n
+		known, err := loadCluster(&with)
+		if err != nil {
+			return err
+		}
+		if known && n.Role == config.RoleControlPlane {
+			made, err := pki.Renewable(r.Host, with.Node, r.Baked.Release)
+			if err != nil {
+				return err
+			}
+			if n.Init.CertificateKey != "" { // with it they came from the cluster
+				for _, file := range sharedCerts(with.Node) {
+					if file != "" {
+						made = append(made, file)
+					}
+				}
+			}
+			files = append(made, files...)
+		}
+	}
+	for _, file := range files {
+		if err := r.Host.Remove(file); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

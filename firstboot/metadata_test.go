@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
 	"github.com/kbuild/kbuild/images"
 )
@@ -229,11 +230,65 @@ func TestMetadataTaken(t *testing.T) {
 	}
 }
 
+// TestMetadataTakenAnew: a control plane that waits to join, and is given another
+// name, does not keep what was signed for the first one. What it was given by
+// hand stays, what came with a certificate key goes.
+func TestMetadataTakenAnew(t *testing.T) {
+	ctx := context.Background()
+	for name, key := range map[string]string{"downloaded": "certificateKey: " + strings.Repeat("ab", 32) + "\n", "by hand": ""} {
+		text := func(name string) string {
+			return "apiVersion: kbuild.dev/v1alpha1\nkind: NodeMetadata\nrole: control-plane\nname: " + name +
+				"\nendpoint: 192.0.2.9:6443\ntoken: abcdef.0123456789abcdef\ncaCertHashes: [\"sha256:" + strings.Repeat("0", 64) + "\"]\n" + key
+		}
+		m := newTestMachine(t, map[string]string{userDataFile: text("cp2")})
+		if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+			t.Fatal(err)
+		}
+		first, _, err := config.Load(m.Baked, config.Machine{Hostname: "cp1", Links: []config.Link{{Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.4/24")}}}},
+			config.Document{Source: "test", Data: []byte(shortUserData)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := freezeCluster(m.Run, config.Cluster{Cluster: first.Cluster, Kubelet: first.Kubelet, KubeProxy: first.KubeProxy}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := loadCluster(m.Run); err != nil {
+			t.Fatal(err)
+		}
+		if err := converge(ctx, m.Run, stepCerts()); err != nil {
+			t.Fatal(err)
+		}
+		m.write(t, preflightFile[1:], "{}")
+		m.reboot(t)
+		m.write(t, userDataFile, text("cp3"))
+		if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.Node.Init.NodeRegistration.Name; got != "cp3" {
+			t.Errorf("%s: the node is %s", name, got)
+		}
+		there := func(file string) bool { return m.Host.Exists("/etc/kubernetes/pki/" + file) }
+		if there("apiserver.crt") || there("etcd/peer.key") || m.Host.Exists(clusterFile) || m.Host.Exists(preflightFile) {
+			t.Errorf("%s: what was made for the other name is still there", name)
+		}
+		if kept := key == ""; there("ca.key") != kept || there("sa.key") != kept || there("etcd/ca.crt") != kept {
+			t.Errorf("%s: the authority's key is there: %t", name, there("ca.key"))
+		}
+	}
+}
+
 func TestMetadataWaits(t *testing.T) {
 	ctx := context.Background()
 	m := newTestMachine(t, nil)
 	if w := why(t, stepMetadata().Do(ctx, m.Run)); !strings.Contains(w, "kbuild.userdata") || !strings.Contains(w, "cidata") {
 		t.Errorf("without user-data: %s", w)
+	}
+	m.write(t, udevQueue[1:], "")
+	if w := why(t, stepMetadata().Do(ctx, m.Run)); !strings.Contains(w, "devices") {
+		t.Errorf("before all devices are there: %s", w)
+	}
+	if err := m.Host.Remove(udevQueue); err != nil {
+		t.Fatal(err)
 	}
 	m.write(t, userDataFile, shortUserData+"podSubnets: 10.0.0.0/8\ntoken: abcdef.a1b2c3d4e5f6a7b8\n")
 	w := why(t, stepMetadata().Do(ctx, m.Run))
