@@ -220,26 +220,21 @@ func choose(dir string, d v1.Descriptor, arch string) (v1.Descriptor, error) {
 	return d, nil
 }
 
-// copyImage copies an image, or an index of images, with all its blobs.
-func copyImage(ctx context.Context, to, from string, d v1.Descriptor) error {
-	if err := context.Cause(ctx); err != nil {
+// walkImage visits an image, or an index of images, and all its blobs, each
+// before what it names is read in dir.
+func walkImage(dir string, d v1.Descriptor, visit func(v1.Descriptor) error) error {
+	if err := visit(d); err != nil {
 		return err
 	}
-	src, blob := blobPath(from, d.Digest), blobPath(to, d.Digest)
-	if _, err := os.Stat(blob); err != nil {
-		if err := copyVerified(src, blob, d); err != nil {
-			return err
-		}
+	if !d.MediaType.IsIndex() && !d.MediaType.IsImage() {
+		return nil
 	}
 	var next struct {
 		Manifests []v1.Descriptor `json:"manifests"`
 		Config    *v1.Descriptor  `json:"config"`
 		Layers    []v1.Descriptor `json:"layers"`
 	}
-	if !d.MediaType.IsIndex() && !d.MediaType.IsImage() {
-		return nil
-	}
-	b, err := os.ReadFile(blob)
+	b, err := os.ReadFile(blobPath(dir, d.Digest))
 	if err != nil {
 		return err
 	}
@@ -250,47 +245,38 @@ func copyImage(ctx context.Context, to, from string, d v1.Descriptor) error {
 		next.Layers = append(next.Layers, *next.Config)
 	}
 	for _, d := range append(next.Manifests, next.Layers...) {
-		if err := copyImage(ctx, to, from, d); err != nil {
+		if err := walkImage(dir, d, visit); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// copyImage copies an image, or an index of images, with all its blobs.
+func copyImage(ctx context.Context, to, from string, d v1.Descriptor) error {
+	return walkImage(to, d, func(d v1.Descriptor) error {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		blob := blobPath(to, d.Digest)
+		if _, err := os.Stat(blob); err == nil {
+			return nil
+		}
+		return copyVerified(blobPath(from, d.Digest), blob, d)
+	})
+}
+
 // checkImage says which blob of an image, or of an index of images, is missing
 // or damaged.
 func checkImage(dir string, d v1.Descriptor) error {
-	var next struct {
-		Manifests []v1.Descriptor `json:"manifests"`
-		Config    *v1.Descriptor  `json:"config"`
-		Layers    []v1.Descriptor `json:"layers"`
-	}
-	f, err := os.Open(blobPath(dir, d.Digest))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := verifyBlob(f, d); err != nil {
-		return err
-	}
-	if !d.MediaType.IsIndex() && !d.MediaType.IsImage() {
-		return nil
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	if err := json.NewDecoder(f).Decode(&next); err != nil {
-		return fmt.Errorf("cannot read the manifest %s: %w", d.Digest, err)
-	}
-	if next.Config != nil {
-		next.Layers = append(next.Layers, *next.Config)
-	}
-	for _, d := range append(next.Manifests, next.Layers...) {
-		if err := checkImage(dir, d); err != nil {
+	return walkImage(dir, d, func(d v1.Descriptor) error {
+		f, err := os.Open(blobPath(dir, d.Digest))
+		if err != nil {
 			return err
 		}
-	}
-	return nil
+		defer f.Close()
+		return verifyBlob(f, d)
+	})
 }
 
 // verifyBlob says whether a blob is the one that d tells of.
