@@ -21,7 +21,6 @@ import (
 	"github.com/kbuild/kbuild/builder/source"
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/images"
-	"github.com/kbuild/kbuild/images/pull"
 	"github.com/kbuild/kbuild/templates"
 )
 
@@ -155,12 +154,9 @@ func (p *Plan) readConfig() error {
 	s := p.Spec
 	registry := s.Registry
 	p.want = source.Want{Release: p.Release, Arch: s.Arch, CNI: s.CNI, Registry: registry}
-	for _, ref := range s.Include {
-		full, err := pull.FullName(ref)
-		if err != nil {
-			return fmt.Errorf("cannot use --include-image: %w", err)
-		}
-		p.want.Images = append(p.want.Images, full)
+	var err error
+	if p.want.Images, err = source.FullNames(s.Include); err != nil {
+		return fmt.Errorf("cannot use --include-image: %w", err)
 	}
 	if s.Config == "" {
 		return nil
@@ -192,13 +188,11 @@ func (p *Plan) readManifests() error {
 			return err
 		}
 		p.manifests[filepath.Base(file)] = data
-		for _, ref := range refs {
-			full, err := pull.FullName(ref)
-			if err != nil {
-				return fmt.Errorf("%s: %w", file, err)
-			}
-			p.want.Images = append(p.want.Images, full)
+		full, err := source.FullNames(refs)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
 		}
+		p.want.Images = append(p.want.Images, full...)
 	}
 	slices.Sort(p.want.Images)
 	p.want.Images = slices.Compact(p.want.Images)

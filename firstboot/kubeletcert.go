@@ -45,10 +45,16 @@ func renewClientCertificate(r *Run) error {
 		return err
 	}
 	r.Host.Log.Info("the kubelet's certificate has expired and is made again", slog.Time("expired", ended))
-	first := path.Join(path.Dir(current), firstCertificate)
-	if err := r.Host.WriteFile(first, pair, 0o600); err != nil {
+	return placePair(r, pair)
+}
+
+// placePair makes pair, a certificate and its key, the kubelet's current one.
+func placePair(r *Run, pair []byte) error {
+	current := rotatedCertificate(r.Node)
+	if err := r.Host.WriteFile(path.Join(path.Dir(current), firstCertificate), pair, 0o600); err != nil {
 		return err
 	}
+	// Relative: the kubelet takes any link, and puts its own in the place.
 	return r.Host.Symlink(firstCertificate, current)
 }
 
@@ -72,11 +78,10 @@ func placeClientCertificate(r *Run) error {
 		return err
 	}
 	current := rotatedCertificate(r.Node)
-	first := path.Join(path.Dir(current), firstCertificate)
 	if len(user.ClientCertificateData) == 0 || len(user.ClientKeyData) == 0 {
 		return nil
 	}
-	if to, err := r.Host.Root.Readlink(strings.TrimPrefix(current, "/")); err == nil && to != path.Base(first) {
+	if to, err := r.Host.Root.Readlink(strings.TrimPrefix(current, "/")); err == nil && to != firstCertificate {
 		return nil
 	} else if err != nil && r.Host.Exists(current) {
 		return nil // a file: not ours to judge
@@ -85,11 +90,7 @@ func placeClientCertificate(r *Run) error {
 		return err
 	}
 	pair := bytes.Join([][]byte{bytes.TrimSpace(user.ClientCertificateData), bytes.TrimSpace(user.ClientKeyData), nil}, []byte("\n"))
-	if err := r.Host.WriteFile(first, pair, 0o600); err != nil {
-		return err
-	}
-	// Relative: the kubelet takes any link, and puts its own in the place.
-	if err := r.Host.Symlink(path.Base(first), current); err != nil {
+	if err := placePair(r, pair); err != nil {
 		return err
 	}
 	user.ClientCertificate, user.ClientKey = current, current

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -148,11 +147,7 @@ func loadBootstrapKey(r *Run) (crypto.Signer, []byte, error) {
 // with it the machine has joined.
 func writeKubeletConf(r *Run, here *clientcmdapi.Cluster, pair []byte) error {
 	current := rotatedCertificate(r.Node)
-	first := path.Join(path.Dir(current), firstCertificate)
-	if err := r.Host.WriteFile(first, pair, 0o600); err != nil {
-		return err
-	}
-	if err := r.Host.Symlink(path.Base(first), current); err != nil {
+	if err := placePair(r, pair); err != nil {
 		return err
 	}
 	// A control plane has it from those that it shares certificates with.

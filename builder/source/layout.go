@@ -3,8 +3,6 @@ package source
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -186,12 +184,12 @@ func choose(dir string, d v1.Descriptor, arch string) (v1.Descriptor, error) {
 		Config    v1.Descriptor
 	}
 	read := func(d v1.Descriptor, v any) error {
+		if err := checkBlob(dir, d); err != nil {
+			return err
+		}
 		b, err := os.ReadFile(blobPath(dir, d.Digest))
 		if err != nil {
 			return err
-		}
-		if sum := sha256.Sum256(b); d.Digest.Algorithm != "sha256" || hex.EncodeToString(sum[:]) != d.Digest.Hex {
-			return fmt.Errorf("blob %s of %s is damaged: it has digest sha256:%x", d.Digest, dir, sum)
 		}
 		if err := json.Unmarshal(b, v); err != nil {
 			return fmt.Errorf("cannot read blob %s: %w", d.Digest, err)
@@ -269,14 +267,17 @@ func copyImage(ctx context.Context, to, from string, d v1.Descriptor) error {
 // checkImage says which blob of an image, or of an index of images, is missing
 // or damaged.
 func checkImage(dir string, d v1.Descriptor) error {
-	return walkImage(dir, d, func(d v1.Descriptor) error {
-		f, err := os.Open(blobPath(dir, d.Digest))
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return verifyBlob(f, d)
-	})
+	return walkImage(dir, d, func(d v1.Descriptor) error { return checkBlob(dir, d) })
+}
+
+// checkBlob says whether the blob of d in the layout dir is whole.
+func checkBlob(dir string, d v1.Descriptor) error {
+	f, err := os.Open(blobPath(dir, d.Digest))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return verifyBlob(f, d)
 }
 
 // verifyBlob says whether a blob is the one that d tells of.

@@ -38,8 +38,8 @@ func host(ref string) string {
 	return "docker.io"
 }
 
-// fullNames are refs as container runtimes store them, sorted, each once.
-func fullNames(refs []string) ([]string, error) {
+// FullNames are refs as container runtimes store them, sorted, each once.
+func FullNames(refs []string) ([]string, error) {
 	var full []string
 	for _, ref := range refs {
 		f, err := pull.FullName(ref)
@@ -63,7 +63,7 @@ func (c Config) pull(ctx context.Context, s store, refs []string, arch string, l
 	if c.Pull == nil {
 		return nil, fmt.Errorf("cannot pull %s: this build has no access to registries", strings.Join(refs, ", "))
 	}
-	refs, err := fullNames(refs)
+	refs, err := FullNames(refs)
 	if err != nil {
 		return nil, err
 	}

@@ -79,12 +79,12 @@ func wanted(w Want) ([]string, error) {
 	default:
 		return nil, fmt.Errorf("cannot build the pod network %q: want flannel or none", w.CNI)
 	}
-	return fullNames(append(refs, w.Images...))
+	return FullNames(append(refs, w.Images...))
 }
 
 // beyond are the images of w that are not the release's own.
 func beyond(w Want) ([]string, error) {
-	more, err := fullNames(w.Images)
+	more, err := FullNames(w.Images)
 	if err != nil {
 		return nil, err
 	}

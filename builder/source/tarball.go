@@ -72,7 +72,7 @@ func tarIndex(file string) ([]string, error) {
 	if len(refs) == 0 {
 		return nil, fmt.Errorf("cannot use %s: it names no image: save it by name, as in docker save -o FILE NAME:TAG", file)
 	}
-	return fullNames(refs)
+	return FullNames(refs)
 }
 
 // unpackTarball turns a tarball into an OCI layout in dir.
@@ -116,7 +116,7 @@ func unpackTarball(ctx context.Context, file, dir string) error {
 		if err != nil {
 			return fmt.Errorf("cannot use %s: %w", file, err)
 		}
-		tags, err := fullNames(s.RepoTags)
+		tags, err := FullNames(s.RepoTags)
 		if err != nil {
 			return fmt.Errorf("cannot use %s: %w", file, err)
 		}

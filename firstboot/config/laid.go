@@ -48,7 +48,7 @@ func (n *Node) LayBaked(doc []byte, laid Laid) ([]byte, Laid, error) {
 	changed := false
 	for _, p := range slices.Sorted(maps.Keys(laid)) {
 		if _, again := says[p]; !again && same(valueAt(m, p), laid[p].Value) {
-			setAt(m, p, laid[p].Before)
+			setAt(m, keysOf(p), laid[p].Before)
 			changed = true
 		}
 	}
@@ -60,7 +60,7 @@ func (n *Node) LayBaked(doc []byte, laid Laid) ([]byte, Laid, error) {
 		}
 		next[p] = LaidValue{v, l.Before}
 		if !same(now, v) {
-			setAt(m, p, v)
+			setAt(m, keysOf(p), v)
 			changed = true
 		}
 	}
@@ -114,8 +114,7 @@ func valueAt(m map[string]any, pointer string) any {
 }
 
 // setAt puts v there; nil takes away what is there, and what is empty then.
-func setAt(m map[string]any, pointer string, v any) {
-	keys := keysOf(pointer)
+func setAt(m map[string]any, keys []string, v any) {
 	k, rest := keys[0], keys[1:]
 	if len(rest) == 0 {
 		if m[k] = v; v == nil {
@@ -130,7 +129,7 @@ func setAt(m map[string]any, pointer string, v any) {
 		}
 		sub = map[string]any{}
 	}
-	setAt(sub, pointer[strings.Index(pointer[1:], "/")+1:], v)
+	setAt(sub, rest, v)
 	if m[k] = sub; len(sub) == 0 {
 		delete(m, k)
 	}

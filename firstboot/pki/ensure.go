@@ -111,7 +111,8 @@ func ecdsaKeys(n *config.Node) bool { return n.Cluster.FeatureGates["PublicKeysE
 
 // judge loads every row and checks it. Afterwards each row is whole, or may be
 // made. A certificate that has expired counts as missing where its authority
-// can sign it again: nobody logs in to remove it. A certificate without its key is only allowed to an authority that
+// can sign it again: nobody logs in to remove it. A certificate without its key
+// is only allowed to an authority that
 // lives elsewhere (external CA), and then all that it signs must be there.
 func judge(h *host.Host, n *config.Node, now time.Time) (*state, error) {
 	table, err := Table(n)

@@ -141,7 +141,8 @@ func Ended(pem []byte, clock Clock) (time.Time, error) {
 }
 
 // judgeKubeconfigs returns the kubeconfigs that are missing, or whose
-// certificate has expired, and the authority that signs for them. A file that names another server than kubeadm would is
+// certificate has expired, and the authority that signs for them. A file that
+// names another server than kubeadm would is
 // kept as kubeadm keeps it: with a warning.
 func judgeKubeconfigs(h *host.Host, n *config.Node, rel images.Release, now time.Time, only []string) ([]Kubeconfig, pair, error) {
 	ca, err := load(h, n.Cluster.CertificatesDir, Cert{Base: CA})

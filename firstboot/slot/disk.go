@@ -21,6 +21,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path"
 	"strconv"
 	"strings"
@@ -64,6 +65,13 @@ type Partition struct {
 // empty slot it is nobody's.
 func (s Slot) Hash() string {
 	return strings.ReplaceAll(s.Root.UUID+s.Verity.UUID, "-", "")
+}
+
+// verify reads all of the slot and holds it against a root hash, in hex.
+func (s Slot) verify(ctx context.Context, h *host.Host, rootHash string) error {
+	h.Log.Info("checking the slot", slog.String("slot", s.Name))
+	_, err := h.Run(ctx, "veritysetup", "verify", s.Root.Node, s.Verity.Node, rootHash)
+	return err
 }
 
 // FindDisk looks from which disk and slot this machine runs.

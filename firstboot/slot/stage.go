@@ -148,8 +148,7 @@ func (s s) stage(ctx context.Context, list []Entry) error {
 			return err
 		}
 	}
-	s.h.Log.Info("checking the slot", slog.String("slot", s.d.Other.Name))
-	if _, err := s.h.Run(ctx, "veritysetup", "verify", s.d.Other.Root.Node, s.d.Other.Verity.Node, u.RootHash); err != nil {
+	if err := s.d.Other.verify(ctx, s.h, u.RootHash); err != nil {
 		return errors.Join(fmt.Errorf("what was written is not what the update's root hash stands for: %w", err), s.forget(ctx))
 	}
 	label := u.Release.Version

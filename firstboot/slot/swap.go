@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/kbuild/kbuild/firstboot/host"
@@ -114,8 +113,7 @@ func Rollback(ctx context.Context, h *host.Host, may func(version string) error)
 		return err
 	}
 	// It may have lain there for long, and there is no way back from it.
-	h.Log.Info("checking the slot", slog.String("slot", d.Other.Name))
-	if _, err := h.Run(ctx, "veritysetup", "verify", d.Other.Root.Node, d.Other.Verity.Node, d.Other.Hash()); err != nil {
+	if err := d.Other.verify(ctx, h, d.Other.Hash()); err != nil {
 		return refuse("the other slot is damaged, its verity hashes do not match: %v", err)
 	}
 	rec, err := ReadRecord(h)
