@@ -45,7 +45,7 @@ func NewIdle(ctx context.Context, o Options) (Machine, error) {
 	}
 	err = m.Start(ctx)
 	if err == nil {
-		err = waitFor(ctx, m, "systemctl is-system-running | grep -qxE 'running|degraded' && systemctl is-active --quiet containerd.service && sync")
+		err = Until(ctx, m, "systemctl is-system-running | grep -qxE 'running|degraded' && systemctl is-active --quiet containerd.service && sync")
 	}
 	if err != nil {
 		return nil, errors.Join(err, m.Close())
@@ -102,9 +102,9 @@ func Sh(ctx context.Context, m Machine, script string) (string, error) {
 	return e.Stdout, nil
 }
 
-// waitFor runs a shell script in the machine until it succeeds.
-func waitFor(ctx context.Context, m Machine, script string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("time is up"))
+// Until runs a shell script in the machine until it succeeds, for ten minutes.
+func Until(ctx context.Context, m Machine, script string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Minute, errors.New("time is up"))
 	defer cancel()
 	return Wait(ctx, m, func(string, ...any) {}, script, func(ctx context.Context) (string, error) {
 		_, err := Sh(ctx, m, script)

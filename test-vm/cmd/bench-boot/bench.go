@@ -44,7 +44,7 @@ func (b *bench) firstboot(ctx context.Context) (result, error) {
 		return r, err
 	}
 	// The unit goes on after Ready; what it leaves must be whole.
-	if err := wait(ctx, m, "systemctl is-active --quiet kbuild-firstboot.service"); err != nil {
+	if err := testvm.Until(ctx, m, "systemctl is-active --quiet kbuild-firstboot.service"); err != nil {
 		return r, err
 	}
 	if err := sh(ctx, m, "tar -C / -cf "+guest.Dir+"/state.tar "+allFiles); err != nil {
@@ -201,15 +201,6 @@ func timed(ctx context.Context, m testvm.Machine, argv []string) (result, error)
 	}
 	r.images = i.LayerBytes
 	return r, err
-}
-
-// wait runs a shell command in the machine until it succeeds.
-func wait(ctx context.Context, m testvm.Machine, script string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("time is up"))
-	defer cancel()
-	return testvm.Wait(ctx, m, func(string, ...any) {}, script, func(ctx context.Context) (string, error) {
-		return "", sh(ctx, m, script)
-	})
 }
 
 func sh(ctx context.Context, m testvm.Machine, script string) error {

@@ -165,11 +165,11 @@ func (k *kubeadm) upgrade(ctx context.Context) (result, error) {
 		return result{}, err
 	}
 	start := time.Now()
-	// What a runtime with nowhere to pull from, and a pod network without an
-	// agent, do not pass is left out; with the same hand it is made easier.
+	// What a runtime with nowhere to pull from does not pass is left out; with
+	// the same hand it is made easier.
 	if err = unit(ctx, m, "upgrade", "--setenv=PATH="+guest.Dir+":/usr/sbin:/usr/bin "+testvm.KubeadmProgram+" upgrade apply "+k.next.Version+" --yes --force --ignore-preflight-errors=all"); err == nil {
 		if _, err = testvm.Sh(ctx, m, "mount --bind "+guest.Dir+"/"+kubeletFile+" /usr/bin/kubelet && systemctl restart kubelet.service"); err == nil {
-			err = until(ctx, m, kubectl+"get node bench --output=jsonpath={.status.nodeInfo.kubeletVersion} | grep -qxF "+k.next.Version+
+			err = testvm.Until(ctx, m, kubectl+"get node bench --output=jsonpath={.status.nodeInfo.kubeletVersion} | grep -qxF "+k.next.Version+
 				" && "+kubectl+"wait --for=condition=Ready --timeout=1s node bench && "+kubectl+"get --raw /version | grep -qF "+k.next.Version)
 		}
 	}
@@ -177,6 +177,9 @@ func (k *kubeadm) upgrade(ctx context.Context) (result, error) {
 }
 
 const kubectl = "kubectl --kubeconfig=/etc/kubernetes/admin.conf "
+
+// podNetwork is of one node, without an agent.
+const podNetwork = `{"cniVersion":"0.3.1","name":"bench","type":"bridge","bridge":"cni0","isGateway":true,"ipMasq":true,"ipam":{"type":"host-local","subnet":"10.244.0.0/24","routes":[{"dst":"0.0.0.0/0"}]}}`
 
 // cluster makes a cluster of the old version with kubeadm, on a machine that has
 // all that the upgrade needs.
@@ -206,13 +209,15 @@ func (k *kubeadm) cluster(ctx context.Context) (testvm.Machine, error) {
 		err = unit(ctx, m, "import", "ctr --namespace=k8s.io images import "+guest.Dir+"/"+archiveFile)
 	}
 	if err == nil {
-		_, err = testvm.Sh(ctx, m, `mkdir -p /etc/cni/net.d && echo '{"cniVersion":"0.3.1","name":"bench","type":"loopback"}' >/etc/cni/net.d/10-bench.conf`)
+		// kubeadm waits without end for CoreDNS to be ready before it goes on.
+		_, err = testvm.Sh(ctx, m, "mkdir -p /etc/cni/net.d && echo '"+podNetwork+"' >/etc/cni/net.d/10-bench.conf")
 	}
 	if err == nil {
 		err = unit(ctx, m, "init", testvm.KubeadmProgram+" init --skip-phases=preflight --config="+guest.Dir+"/kubeadm.yaml")
 	}
 	if err == nil {
-		err = until(ctx, m, kubectl+"wait --for=condition=Ready --timeout=1s node bench")
+		err = testvm.Until(ctx, m, kubectl+"wait --for=condition=Ready --timeout=1s node bench && "+
+			kubectl+"--namespace=kube-system wait --for=condition=Available --timeout=1s deployment coredns")
 	}
 	if err == nil {
 		err = testvm.LayKubeadm(m, k.programs[1])
@@ -236,19 +241,9 @@ func unit(ctx context.Context, m testvm.Machine, name, command string) error {
 	if _, err := testvm.Sh(ctx, m, "systemd-run --quiet --unit=bench-"+name+" --property=Type=oneshot --property=RemainAfterExit=yes --no-block "+command); err != nil {
 		return err
 	}
-	err := until(ctx, m, "systemctl is-active bench-"+name+".service | grep -qxE 'active|failed'")
+	err := testvm.Until(ctx, m, "systemctl is-active bench-"+name+".service | grep -qxE 'active|failed'")
 	if err == nil {
 		_, err = testvm.Sh(ctx, m, "systemctl is-active --quiet bench-"+name+".service || { journalctl --no-pager --output=cat --lines=40 --unit=bench-"+name+".service; exit 1; }")
 	}
 	return err
-}
-
-// until runs a shell script in the machine until it succeeds.
-func until(ctx context.Context, m testvm.Machine, script string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Minute, errors.New("time is up"))
-	defer cancel()
-	return testvm.Wait(ctx, m, quiet, script, func(ctx context.Context) (string, error) {
-		_, err := testvm.Sh(ctx, m, script)
-		return "", err
-	})
 }

@@ -160,8 +160,13 @@ func swap(ctx context.Context, m testvm.Machine) error {
 	return testvm.Swapped(ctx, m, false)
 }
 
-// timed measures what do does to the machine, until it has settled.
+// timed measures what do does to the machine, until it has settled. What runs
+// when a machine goes down is part of that (CoreDNS takes five seconds to end),
+// and is there before the clock starts.
 func timed(ctx context.Context, m testvm.Machine, do func(context.Context, testvm.Machine) error) (result, error) {
+	if err := testvm.Until(ctx, m, kubectl+"get --raw /api/v1/namespaces/kube-system/services/kube-dns:metrics/proxy/metrics >/dev/null"); err != nil {
+		return result{}, err
+	}
 	stop, err := testvm.WatchAPI(m)
 	if err != nil {
 		return result{}, err
