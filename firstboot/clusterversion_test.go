@@ -112,18 +112,34 @@ func TestStalePods(t *testing.T) {
 	}
 }
 
-// TestUncordon: a node is uncordoned that was cordoned for a swap in a boot
-// before, and no other; one that was cordoned by somebody else already stays so.
+// TestUncordon: at a boot a node is uncordoned that was cordoned for a swap in a
+// boot before, and no other; after a time one that was cordoned in this boot.
+// What was cordoned by somebody else already stays so.
 func TestUncordon(t *testing.T) {
 	ctx := context.Background()
+	step := func(r *Run) error { return converge(ctx, r, stepUncordon()) }
+	after := func(r *Run) error {
+		stopped, stop := context.WithCancel(ctx)
+		stop()
+		if err := uncordon(stopped, r, time.Hour); err != context.Canceled {
+			t.Errorf("stopped before the time has passed: %v", err)
+		}
+		return uncordon(ctx, r, time.Millisecond)
+	}
+	mark, stays := cluster.CordonedAnnotation, cluster.StaysCordonedAnnotation
 	for name, x := range map[string]struct {
 		annotations      map[string]string
+		do               func(*Run) error
 		cordoned, marked bool // afterwards
 	}{
-		"for a swap":                {map[string]string{cluster.CordonedAnnotation: "boot-1"}, false, false},
-		"in this boot":              {map[string]string{cluster.CordonedAnnotation: "boot-2"}, true, true},
-		"by somebody else":          {nil, true, false},
-		"by somebody else and then": {map[string]string{cluster.CordonedAnnotation: "boot-1", cluster.StaysCordonedAnnotation: "true"}, true, false},
+		"for a swap":                          {map[string]string{mark: "boot-1"}, step, false, false},
+		"in this boot":                        {map[string]string{mark: "boot-2"}, step, true, true},
+		"by somebody else":                    {nil, step, true, false},
+		"by somebody else and then":           {map[string]string{mark: "boot-1", stays: "true"}, step, true, false},
+		"in this boot, long ago":              {map[string]string{mark: "boot-2"}, after, false, false},
+		"in a boot before, long ago":          {map[string]string{mark: "boot-1"}, after, true, true},
+		"by somebody else, long ago":          {nil, after, true, false},
+		"by somebody else and then, long ago": {map[string]string{mark: "boot-2", stays: "true"}, after, true, false},
 	} {
 		s := apitest.Memory(t)
 		r, c := clusterRun(t, s, testUserdata), s.Client(t)
@@ -140,15 +156,14 @@ func TestUncordon(t *testing.T) {
 		if _, err := c.CoreV1().Nodes().Update(ctx, n, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		if err := converge(ctx, r, stepUncordon()); err != nil {
+		if err := x.do(r); err != nil {
 			t.Fatal(err)
 		}
 		if n, err = c.CoreV1().Nodes().Get(ctx, "node-1", metav1.GetOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		_, marked := n.Annotations[cluster.CordonedAnnotation]
-		_, stays := n.Annotations[cluster.StaysCordonedAnnotation]
-		if n.Spec.Unschedulable != x.cordoned || marked != x.marked || stays || n.Annotations["kept"] != "yes" {
+		_, marked := n.Annotations[mark]
+		if _, still := n.Annotations[stays]; n.Spec.Unschedulable != x.cordoned || marked != x.marked || still && !marked || n.Annotations["kept"] != "yes" {
 			t.Errorf("cordoned %s: unschedulable %t, annotations %v", name, n.Spec.Unschedulable, n.Annotations)
 		}
 	}

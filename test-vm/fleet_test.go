@@ -55,6 +55,25 @@ metadata: {name: answering}
 spec: {minAvailable: 1, selector: {matchLabels: {app: answering}}}
 `
 
+// staying is a pod on the worker that no drain may take. IMAGE is CoreDNS's.
+const staying = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: staying}
+spec:
+  selector: {matchLabels: {app: staying}}
+  template:
+    metadata: {labels: {app: staying}}
+    spec:
+      nodeSelector: {kubernetes.io/hostname: worker}
+      containers: [{name: coredns, image: IMAGE, imagePullPolicy: Never, args: ["-dns.port=5354"]}]
+---
+apiVersion: policy/v1beta1
+kind: PodDisruptionBudget
+metadata: {name: staying}
+spec: {minAvailable: 1, selector: {matchLabels: {app: staying}}}
+`
+
 // operator is a person with a kubeconfig, on the network of the machines.
 type operator struct {
 	t          *testing.T
@@ -76,12 +95,7 @@ func newOperator(t *testing.T, n *Network, m Machine) operator {
 // code.
 func (o operator) kbuild(args ...string) (string, int) {
 	o.t.Helper()
-	program := os.Getenv("KBUILD")
-	if program == "" {
-		program = "../out/bin/kbuild"
-	}
-	argv := append([]string{"--net=/run/netns/" + o.n.s.rec.Netns, "--", program}, args...)
-	cmd := exec.CommandContext(o.t.Context(), "nsenter", append(argv, "--kubeconfig", o.kubeconfig)...)
+	cmd := o.command(args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
@@ -90,6 +104,15 @@ func (o operator) kbuild(args ...string) (string, int) {
 		o.t.Fatal(err)
 	}
 	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+func (o operator) command(args ...string) *exec.Cmd {
+	program := os.Getenv("KBUILD")
+	if program == "" {
+		program = "../out/bin/kbuild"
+	}
+	argv := append([]string{"--net=/run/netns/" + o.n.s.rec.Netns, "--", program}, args...)
+	return exec.CommandContext(o.t.Context(), "nsenter", append(argv, "--kubeconfig", o.kubeconfig)...)
 }
 
 // outage asks the Service answering, until the test ends, at one node after
@@ -132,10 +155,34 @@ func watchOutage(t *testing.T, n *Network, addresses ...string) *outage {
 	return o
 }
 
+// killed kills an operator's kbuild while it drains the worker: the worker takes
+// pods again by itself.
+func (o operator) killed(m Machine, coredns string) {
+	o.t.Helper()
+	manifest := strings.ReplaceAll(staying, "IMAGE", coredns)
+	waitSh(o.t, m, "a pod that may not go", adminKubectl+"apply --filename=- <<'END'\n"+manifest+"END\n")
+	waitSh(o.t, m, "the pod", adminKubectl+"rollout status deployment staying --timeout=60s")
+	cmd := o.command("reset", "worker", "--yes", "--drain-timeout", "40s", "--node-timeout", "20s")
+	if err := cmd.Start(); err != nil {
+		o.t.Fatal(err)
+	}
+	cordoned := adminKubectl + "get node worker --output=jsonpath='{.spec.unschedulable}{.metadata.annotations.kbuild\\.dev/cordoned}'"
+	waitSh(o.t, m, "a cordoned worker", cordoned+" | grep -q ^true..")
+	time.Sleep(2 * time.Second) // it drains
+	cmd.Process.Kill()
+	cmd.Wait()
+	if cmd.ProcessState.Success() || sh(o.t, m, cordoned) == "" {
+		o.t.Error("the operator was not killed while the worker was cordoned")
+	}
+	waitSh(o.t, m, "a worker that takes pods again", "test -z \"$("+cordoned+")\"")
+	sh(o.t, m, adminKubectl+"delete deployment,poddisruptionbudget staying")
+}
+
 // TestScenarioFleet moves three control planes and a worker to the next minor
 // version by one command of the operator's, while a Service goes on answering.
 // The worker falls back the first time: the command stops there and says so,
-// and goes on when it is run again. In between, nobody else may begin.
+// and goes on when it is run again. Before, an operator is killed who has cordoned
+// the worker.
 func TestScenarioFleet(t *testing.T) {
 	containers(t)
 	old, next := imageOf(t), otherImage(t)
@@ -157,7 +204,8 @@ func TestScenarioFleet(t *testing.T) {
 		waitReady(t, m)
 	}
 	cp1 := machines[0]
-	manifest := strings.ReplaceAll(answering, "IMAGE", corednsOf(t, baked(t, cp1)))
+	coredns := corednsOf(t, baked(t, cp1))
+	manifest := strings.ReplaceAll(answering, "IMAGE", coredns)
 	waitSh(t, cp1, "pods behind a Service", adminKubectl+"apply --filename=- <<'END'\n"+manifest+"END\n")
 	waitSh(t, cp1, "the pods", adminKubectl+"rollout status deployment answering --timeout=60s")
 	o := newOperator(t, n, cp1)
@@ -166,6 +214,7 @@ func TestScenarioFleet(t *testing.T) {
 	if out, code := o.kbuild("upgrade", "plan", "--to", next.Version); code != 0 || !strings.Contains(out, "worker") {
 		t.Fatalf("plan: %d", code)
 	}
+	o.killed(cp1, coredns)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*limit())
 	defer cancel()
 	swapped := make(chan error, len(machines))

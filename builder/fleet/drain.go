@@ -81,6 +81,7 @@ func (f *Fleet) drain(ctx context.Context, name string, timeout time.Duration, f
 	h := &drain.Helper{
 		Ctx: ctx, Client: f.Client, Force: force, GracePeriodSeconds: -1, IgnoreAllDaemonSets: true, DeleteEmptyDirData: true,
 		Timeout: timeout, EvictErrorRetryDelay: evictRetry, Out: io.Discard, ErrOut: told,
+		AdditionalFilters: []drain.PodFilter{orders},
 	}
 	list, errs := h.GetPodsForDeletion(name)
 	if len(errs) > 0 {

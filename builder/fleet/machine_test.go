@@ -258,6 +258,8 @@ func (m *machine) order(ctx context.Context, p corev1.Pod) {
 	case m.hang[verb]:
 	case m.refuse[verb] != "":
 		end(4, "kbuild-firstboot: "+m.refuse[verb]+"\n")
+	case verb == guardOrder:
+		m.guard(ctx, p, args)
 	case verb == "forget":
 		end(0, "")
 	case verb == "stage":
@@ -267,6 +269,27 @@ func (m *machine) order(ctx context.Context, p corev1.Pod) {
 	case verb == "reset":
 		m.reset(ctx)
 	}
+}
+
+// guard lets pods come again when its time has passed, unless its Pod ends, or
+// the boot.
+func (m *machine) guard(ctx context.Context, p corev1.Pod, args string) {
+	if m.lab.node(m.name).Annotations[cluster.CordonedAnnotation] == m.boot() {
+		m.lab.note(m, "is guarded too late")
+	}
+	after, err := time.ParseDuration(strings.TrimPrefix(args, "uncordon --after "))
+	if err != nil {
+		m.lab.note(m, err.Error())
+	}
+	boot := m.boot()
+	for end := time.Now().Add(after); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		now, err := m.lab.client.CoreV1().Pods(p.Namespace).Get(ctx, p.Name, metav1.GetOptions{})
+		if ctx.Err() != nil || apierrors.IsNotFound(err) || err == nil && now.DeletionTimestamp != nil || m.boot() != boot {
+			return
+		}
+	}
+	m.lab.note(m, "takes pods again")
+	(&Fleet{Client: m.lab.client}).uncordon(ctx, m.name)
 }
 
 func (m *machine) reboot(ctx context.Context) {

@@ -29,13 +29,13 @@ const grace = 30 * time.Second
 
 // progress is what this run has done with a node, and what it saw of it.
 type progress struct {
-	staged, drained, applied bool
-	old                      string       // its version before
-	boot                     string       // the boot that the order to reboot was given in
-	back                     time.Time    // since when it is back, Ready and not of the new version
-	event                    string       // the last Event of a fallback before
-	job                      *batchv1.Job // of the order to reboot
-	told                     time.Time    // when it was given
+	staged, guarded, drained, applied bool
+	old                               string       // its version before
+	boot                              string       // the boot that the order to reboot was given in
+	back                              time.Time    // since when it is back, Ready and not of the new version
+	event                             string       // the last Event of a fallback before
+	job                               *batchv1.Job // of the order to reboot
+	told                              time.Time    // when it was given
 }
 
 // next says what comes next for node n on its way to version to, and why. It
@@ -81,7 +81,7 @@ func nextBefore(n Node, p *progress, to string) (Step, string) {
 		return Wait, "it is not Ready"
 	case !p.staged:
 		return Stage, ""
-	case !n.Unschedulable || n.Cordoned == "": // one that somebody else has cordoned is marked, too
+	case !p.guarded || !n.Unschedulable || n.Cordoned == "": // one that somebody else has cordoned is marked, too
 		return Cordon, ""
 	case !p.drained:
 		return Drain, ""

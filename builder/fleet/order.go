@@ -104,14 +104,15 @@ func (n Node) image() (string, error) {
 	return "", fmt.Errorf("cannot tell node %s anything: it shows no image of kube-proxy or pause of its version %s that a Pod could run from", n.Name, n.Version)
 }
 
-// begin gives node n the order. What an earlier run has left on it ends first. A
-// Job beside an error is one of which it is not known whether it was made.
+// begin gives node n the order. What an earlier run has left on it ends first; a
+// guard stays, unless for another one. A Job beside an error is one of which it
+// is not known whether it was made.
 func (f *Fleet) begin(ctx context.Context, n Node, o order) (*batchv1.Job, error) {
 	image, err := n.image()
 	if err != nil {
 		return nil, err
 	}
-	if err := f.endOthers(ctx, n.Name); err != nil {
+	if err := f.endOthers(ctx, n.Name, o.name == guardOrder); err != nil {
 		return nil, err
 	}
 	job := o.job(n, image)
@@ -138,13 +139,18 @@ func (f *Fleet) do(ctx context.Context, n Node, o order) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return f.await(ctx, n, o, job, corev1.PodSucceeded)
+}
+
+// await waits until the Pod of an order is in a phase, or has succeeded.
+func (f *Fleet) await(ctx context.Context, n Node, o order, job *batchv1.Job, phase corev1.PodPhase) (string, error) {
 	begun := time.Now()
 	for {
 		s, err := f.look(ctx, job)
 		switch {
 		case err != nil:
 			return "", err
-		case s.phase == corev1.PodSucceeded:
+		case s.phase == corev1.PodSucceeded || s.phase == phase:
 			return s.said, nil
 		case s.phase == corev1.PodFailed:
 			return "", fmt.Errorf("node %s cannot %s: %s", n.Name, o.what, s.said)
@@ -231,14 +237,18 @@ func (f *Fleet) deleteJob(ctx context.Context, name string) error {
 	return ignoreNotFound(f.Client.BatchV1().Jobs(metav1.NamespaceSystem).Delete(ctx, name, metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationBackground)}))
 }
 
-// endOthers ends what earlier runs have left on a node: the Lease says that
-// nobody else is at work.
-func (f *Fleet) endOthers(ctx context.Context, node string) error {
+// endOthers ends what earlier runs have left on a node, guards only where asked:
+// the Lease says that nobody else is at work.
+func (f *Fleet) endOthers(ctx context.Context, node string, guards bool) error {
+	label := orderLabel
+	if !guards {
+		label += "," + orderLabel + "!=" + guardOrder
+	}
 	for begun := time.Now(); ; {
 		left := 0
 		err := f.steady(ctx, func() error {
 			left = 0
-			jobs, err := f.Client.BatchV1().Jobs(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: orderLabel})
+			jobs, err := f.Client.BatchV1().Jobs(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: label})
 			for _, j := range jobs.Items {
 				if err == nil && j.Spec.Template.Spec.NodeName == node {
 					err = f.deleteJob(ctx, j.Name)
@@ -247,7 +257,7 @@ func (f *Fleet) endOthers(ctx context.Context, node string) error {
 			if err != nil {
 				return err
 			}
-			pods, err := f.Client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: orderLabel, FieldSelector: "spec.nodeName=" + node})
+			pods, err := f.Client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: label, FieldSelector: "spec.nodeName=" + node})
 			for _, p := range pods.Items {
 				if p.Status.Phase == corev1.PodRunning {
 					left++

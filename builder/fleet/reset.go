@@ -73,13 +73,17 @@ func (f *Fleet) reset(ctx context.Context, name string, o ResetOptions) error {
 		f.report(name, Done, "its cluster has ended with it")
 		return nil
 	}
+	f.unguard(ctx, name)
 	return f.forget(ctx, n, o)
 }
 
 // empty cordons and drains a node that is to be reset.
 func (f *Fleet) empty(ctx context.Context, n Node, o ResetOptions) error {
 	f.report(n.Name, Cordon, "no new pods come")
-	err := f.cordon(ctx, n.Name)
+	err := f.guard(ctx, n, o.DrainTimeout, o.NodeTimeout)
+	if err == nil {
+		err = f.cordon(ctx, n.Name)
+	}
 	if err == nil {
 		f.report(n.Name, Drain, "its pods leave")
 		err = f.drain(ctx, n.Name, o.DrainTimeout, o.Force)
@@ -94,14 +98,16 @@ func (f *Fleet) empty(ctx context.Context, n Node, o ResetOptions) error {
 	return err
 }
 
-// takeBack lets pods come to a node again that is not reset after all.
+// takeBack lets pods come to a node again whose machine does not go down after
+// all.
 func (f *Fleet) takeBack(ctx context.Context, name string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()
 	if err := f.uncordon(ctx, name); err != nil {
-		f.report(name, Failed, fmt.Sprintf("cannot let pods come to it again: %v; `kubectl uncordon %s` does", err, name))
+		f.report(name, Failed, fmt.Sprintf("cannot let pods come to it again: %v; `kubectl uncordon %s` does, and so does the node itself, later", err, name))
 		return
 	}
+	f.unguard(ctx, name)
 	f.report(name, Cordon, "pods may come again")
 }
 

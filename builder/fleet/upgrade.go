@@ -164,9 +164,12 @@ func (u *upgrade) node(ctx context.Context, first Node) (err error) {
 		case Cordon:
 			f.report(name, Cordon, "no new pods come")
 			if err = u.spared(ctx, n); err == nil {
+				err = f.guard(ctx, n, u.DrainTimeout, u.NodeTimeout)
+			}
+			if err == nil {
 				err = f.cordon(ctx, name)
 			}
-			p.drained = false
+			p.guarded, p.drained = err == nil, false
 		case Drain:
 			f.report(name, Drain, "its pods leave")
 			err = f.drain(ctx, name, u.DrainTimeout, false)
@@ -191,14 +194,14 @@ func (u *upgrade) node(ctx context.Context, first Node) (err error) {
 		case Done:
 			f.report(name, Done, why)
 			if first.Cordoned == "" {
-				return nil
+				return f.unguard(ctx, name)
 			}
-			return f.endOthers(ctx, name) // an earlier run has begun it
+			return f.endOthers(ctx, name, true) // an earlier run has begun it
 		}
 		if err != nil && !p.applied && u.booted(ctx, n) {
 			// An earlier run has told it to reboot, or somebody has.
 			f.report(name, Wait, "it has booted meanwhile: "+err.Error())
-			p.staged, p.drained, err = false, false, nil
+			p.staged, p.guarded, p.drained, err = false, false, false, nil
 		}
 		if err != nil {
 			return err
@@ -315,6 +318,9 @@ func (u *upgrade) abandon(ctx context.Context, name string, p *progress, why err
 	defer cancel()
 	if p.applied {
 		n, err := u.observeNode(ctx, name)
+		if err == nil && n.BootID != p.boot {
+			u.unguard(ctx, name)
+		}
 		if s, err2 := u.look(ctx, p.job); err != nil || err2 != nil || n.BootID != p.boot || s.phase != corev1.PodPending {
 			u.report(name, Wait, "it was told to reboot, and goes on by itself; what it boots lets pods come again")
 			return
@@ -324,11 +330,8 @@ func (u *upgrade) abandon(ctx context.Context, name string, p *progress, why err
 	}
 	n, err := u.observeNode(ctx, name)
 	if err == nil && n.Cordoned != n.BootID {
+		u.unguard(ctx, name)
 		return // it is not cordoned by us, or its boot lets pods come again
 	}
-	if err = errors.Join(err, u.uncordon(ctx, name)); err != nil {
-		u.report(name, Failed, fmt.Sprintf("cannot let pods come to it again: %v; `kubectl uncordon %s` does", err, name))
-		return
-	}
-	u.report(name, Cordon, "pods may come again")
+	u.takeBack(ctx, name)
 }

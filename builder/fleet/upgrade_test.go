@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -384,6 +385,59 @@ func TestUpgradeKilled(t *testing.T) {
 	}
 	l.clean()
 	cordon("w2")
+	if err := f.Upgrade(t.Context(), options(1)); err != nil {
+		t.Fatalf("%v\n%s", err, said())
+	}
+	l.clean()
+}
+
+// TestUpgradeGuard: a node whose operator is gone without a word while it drains
+// takes pods again by itself, and its guard is no pod that a drain evicts.
+func TestUpgradeGuard(t *testing.T) {
+	l := newLab(t, 0, 1)
+	l.boot("cp1", true)
+	l.machine("cp1").up(t.Context(), newVersion)
+	l.pod(l.machine("w1"), "default", "guarded", map[string]string{"app": "guarded"}, false)
+	l.budget("guarded")
+	f, said := l.fleet("a")
+	var dead atomic.Bool
+	f.Client = l.server.ClientThrough(t, func(next http.RoundTripper) http.RoundTripper {
+		return through(func(req *http.Request) (*http.Response, error) {
+			if dead.Load() {
+				<-req.Context().Done()
+				return nil, req.Context().Err()
+			}
+			return next.RoundTrip(req)
+		})
+	})
+	o := options(1)
+	o.DrainTimeout, o.NodeTimeout = 8*time.Second, 4*time.Second
+	ctx, kill := context.WithCancel(t.Context())
+	defer kill()
+	go f.Upgrade(ctx, o)
+	for end := time.Now().Add(time.Minute); !strings.Contains(said(), "disruption budget"); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("nobody waits for the PodDisruptionBudget:\n%s", said())
+		}
+	}
+	dead.Store(true)
+	for end := time.Now().Add(time.Minute); l.node("w1").Spec.Unschedulable; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("w1 is still cordoned; the machines saw\n%s", strings.Join(l.log, "\n"))
+		}
+	}
+	l.mu.Lock()
+	log := strings.Join(l.log, "\n")
+	l.mu.Unlock()
+	if !strings.Contains(log, "w1 uncordon --after 12s\n") || !strings.Contains(log, "w1 takes pods again") || strings.Contains(log, "too late") {
+		t.Errorf("the machines saw\n%s", log)
+	}
+	kill()
+	if err := l.client.PolicyV1beta1().PodDisruptionBudgets("default").Delete(t.Context(), "guarded", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(f.LeaseTime)
+	f, said = l.fleet("b")
 	if err := f.Upgrade(t.Context(), options(1)); err != nil {
 		t.Fatalf("%v\n%s", err, said())
 	}

@@ -120,7 +120,7 @@ line is wrong; 4 something failed that trying again does not mend; 130 and 143 s
 	}
 	root.PersistentFlags().StringVar(&dir, "root", "/", "root `directory` of the machine")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(runCommand(&dir), phaseCommand(&dir), planCommand(&dir), statusCommand(&dir), upgradeCommand(&dir), resetCommand(&dir), forgetCommand(&dir), hostRunCommand(&dir), versionCommand(&dir))
+	root.AddCommand(runCommand(&dir), phaseCommand(&dir), planCommand(&dir), statusCommand(&dir), upgradeCommand(&dir), resetCommand(&dir), forgetCommand(&dir), uncordonCommand(&dir), hostRunCommand(&dir), versionCommand(&dir))
 	return root
 }
 
