@@ -70,7 +70,7 @@ SWAP   := $(findstring Swap,$(SCENARIO))
 BOOTS  := $(CURDIR)/$(if $(SWAP),out/swap/$(VERSION),$(OUT))
 MOVES  := $(if $(SWAP),$(CURDIR)/out/swap/$(OTHER),$(if $(findstring Upgrade,$(SCENARIO))$(findstring Fleet,$(SCENARIO)),$(CURDIR)/out/$(OTHER)))
 
-test-vm: deps-test image $(if $(SWAP),swap-images) ## boot the image and run SCENARIO in LANE (container or vm); KEEP=1 leaves the machine
+test-vm: deps-test image $(if $(SWAP),swap-images) $(if $(findstring SecureBoot,$(SCENARIO)),secure-images) ## boot the image and run SCENARIO in LANE (container or vm); KEEP=1 leaves the machine
 	$(if $(MOVES),$(if $(SWAP),,out/bin/kbuild image --version $(OTHER) --out out/$(OTHER) --force))
 	KBUILD_IMAGE=$(BOOTS) KBUILD_OTHER_IMAGE=$(MOVES) KBUILD_SWAP_IMAGES=$(if $(SWAP),$(CURDIR)/out/swap) KBUILD=$(CURDIR)/out/bin/kbuild KBUILD_VM_TREE=$$(test $(LANE) != vm || out/bin/kbuild tree vm) \
 		go test ./test-vm -count=1 -v -timeout $(TIMEOUT) -run '^TestScenario$(SCENARIO)' -lane $(LANE)
@@ -93,6 +93,14 @@ swap-images: build
 	$(call swap-image,$(OTHER),flag,--trial-boots 1 --trial-limit 2m --config test-vm/testdata/flag.yaml)
 	$(call swap-image,$(OTHER),panic,--cmdline rdinit=/nonexistent)
 	$(call swap-image,$(OTHER),initrd,--cmdline rd.systemd.unit=emergency.target)
+
+# Signed for the firmware that Debian's package ovmf has for tests.
+.PHONY: secure-images
+secure-images: swap-images
+	openssl rsa -passin pass:snakeoil -in "$$(out/bin/kbuild tree vm)/usr/share/ovmf/PkKek-1-snakeoil.key" -out out/swap/db.key
+	cp "$$(out/bin/kbuild tree vm)/usr/share/ovmf/PkKek-1-snakeoil.pem" out/swap/db.crt
+	$(call swap-image,$(VERSION),secure,--secure-boot-key out/swap/db.key --secure-boot-cert out/swap/db.crt)
+	$(call swap-image,$(OTHER),secure-next,--secure-boot-key out/swap/db.key --secure-boot-cert out/swap/db.crt)
 
 test-ignition: deps-test build ## in a VM, real Ignition makes a Debian a node of VERSION, from sysext and config
 	@$(call need,gcc,gcc libc6-dev)

@@ -85,7 +85,7 @@ func readPEM(flag, file, kind string) (*pem.Block, error) {
 
 // writeUpdate writes what the slot's files in dir are.
 func (p *Plan) writeUpdate(dir, rootHash string) error {
-	u := images.Update{Kbuild: p.Kbuild, Arch: p.Spec.Arch, BuildTime: p.Spec.Epoch, Release: p.Release, RootHash: rootHash, TrialBoots: p.Spec.TrialBoots}
+	u := images.Update{Kbuild: p.Kbuild, Arch: p.Spec.Arch, BuildTime: p.Spec.Epoch, Release: p.Release, RootHash: rootHash, TrialBoots: p.Spec.TrialBoots, SecureBoot: p.Spec.SecureBootKey != ""}
 	for what, part := range map[string]*images.Part{images.UpdateRoot: &u.Root, images.UpdateVerity: &u.Verity, images.UpdateUKI: &u.UKI} {
 		f, err := outputFile(dir, images.UpdateName(p.Spec.Version, rootHash, what))
 		if err != nil {

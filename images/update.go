@@ -47,6 +47,8 @@ type Update struct {
 	// TrialBoots is how many boots of it may fail before the old slot is booted
 	// again, from 1 to MaxTrialBoots.
 	TrialBoots int `json:"trialBoots"`
+	// SecureBoot says that the kernel is signed for firmware that checks it.
+	SecureBoot bool `json:"secureBoot,omitempty"`
 }
 
 // MaxTrialBoots is as much as one digit of the boot loader's counter holds.

@@ -97,6 +97,9 @@ type Options struct {
 	// Serve, when not empty, is the one address (HOST:PORT) of the host that the
 	// machine reaches, as ServedAt. VM lane only.
 	Serve string
+	// SecureBoot gives the machine firmware that boots only what is signed by the
+	// test key of Debian's package ovmf. VM lane only.
+	SecureBoot bool
 	// Watchdog gives the machine one that resets it. VM lane only; the clock goes
 	// on while a busy host lets the machine wait.
 	Watchdog bool

@@ -67,7 +67,7 @@ func (v *virtual) prepare(ctx context.Context) error {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("cannot make the VM's disk: %w: %s", err, strings.TrimSpace(string(out)))
 		}
-		vars, err := os.ReadFile(filepath.Join(v.tree.dir, ovmfVars))
+		vars, err := os.ReadFile(filepath.Join(v.tree.dir, v.o.firmware().vars))
 		if err != nil {
 			return err
 		}
@@ -162,7 +162,8 @@ func (v *virtual) args(ctx context.Context) []string {
 		// kernel image appends this (systemd-stub(7)).
 		a = append(a, "-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra="+emulated)
 	}
-	a = append(a, "-name", v.s.rec.Name, "-uuid", uuidOf(v.s.dir), "-machine", "q35", "-nodefaults", "-display", "none",
+	a = append(a, v.o.firmware().machine...)
+	a = append(a, "-name", v.s.rec.Name, "-uuid", uuidOf(v.s.dir), "-nodefaults", "-display", "none",
 		"-smp", strconv.Itoa(cmpOr(v.o.CPUs, 2)), "-m", strconv.Itoa(cmpOr(v.o.MemoryMB, 4096)),
 		"-device", "virtio-rng-pci",
 		// cache=unsafe still hands everything that the guest flushes to the host's
@@ -179,7 +180,7 @@ func (v *virtual) args(ctx context.Context) []string {
 	)
 	if v.o.Kernel == "" {
 		a = append(a,
-			"-drive", "if=pflash,format=raw,readonly=on,file="+filepath.Join(v.tree.dir, ovmfCode),
+			"-drive", "if=pflash,format=raw,readonly=on,file="+filepath.Join(v.tree.dir, v.o.firmware().code),
 			"-drive", "if=pflash,format=raw,file="+v.s.path("vars.fd"),
 			"-device", "virtio-blk-pci,drive=disk,bootindex=1")
 	} else {

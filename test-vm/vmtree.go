@@ -53,6 +53,22 @@ const (
 	ovmfVars = "usr/share/OVMF/OVMF_VARS_4M.fd"
 )
 
+// firmware is OVMF's files in the tree, and the type of the machine for them:
+// what checks signatures keeps its variables from the kernel by the processor's
+// System Management Mode.
+type firmware struct {
+	code, vars string
+	machine    []string
+}
+
+func (o Options) firmware() firmware {
+	if o.SecureBoot {
+		return firmware{"usr/share/OVMF/OVMF_CODE_4M.snakeoil.fd", "usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd",
+			[]string{"-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"}}
+	}
+	return firmware{ovmfCode, ovmfVars, []string{"-machine", "q35"}}
+}
+
 // command is a program of the tree's /usr/bin.
 func (t vmTree) command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	in := func(p string) string { return filepath.Join(t.dir, p) }

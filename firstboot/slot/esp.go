@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"regexp"
 	"strconv"
@@ -69,6 +70,22 @@ func (e Entry) OnTrial() bool { return e.Left > 0 || e.Left == 0 && e.Done > 0 }
 
 // Bad says whether the boot loader has given it up.
 func (e Entry) Bad() bool { return e.Left == 0 }
+
+// secureBootVariable ends in 1, behind four bytes of attributes, where the
+// firmware checks what it boots (UEFI specification 2.10, section 3.3).
+const secureBootVariable = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+
+// secureBoot says whether this machine's firmware checks what it boots.
+func secureBoot(h *host.Host) (bool, error) {
+	b, err := h.ReadFile(secureBootVariable)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot tell whether the firmware checks signatures: %w", err)
+	}
+	return len(b) == 5 && b[4] == 1, nil
+}
 
 // mountESP mounts the ESP at /efi.
 func mountESP(ctx context.Context, h *host.Host) error {

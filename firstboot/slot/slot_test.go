@@ -303,6 +303,11 @@ func (n *node) bless(t *testing.T) {
 func TestSwap(t *testing.T) {
 	n := newNode(t)
 	up := n.makeUpdate(t, "v1.20.15", rootSize/2)
+	if err := n.h.WriteFile(secureBootVariable, []byte{6, 0, 0, 0, 1}, 0o444); err != nil {
+		t.Fatal(err)
+	}
+	up.u.SecureBoot = true
+	n.sign(t, up)
 	url, _ := up.serve(t)
 	if _, err := Stage(t.Context(), n.h, n.baked, url); err != nil {
 		t.Fatal(err)
@@ -321,6 +326,8 @@ func TestSwap(t *testing.T) {
 		t.Fatalf("on trial: %+v", st)
 	}
 	next := n.makeUpdate(t, "v1.20.15", rootSize/4) // another image of the same version
+	next.u.SecureBoot = true
+	n.sign(t, next)
 	nextURL, _ := next.serve(t)
 	if _, err := Stage(t.Context(), n.h, n.baked, nextURL); err == nil || !strings.Contains(err.Error(), "on trial") {
 		t.Errorf("an update was staged over what the node falls back to: %v", err)
@@ -622,6 +629,11 @@ func TestRefusals(t *testing.T) {
 		"no room": {func(t *testing.T, n *node, up *update) {
 			n.h.Probe.Space = func(string) (uint64, error) { return 1 << 10, nil }
 		}, "has room for 0 MiB"},
+		"Secure Boot": {func(t *testing.T, n *node, up *update) {
+			if err := n.h.WriteFile(secureBootVariable, []byte{6, 0, 0, 0, 1}, 0o444); err != nil {
+				t.Fatal(err)
+			}
+		}, "boots only what is signed"},
 		"same":      {func(t *testing.T, n *node, up *update) { up.u.RootHash = strings.Repeat("ab", 32); n.sign(t, up) }, "this very image"},
 		"no update": {func(t *testing.T, n *node, up *update) { up.u.RootHash = "x"; n.sign(t, up) }, "no SHA-256"},
 	} {

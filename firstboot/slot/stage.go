@@ -90,6 +90,11 @@ func fits(h *host.Host, d Disk, list []Entry, baked images.Baked, u images.Updat
 	if err := u.Release.Follows(own); err != nil {
 		return Refusal(err.Error())
 	}
+	if secure, err := secureBoot(h); err != nil {
+		return err
+	} else if secure && !u.SecureBoot {
+		return refuse("this machine's firmware boots only what is signed (Secure Boot), and the update's kernel is not: build it with --secure-boot-key and --secure-boot-cert")
+	}
 	for _, p := range []struct {
 		part images.Part
 		into Partition
