@@ -56,16 +56,17 @@ func lastWords(log []byte) string {
 	return ""
 }
 
-// containerSaid is what a container said last, with what leads up to it; empty
-// where its log cannot be read.
-func containerSaid(ctx context.Context, r *Run, client cri.RuntimeServiceClient, id string) string {
+// containerSaid says whether a container has failed, and what it said last, with
+// what leads up to it; empty where its log cannot be read.
+func containerSaid(ctx context.Context, r *Run, client cri.RuntimeServiceClient, id string) (failed bool, words string) {
 	resp, err := client.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: id})
 	if err != nil {
-		return ""
+		return false, ""
 	}
+	failed = resp.GetStatus().GetExitCode() != 0
 	f, err := r.Host.Root.Open(strings.TrimPrefix(resp.GetStatus().GetLogPath(), "/"))
 	if err != nil {
-		return ""
+		return failed, ""
 	}
 	defer f.Close()
 	const tail = 64 << 10
@@ -73,10 +74,10 @@ func containerSaid(ctx context.Context, r *Run, client cri.RuntimeServiceClient,
 		f.Seek(max(0, size-tail), io.SeekStart)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, tail))
-	if words := lastWords(b); err == nil && words != "" {
-		return ": " + words
+	if said := lastWords(b); err == nil && said != "" {
+		words = ": " + said
 	}
-	return ""
+	return failed, words
 }
 
 // kubeletSaid is what the kubelet said last, when it does not run.

@@ -1,11 +1,13 @@
 package firstboot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -121,37 +123,43 @@ func whyNoAPI(ctx context.Context, r *Run, apiErr error) string {
 	if st, err := r.Host.Root.Stat(strings.TrimPrefix(kubeletRunsWith, "/")); err == nil {
 		since = st.ModTime().UnixNano()
 	}
+	before := "" // what was said by one that ended before the one that runs
 	for _, name := range names {
-		c, ok := pods[name]
-		ended := ok && c.State == cri.ContainerState_CONTAINER_EXITED
-		switch {
-		case !ok || ended && c.CreatedAt < since:
+		all := slices.DeleteFunc(pods[name], func(c *cri.Container) bool {
+			return c.State == cri.ContainerState_CONTAINER_EXITED && c.CreatedAt < since
+		})
+		if len(all) == 0 {
 			return fmt.Sprintf("the kubelet has not started %s yet", name)
-		case ended:
-			return fmt.Sprintf("%s has ended, and the kubelet starts it again%s", name, containerSaid(ctx, r, runtime, c.Id))
+		}
+		if all[0].State == cri.ContainerState_CONTAINER_EXITED {
+			_, words := containerSaid(ctx, r, runtime, all[0].Id)
+			return fmt.Sprintf("%s has ended, and the kubelet starts it again%s", name, words)
+		}
+		if len(all) > 1 {
+			if failed, words := containerSaid(ctx, r, runtime, all[1].Id); failed {
+				before += fmt.Sprintf("; %s has ended before%s", name, words)
+			}
 		}
 	}
 	if errors.Is(apiErr, syscall.ECONNREFUSED) {
-		return "the API server does not listen yet"
+		return "the API server does not listen yet" + before
 	}
-	return "the API server is not healthy yet: " + apiErr.Error()
+	return "the API server is not healthy yet: " + apiErr.Error() + before
 }
 
-// controlPlaneContainers are the newest containers of the static pods, by
-// component.
-func controlPlaneContainers(ctx context.Context, runtime cri.RuntimeServiceClient) (map[string]*cri.Container, error) {
+// controlPlaneContainers are the containers of the static pods, by component,
+// the newest first.
+func controlPlaneContainers(ctx context.Context, runtime cri.RuntimeServiceClient) (map[string][]*cri.Container, error) {
 	resp, err := runtime.ListContainers(ctx, &cri.ListContainersRequest{
 		Filter: &cri.ContainerFilter{LabelSelector: map[string]string{"io.kubernetes.pod.namespace": "kube-system"}},
 	})
 	if err != nil {
 		return nil, err
 	}
-	newest := map[string]*cri.Container{}
-	for _, c := range resp.Containers {
+	all := map[string][]*cri.Container{}
+	for _, c := range slices.SortedFunc(slices.Values(resp.Containers), func(a, b *cri.Container) int { return cmp.Compare(b.CreatedAt, a.CreatedAt) }) {
 		name := c.Labels["io.kubernetes.container.name"]
-		if old := newest[name]; old == nil || old.CreatedAt < c.CreatedAt {
-			newest[name] = c
-		}
+		all[name] = append(all[name], c)
 	}
-	return newest, nil
+	return all, nil
 }

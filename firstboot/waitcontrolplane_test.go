@@ -45,6 +45,7 @@ type runtimeDouble struct {
 	cri.UnimplementedRuntimeServiceServer
 	containers []*cri.Container
 	log        string
+	code       int32 // with which they ended
 }
 
 func (d runtimeDouble) ListContainers(context.Context, *cri.ListContainersRequest) (*cri.ListContainersResponse, error) {
@@ -52,7 +53,7 @@ func (d runtimeDouble) ListContainers(context.Context, *cri.ListContainersReques
 }
 
 func (d runtimeDouble) ContainerStatus(_ context.Context, r *cri.ContainerStatusRequest) (*cri.ContainerStatusResponse, error) {
-	return &cri.ContainerStatusResponse{Status: &cri.ContainerStatus{Id: r.ContainerId, LogPath: d.log}}, nil
+	return &cri.ContainerStatusResponse{Status: &cri.ContainerStatus{Id: r.ContainerId, LogPath: d.log, ExitCode: d.code}}, nil
 }
 
 // TestWhyNoAPI: who waits for an API server that ends again and again is told
@@ -97,6 +98,13 @@ func TestWhyNoAPI(t *testing.T) {
 		}
 	}
 	says("kube-apiserver has ended, and the kubelet starts it again: Error: unknown flag: --no-such-flag")
+	// A newer one is just being tried, and will end as well.
+	double.code = 1
+	double.containers = append(double.containers, container("kube-apiserver", cri.ContainerState_CONTAINER_RUNNING, now+1))
+	says("the API server does not listen yet; kube-apiserver has ended before: Error: unknown flag: --no-such-flag")
+	double.code = 0
+	says("the API server does not listen yet")
+	double.containers = double.containers[:2]
 	double.log = "/nowhere"
 	says("kube-apiserver has ended, and the kubelet starts it again")
 	ended.CreatedAt = time.Now().Add(-time.Hour).UnixNano()
