@@ -30,6 +30,16 @@ func (l *lab) fleet(who string) (*Fleet, func() string) {
 	return f, func() string { mu.Lock(); defer mu.Unlock(); return said.String() }
 }
 
+// hear waits until an operator has reported text.
+func (l *lab) hear(said func() string, text string) {
+	l.t.Helper()
+	for end := time.Now().Add(time.Minute); !strings.Contains(said(), text); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			l.t.Fatalf("nobody says %q:\n%s", text, said())
+		}
+	}
+}
+
 func options(limit int) UpgradeOptions {
 	return UpgradeOptions{To: newVersion, Source: source, MaxUnavailable: limit, DrainTimeout: time.Minute, NodeTimeout: time.Minute}
 }
@@ -85,11 +95,7 @@ func TestUpgrade(t *testing.T) {
 	go func() { ended <- f.Upgrade(t.Context(), options(2)) }()
 
 	// What the budget protects keeps w1 up, until there is another pod.
-	for end := time.Now().Add(time.Minute); !strings.Contains(said(), "disruption budget"); time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(end) || len(ended) > 0 {
-			t.Fatalf("nobody waits for the PodDisruptionBudget:\n%s", said())
-		}
-	}
+	l.hear(said, "disruption budget")
 	if _, err := l.client.CoreV1().Pods("default").Get(t.Context(), "guarded", metav1.GetOptions{}); err != nil {
 		t.Errorf("the protected pod: %v", err)
 	}
@@ -185,11 +191,7 @@ func TestUpgradeStopped(t *testing.T) {
 		defer cancel()
 		ended := make(chan error, 1)
 		go func() { ended <- f.Upgrade(ctx, options(1)) }()
-		for end := time.Now().Add(time.Minute); !strings.Contains(said(), when); time.Sleep(50 * time.Millisecond) {
-			if time.Now().After(end) || len(ended) > 0 {
-				t.Fatalf("no %q in\n%s", when, said())
-			}
-		}
+		l.hear(said, when)
 		time.Sleep(500 * time.Millisecond)
 		cancel()
 		if err := <-ended; err != context.Canceled {
@@ -415,11 +417,7 @@ func TestUpgradeGuard(t *testing.T) {
 	ctx, kill := context.WithCancel(t.Context())
 	defer kill()
 	go f.Upgrade(ctx, o)
-	for end := time.Now().Add(time.Minute); !strings.Contains(said(), "disruption budget"); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("nobody waits for the PodDisruptionBudget:\n%s", said())
-		}
-	}
+	l.hear(said, "disruption budget")
 	dead.Store(true)
 	for end := time.Now().Add(time.Minute); l.node("w1").Spec.Unschedulable; time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -455,11 +453,7 @@ func TestUpgradeTaken(t *testing.T) {
 	f, said := l.fleet("a")
 	ended := make(chan error, 1)
 	go func() { ended <- f.Upgrade(t.Context(), options(1)) }()
-	for end := time.Now().Add(time.Minute); !strings.Contains(said(), "disruption budget"); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) || len(ended) > 0 {
-			t.Fatalf("nobody waits for the PodDisruptionBudget:\n%s", said())
-		}
-	}
+	l.hear(said, "disruption budget")
 	for {
 		lease, err := l.client.CoordinationV1().Leases("kube-system").Get(t.Context(), leaseName, metav1.GetOptions{})
 		if err != nil {
