@@ -56,7 +56,10 @@ func bootWith(t *testing.T, lane Lane, o Options) Machine {
 // where there is no image.
 func options(t *testing.T, o Options) Options {
 	t.Helper()
-	o.Image, o.Keep, o.Log = imageOf(t), os.Getenv("KEEP") == "1", logf
+	o.Keep, o.Log = os.Getenv("KEEP") == "1", logf
+	if image := imageOf(t); o.Image.Dir == "" {
+		o.Image = image
+	}
 	return o
 }
 
