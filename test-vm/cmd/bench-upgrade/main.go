@@ -8,9 +8,10 @@
 //	   images imported already, then the new kubelet in place and restarted
 //
 // in containers (package testvm), in turns, and compares the medians. a, b and c
-// begin with the command that ends in a reboot and end when the node is Ready
-// and kbuild-firstboot has nothing left to do; d ends when the node is Ready
-// with the new kubelet. The API is away while /healthz is not answered with 200.
+// begin with the command that ends in a reboot and end when the node and CoreDNS
+// are Ready and kbuild-firstboot has nothing left to do; d ends when the node is
+// Ready with the new kubelet (kubeadm has waited for CoreDNS). The API is away
+// while /healthz is not answered with 200.
 package main
 
 import (
@@ -161,8 +162,7 @@ func swap(ctx context.Context, m testvm.Machine) error {
 }
 
 // timed measures what do does to the machine, until it has settled. What runs
-// when a machine goes down is part of that (CoreDNS takes five seconds to end),
-// and is there before the clock starts.
+// when a machine goes down is part of that, and is there before the clock starts.
 func timed(ctx context.Context, m testvm.Machine, do func(context.Context, testvm.Machine) error) (result, error) {
 	if err := testvm.Until(ctx, m, kubectl+"get --raw /api/v1/namespaces/kube-system/services/kube-dns:metrics/proxy/metrics >/dev/null"); err != nil {
 		return result{}, err
