@@ -34,6 +34,6 @@ node that somebody else has cordoned stays so.`,
 			return firstboot.Uncordon(cmd.Context(), r, after)
 		},
 	}
-	cmd.Flags().DurationVar(&after, "after", 0, "wait that `long` before")
+	cmd.Flags().DurationVar(&after, "after", 0, "wait for this `DURATION` first")
 	return cmd
 }
