@@ -3,7 +3,6 @@ package fleet
 import (
 	"cmp"
 	"context"
-	"errors"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -37,18 +36,7 @@ func (f *Fleet) guard(ctx context.Context, n Node, drain, rest time.Duration) er
 
 // unguard ends the guards of a node that takes pods again, or is gone.
 func (f *Fleet) unguard(ctx context.Context, name string) error {
-	return f.steady(ctx, func() error {
-		jobs, err := f.Client.BatchV1().Jobs(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: orderLabel + "=" + guardOrder})
-		if err != nil {
-			return err
-		}
-		for _, j := range jobs.Items {
-			if j.Spec.Template.Spec.NodeName == name {
-				err = errors.Join(err, f.deleteJob(ctx, j.Name))
-			}
-		}
-		return err
-	})
+	return f.steady(ctx, func() error { return f.deleteJobs(ctx, orderLabel+"="+guardOrder, name) })
 }
 
 // orders lets the Pods of orders stay at a drain.

@@ -237,6 +237,22 @@ func (f *Fleet) deleteJob(ctx context.Context, name string) error {
 	return ignoreNotFound(f.Client.BatchV1().Jobs(metav1.NamespaceSystem).Delete(ctx, name, metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationBackground)}))
 }
 
+// deleteJobs deletes the Jobs of a node that a label selects.
+func (f *Fleet) deleteJobs(ctx context.Context, label, node string) error {
+	jobs, err := f.Client.BatchV1().Jobs(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: label})
+	if err != nil {
+		return err
+	}
+	for _, j := range jobs.Items {
+		if j.Spec.Template.Spec.NodeName == node {
+			if err := f.deleteJob(ctx, j.Name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // endOthers ends what earlier runs have left on a node, guards only where asked:
 // the Lease says that nobody else is at work.
 func (f *Fleet) endOthers(ctx context.Context, node string, guards bool) error {
@@ -248,13 +264,7 @@ func (f *Fleet) endOthers(ctx context.Context, node string, guards bool) error {
 		left := 0
 		err := f.steady(ctx, func() error {
 			left = 0
-			jobs, err := f.Client.BatchV1().Jobs(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: label})
-			for _, j := range jobs.Items {
-				if err == nil && j.Spec.Template.Spec.NodeName == node {
-					err = f.deleteJob(ctx, j.Name)
-				}
-			}
-			if err != nil {
+			if err := f.deleteJobs(ctx, label, node); err != nil {
 				return err
 			}
 			pods, err := f.Client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: label, FieldSelector: "spec.nodeName=" + node})
