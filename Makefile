@@ -19,13 +19,17 @@ TEST     := KBUILD_ORACLE=$(if $(CI)$(wildcard out/oracle/kubeadm-v1.37.2),$(CUR
 	KBUILD_TEST_BIN=$(if $(CI)$(wildcard out/test-bin/kubectl),$(CURDIR)/out/test-bin) go test -timeout 30m
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test build image vm vm-stop test check test-vm test-ignition oracle kubeadms programs golden fuzz repro bench bench-boot bench-join bench-upgrade soak clean
+.PHONY: help deps deps-test modules build image vm vm-stop test check test-vm test-ignition oracle kubeadms programs golden fuzz repro bench bench-boot bench-join bench-upgrade soak clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# $(1): a program that must be there, $(2): the Debian package that has it.
-need = command -v $(1) >/dev/null || { echo "installing $(2)"; $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qqy --no-install-recommends $(2); }
+# A command that is silent unless it fails: $(QUIETLY) LOG "WHAT IT DOES" COMMAND...
+QUIETLY  := @.ci/quietly
+
+# $(1): a program or file that must be there, $(2): the Debian packages that have it.
+need = command -v $(1) >/dev/null || test -e $(1) || .ci/quietly apt "installing $(2)" \
+	$(SUDO) sh -c 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends $(2)'
 
 deps: ## install what building needs: mmdebstrap
 	@$(call need,mmdebstrap,mmdebstrap)
@@ -42,28 +46,31 @@ deps-test: deps ## install what testing needs besides
 
 build: ## compile kbuild and kbuild-firstboot into out/bin
 	@mkdir -p out/bin
-	$(GOBUILD) -o out/bin/ ./builder/cmd/kbuild ./firstboot/cmd/kbuild-firstboot
+	$(QUIETLY) build "compiling kbuild and kbuild-firstboot" env $(GOBUILD) -o out/bin/ ./builder/cmd/kbuild ./firstboot/cmd/kbuild-firstboot
 
 image: deps build ## build the bootable image of VERSION (v1.19.12) in out/VERSION
 	out/bin/kbuild image --version $(VERSION) --out $(OUT) --force
 	@echo "To boot it: make vm, or write $(OUT)/disk.raw to a disk (README.md tells about user-data)."
 
 vm: image ## boot the image in QEMU and wait for Ready; the disk is kept (FRESH=1: a new one)
-	$(GOBUILD) -o out/bin/vm ./test-vm/cmd/vm
+	$(QUIETLY) vm "compiling the VM's commands" env $(GOBUILD) -o out/bin/vm ./test-vm/cmd/vm
 	KBUILD_VM_TREE=$$(out/bin/kbuild tree vm) out/bin/vm up --image $(OUT) $(if $(FRESH),--fresh)
 
 vm-stop: ## power the VM off; its disk stays
 	out/bin/vm stop
 
-test: deps-test $(if $(CI),kubeadms programs) check ## check, and run every test that needs no booted image
+test: deps-test modules $(if $(CI),kubeadms programs) check ## check, and run every test that needs no booted image
 	$(TEST) ./...
+
+modules:
+	$(QUIETLY) modules "downloading Go modules" go mod download
 
 check: ## format, vet, lint, tidy
 	@test -z "$$(gofmt -l builder firstboot images templates test-vm)" || { echo "run gofmt -w on:"; gofmt -l builder firstboot images templates test-vm; exit 1; }
-	go mod tidy -diff
-	go vet ./...
-	cd .ci/tools && go build -o ../../out/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
-	out/bin/staticcheck ./...
+	$(QUIETLY) tidy "checking go.mod" go mod tidy -diff
+	$(QUIETLY) vet "go vet" go vet ./...
+	$(QUIETLY) tools "compiling staticcheck" go build -C .ci/tools -o ../../out/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+	$(QUIETLY) staticcheck "staticcheck" out/bin/staticcheck ./...
 
 # What a scenario boots, and moves to: Swap… takes signed updates.
 SWAP   := $(findstring Swap,$(SCENARIO))
@@ -104,7 +111,7 @@ secure-images: swap-images
 
 test-ignition: deps-test build ## in a VM, real Ignition makes a Debian a node of VERSION, from sysext and config
 	@$(call need,gcc,gcc libc6-dev)
-	@test -e /usr/include/blkid/blkid.h || $(SUDO) apt-get install -qqy --no-install-recommends libblkid-dev
+	@$(call need,/usr/include/blkid/blkid.h,libblkid-dev)
 	out/bin/kbuild image --version $(VERSION) --format ignition --out out/ignition --force \
 		--sysext-url http://10.0.2.100/ --butane test-vm/testdata/ignition/site.bu
 	KBUILD_IGNITION=$(CURDIR)/out/ignition KBUILD_DEBIAN_TREE=$$(out/bin/kbuild tree debian) KBUILD_VM_TREE=$$(out/bin/kbuild tree vm) \

@@ -18,6 +18,7 @@ import (
 
 	"github.com/kbuild/kbuild/builder/base"
 	"github.com/kbuild/kbuild/builder/disk"
+	"github.com/kbuild/kbuild/builder/progress"
 	"github.com/kbuild/kbuild/builder/source"
 	"github.com/kbuild/kbuild/images"
 )
@@ -27,7 +28,7 @@ type Env struct {
 	Cache     string // kbuild's cache directory
 	Firstboot string // the kbuild-firstboot binary to bake
 	Force     bool   // replace outputs that exist
-	Log       source.Progress
+	Log       progress.Log
 }
 
 // Build carries out a Plan. Outputs appear in Spec.Out all at once when

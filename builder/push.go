@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"github.com/kbuild/kbuild/builder/source"
+	"github.com/kbuild/kbuild/builder/progress"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -26,7 +26,7 @@ import (
 // an OCI artefact: to is "oci://HOST/REPOSITORY:TAG", and Docker's config has
 // the credentials. What the registry has already is not sent again. It returns
 // the artefact's digest.
-func Push(ctx context.Context, dir, to string, log source.Progress) (string, error) {
+func Push(ctx context.Context, dir, to string, log progress.Log) (string, error) {
 	where, ok := strings.CutPrefix(to, "oci://")
 	ref, err := name.ParseReference(where)
 	if !ok || err != nil {

@@ -18,15 +18,17 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/kbuild/kbuild/builder/progress"
 )
 
 // Config says where trees are kept and what they may hold.
 type Config struct {
-	Cache   string                           // kbuild's cache directory; made if missing
-	Arch    string                           // GOARCH; empty means amd64
-	Lock    []Package                        // when not empty, any other set of packages is an error; for OS only
-	Refresh bool                             // ask the network for newer packages even if a tree is cached
-	Log     func(format string, args ...any) // what is happening, in lines for people; may be nil
+	Cache   string       // kbuild's cache directory; made if missing
+	Arch    string       // GOARCH; empty means amd64
+	Lock    []Package    // when not empty, any other set of packages is an error; for OS only
+	Refresh bool         // ask the network for newer packages even if a tree is cached
+	Log     progress.Log // what is happening, in lines for people; may be nil
 }
 
 // Package is one Debian package of a tree.

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 )
 
 // The hooks talk to us through files named in the environment.
@@ -59,9 +58,10 @@ func makeTree(ctx context.Context, c Config, r recipe, dir string) (Tree, error)
 	if err := os.WriteFile(file[envLock], lockLines(c.Lock), 0o600); err != nil {
 		return Tree{}, err
 	}
-	c.Log("making the %s tree (Debian %s) with mmdebstrap; this takes about a minute, once", r.Name, r.Suite)
-	begin := time.Now()
-	if err := runMmdebstrap(ctx, r, root, file); err != nil {
+	task := c.Log.Task(fmt.Sprintf("making the %s tree (Debian %s)", r.Name, r.Suite))
+	err = runMmdebstrap(ctx, r, root, filepath.Join(dir, r.Name+".log"), file)
+	task.End(err)
+	if err != nil {
 		if b, rerr := os.ReadFile(file[envResolved]); rerr == nil {
 			if got, perr := parsePackages(string(b)); perr == nil {
 				if lerr := compareLock(c.Lock, got); lerr != nil {
@@ -99,7 +99,6 @@ func makeTree(ctx context.Context, c Config, r recipe, dir string) (Tree, error)
 	if err := enterCache(dir, tmp, &t); err != nil {
 		return Tree{}, err
 	}
-	c.Log("made the %s tree: %d packages in %s", r.Name, len(t.Packages), time.Since(begin).Round(time.Second))
 	return t, nil
 }
 
@@ -136,7 +135,13 @@ func enterCache(dir, tmp string, t *Tree) error {
 	return nil
 }
 
-func runMmdebstrap(ctx context.Context, r recipe, root string, file map[string]string) error {
+// runMmdebstrap makes root. Everything that mmdebstrap prints is in transcript.
+func runMmdebstrap(ctx context.Context, r recipe, root, transcript string, file map[string]string) error {
+	all, err := os.Create(transcript)
+	if err != nil {
+		return err
+	}
+	defer all.Close()
 	args := []string{
 		// A process namespace around all of it, whose end takes every process
 		// and mount with it, also when kbuild itself is killed: mmdebstrap
@@ -169,12 +174,12 @@ func runMmdebstrap(ctx context.Context, r recipe, root string, file map[string]s
 		cmd.Path, cmd.Err = path, nil
 	}
 	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = io.Discard, &out
+	cmd.Stdout, cmd.Stderr = all, io.MultiWriter(all, &out)
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return explain(err, out.String())
+		return fmt.Errorf("%w\neverything that it printed: %s", explain(err, out.String()), transcript)
 	}
 	return nil
 }

@@ -11,21 +11,22 @@ import (
 	"time"
 
 	"github.com/kbuild/kbuild/builder/base"
+	"github.com/kbuild/kbuild/builder/progress"
 	"github.com/kbuild/kbuild/templates"
 )
 
 // Input is what a disk is made of.
 type Input struct {
 	Layout
-	Root      string                           // the finished root directory; only read
-	Tools     base.Tree                        // of base.Tools
-	Epoch     time.Time                        // SOURCE_DATE_EPOCH: the time of every file in the outputs
-	Cmdline   []string                         // kernel parameters after those of Cmdline
-	Formats   []string                         // of the whole disk: "raw", "qcow2"
-	Out       string                           // directory for the outputs; must exist
-	Name      string                           // outputs are called NAME.raw, NAME.qcow2, NAME.root.erofs, NAME.root.verity, NAME.efi
-	Overwrite bool                             // replace outputs that exist; otherwise they are an error
-	Log       func(format string, args ...any) // what is happening, in lines for people; may be nil
+	Root      string       // the finished root directory; only read
+	Tools     base.Tree    // of base.Tools
+	Epoch     time.Time    // SOURCE_DATE_EPOCH: the time of every file in the outputs
+	Cmdline   []string     // kernel parameters after those of Cmdline
+	Formats   []string     // of the whole disk: "raw", "qcow2"
+	Out       string       // directory for the outputs; must exist
+	Name      string       // outputs are called NAME.raw, NAME.qcow2, NAME.root.erofs, NAME.root.verity, NAME.efi
+	Overwrite bool         // replace outputs that exist; otherwise they are an error
+	Log       progress.Log // what is happening, in lines for people; may be nil
 	// SecureBoot signs the boot loader and the unified kernel image; nil leaves
 	// them as they are.
 	SecureBoot *SecureBoot

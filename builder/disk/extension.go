@@ -10,17 +10,18 @@ import (
 	"time"
 
 	"github.com/kbuild/kbuild/builder/base"
+	"github.com/kbuild/kbuild/builder/progress"
 )
 
 // ExtensionInput is what a system extension image is made of.
 type ExtensionInput struct {
 	Layout
-	Root  string                           // the finished root directory, with nothing but usr; only read
-	Tools base.Tree                        // of base.Tools
-	Epoch time.Time                        // SOURCE_DATE_EPOCH: the time of every file in the outputs
-	Out   string                           // directory for the outputs; must exist
-	Name  string                           // outputs are called NAME.raw and NAME.roothash
-	Log   func(format string, args ...any) // what is happening, in lines for people
+	Root  string       // the finished root directory, with nothing but usr; only read
+	Tools base.Tree    // of base.Tools
+	Epoch time.Time    // SOURCE_DATE_EPOCH: the time of every file in the outputs
+	Out   string       // directory for the outputs; must exist
+	Name  string       // outputs are called NAME.raw and NAME.roothash
+	Log   progress.Log // what is happening, in lines for people
 }
 
 // ExtensionOutput is what Extension has made.

@@ -11,7 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
+
+	"github.com/kbuild/kbuild/builder/progress"
 )
 
 // lockFiles holds the go.mod and go.sum of every build module, as NAME.mod
@@ -80,7 +81,7 @@ type compiler struct {
 // lock returns a build's go.mod and go.sum: the committed ones, or, for a
 // version that has none, generated ones that rest on the checksum database
 // alone.
-func (c compiler) lock(ctx context.Context, b build, log Progress) (lockPair, error) {
+func (c compiler) lock(ctx context.Context, b build, log progress.Log) (lockPair, error) {
 	if b.Module == "" { // our own source, and nothing but the standard library
 		return lockPair{Mod: "module kbuild.dev/build/" + b.kind() + "\n\ngo 1.25\n"}, nil
 	}
@@ -251,7 +252,7 @@ func (b build) packages() []string {
 }
 
 // compile makes the programs of b and returns the directory that holds them.
-func (c compiler) compile(ctx context.Context, b build, log Progress) (string, error) {
+func (c compiler) compile(ctx context.Context, b build, log progress.Log) (string, error) {
 	pair, err := c.lock(ctx, b, log)
 	if err != nil {
 		return "", err
@@ -261,7 +262,7 @@ func (c compiler) compile(ctx context.Context, b build, log Progress) (string, e
 	})
 }
 
-func (c compiler) fill(ctx context.Context, b build, pair lockPair, out string, log Progress) error {
+func (c compiler) fill(ctx context.Context, b build, pair lockPair, out string, log progress.Log) error {
 	m := module{}
 	if b.Module != "" {
 		var err error
@@ -282,15 +283,28 @@ func (c compiler) fill(ctx context.Context, b build, pair lockPair, out string, 
 			return err
 		}
 	}
+	transcript, err := c.store.transcript(b.Name)
+	if err != nil {
+		return err
+	}
+	defer transcript.Close()
 	for _, name := range slices.Sorted(maps.Keys(b.Programs)) {
-		done := timed(log, "compiling "+filepath.Base(name)+" ("+b.Name+")")
-		args := append(b.goBuild(work), "-o", filepath.Join(out, name), b.Programs[name])
-		if _, err := runCommand(ctx, work, goEnv(c.arch), args...); err != nil {
+		if err := c.goBuild(ctx, b, name, work, out, log, transcript); err != nil {
 			return fmt.Errorf("cannot compile %s: %w", name, err)
 		}
-		done()
 	}
 	return nil
+}
+
+// goBuild compiles one of b's programs into out.
+func (c compiler) goBuild(ctx context.Context, b build, name, work, out string, log progress.Log, transcript *os.File) (err error) {
+	task := log.Task("compiling " + filepath.Base(name) + " (" + b.Name + ")")
+	defer func() { task.End(err) }()
+	// With -v, the go command prints a line for each package that it compiles.
+	packages := &lineCounter{each: func(n int) { task.Far("%d packages", n) }}
+	args := append(b.goBuild(work), "-v", "-o", filepath.Join(out, name), b.Programs[name])
+	_, err = command{dir: work, env: goEnv(c.arch), transcript: transcript, stderr: packages}.run(ctx, args...)
+	return err
 }
 
 // goBuild is the go build command up to -o.
@@ -304,11 +318,4 @@ func (b build) goBuild(work string) []string {
 		args = append(args, "-overlay="+filepath.Join(work, "overlay.json"))
 	}
 	return append(args, b.Flags...)
-}
-
-// timed says what begins and returns the function that says how long it took.
-func timed(log Progress, what string) func() {
-	start := time.Now()
-	log("%s …", what)
-	return func() { log("%s: %d s", what, int(time.Since(start).Seconds()+0.5)) }
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kbuild/kbuild/builder/progress"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -104,7 +105,7 @@ func goMain(text string) build {
 
 func TestCompileError(t *testing.T) {
 	c := compiler{store{t.TempDir()}, hostArch}
-	_, err := c.compile(t.Context(), goMain("package main\n\nfunc main() { missing() }\n"), To(new(strings.Builder)))
+	_, err := c.compile(t.Context(), goMain("package main\n\nfunc main() { missing() }\n"), progress.To(new(strings.Builder)))
 	if err == nil {
 		t.Fatal("it compiles")
 	}
@@ -121,7 +122,7 @@ func TestCompileTwice(t *testing.T) {
 	for range 2 { // in two caches: the bytes are the same
 		c := compiler{store{t.TempDir()}, hostArch}
 		var said strings.Builder
-		dir, err := c.compile(t.Context(), b, To(&said))
+		dir, err := c.compile(t.Context(), b, progress.To(&said))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,14 +132,14 @@ func TestCompileTwice(t *testing.T) {
 		}
 		sums = append(sums, sum)
 		said.Reset()
-		if _, err := c.compile(t.Context(), b, To(&said)); err != nil || said.String() != "" {
+		if _, err := c.compile(t.Context(), b, progress.To(&said)); err != nil || said.String() != "" {
 			t.Errorf("the second time: %q, %v", said.String(), err)
 		}
 		// A byte of the program is flipped: it is compiled again.
 		if err := os.WriteFile(filepath.Join(dir, "program"), []byte("broken"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.compile(t.Context(), b, To(&said)); err != nil || !strings.Contains(said.String(), "damaged") {
+		if _, err := c.compile(t.Context(), b, progress.To(&said)); err != nil || !strings.Contains(said.String(), "damaged") {
 			t.Errorf("after damage: %q, %v", said.String(), err)
 		}
 		if again, err := fileDigest(filepath.Join(dir, "program")); again != sum {
@@ -194,7 +195,7 @@ func TestPause(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := compiler{store{t.TempDir()}, hostArch}.compile(t.Context(), b, To(new(strings.Builder)))
+	dir, err := compiler{store{t.TempDir()}, hostArch}.compile(t.Context(), b, progress.To(new(strings.Builder)))
 	if err != nil {
 		t.Fatal(err)
 	}

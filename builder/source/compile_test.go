@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kbuild/kbuild/builder/progress"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -34,7 +35,7 @@ func TestCompile(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := Want{Release: r, Arch: hostArch, CNI: "flannel"}
-	out, err := src.Fetch(t.Context(), w, To(os.Stderr))
+	out, err := src.Fetch(t.Context(), w, progress.To(os.Stderr))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,7 @@ type downloader struct {
 	tries  int
 	stall  time.Duration // a transfer without a byte for so long has failed
 	wait   func(context.Context, time.Duration) error
+	far    func(have int64) // told how many bytes are here whenever some came; may be nil
 }
 
 func newDownloader() downloader {
@@ -184,9 +185,13 @@ func (d downloader) get(ctx context.Context, url string, from int64, use func(r 
 		seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
 		return &statusError{url, resp.StatusCode, time.Duration(seconds) * time.Second}
 	}
+	have := from
 	return because(ctx, use(readerFunc(func(p []byte) (int, error) {
 		n, err := resp.Body.Read(p)
 		watch.Reset(d.stall)
+		if have += int64(n); d.far != nil {
+			d.far(have)
+		}
 		return n, err
 	}), from))
 }

@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -25,6 +27,9 @@ func toolchain() string {
 	}
 	return "local"
 }
+
+// packageLine is what go build -v prints of a package that it compiles.
+var packageLine = regexp.MustCompile(`^[a-z0-9.-]+(/[\w.~-]+)*$`)
 
 // goEnv is the environment of a go command: the user's, without the settings
 // that would change what is compiled.
@@ -50,26 +55,50 @@ func goEnv(arch string, set ...string) []string {
 
 // commandError is a command that failed, with the last lines that it wrote.
 type commandError struct {
-	Dir    string
-	Args   []string
-	Output string
-	Err    error
+	Dir        string
+	Args       []string
+	Output     string
+	Transcript string // file with everything that it wrote; may be empty
+	Err        error
 }
 
 func (e *commandError) Error() string {
-	return fmt.Sprintf("cannot run %q in %s: %v\n%s", strings.Join(e.Args, " "), e.Dir, e.Err, lastLines(e.Output, 25))
+	s := fmt.Sprintf("cannot run %q in %s: %v\n%s", strings.Join(e.Args, " "), e.Dir, e.Err, lastLines(e.Output, 25))
+	if e.Transcript != "" {
+		s += "\neverything that it printed: " + e.Transcript
+	}
+	return s
 }
 
 func (e *commandError) Unwrap() error { return e.Err }
 
-// runCommand runs a command and returns its standard output, also of one that
-// failed. When ctx ends, the
-// command and everything that it started are killed.
+// command is how a command is run.
+type command struct {
+	dir        string
+	env        []string
+	transcript *os.File  // gets everything that it writes; may be nil
+	stderr     io.Writer // gets its standard error, too; may be nil
+}
+
+// runCommand is command.run for a command whose output is of no further use.
 func runCommand(ctx context.Context, dir string, env []string, args ...string) ([]byte, error) {
+	return command{dir: dir, env: env}.run(ctx, args...)
+}
+
+// run runs a command and returns its standard output, also of one that failed.
+// When ctx ends, the command and everything that it started are killed.
+func (c command) run(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	var stdout, stderr bytes.Buffer
-	cmd.Dir, cmd.Env = dir, append(env, "PWD="+dir)
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	outs, errs := []io.Writer{&stdout}, []io.Writer{&stderr}
+	if c.transcript != nil {
+		outs, errs = append(outs, c.transcript), append(errs, c.transcript)
+	}
+	if c.stderr != nil {
+		errs = append(errs, c.stderr)
+	}
+	cmd.Dir, cmd.Env = c.dir, append(c.env, "PWD="+c.dir)
+	cmd.Stdout, cmd.Stderr = io.MultiWriter(outs...), io.MultiWriter(errs...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
@@ -81,7 +110,11 @@ func runCommand(ctx context.Context, dir string, env []string, args ...string) (
 		return nil, fmt.Errorf("cannot compile: %w: install Go (%s or newer) or use another --source", err, runtime.Version())
 	}
 	if err != nil {
-		return stdout.Bytes(), &commandError{Dir: dir, Args: args, Output: stderr.String() + stdout.String(), Err: err}
+		e := &commandError{Dir: c.dir, Args: args, Output: stderr.String() + stdout.String(), Err: err}
+		if c.transcript != nil {
+			e.Transcript = c.transcript.Name()
+		}
+		return stdout.Bytes(), e
 	}
 	return stdout.Bytes(), nil
 }
@@ -118,8 +151,12 @@ func download(ctx context.Context, path, version, sum string) (module, error) {
 	return m, nil
 }
 
+// lastLines are the last n lines of what a command printed that say something:
+// not that a module was downloaded, nor which package was compiled.
 func lastLines(s string, n int) string {
-	lines := strings.Split(strings.TrimSpace(s), "\n")
+	lines := slices.DeleteFunc(strings.Split(strings.TrimSpace(s), "\n"), func(l string) bool {
+		return strings.HasPrefix(l, "go: downloading ") || packageLine.MatchString(l)
+	})
 	if len(lines) > n {
 		lines = append([]string{"…"}, lines[len(lines)-n:]...)
 	}

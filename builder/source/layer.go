@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kbuild/kbuild/builder/progress"
 )
 
 // file is one entry of a container image's layer. Its owner is root and its
@@ -116,7 +118,7 @@ func writeEntry(tw *tar.Writer, f file, epoch time.Time) error {
 }
 
 // layerFile makes a layer's archive in the store and returns its path.
-func (s store) layerFile(ctx context.Context, l layer, epoch time.Time, log Progress) (string, error) {
+func (s store) layerFile(ctx context.Context, l layer, epoch time.Time, log progress.Log) (string, error) {
 	files, err := l.complete()
 	if err != nil {
 		return "", err

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
+	"github.com/kbuild/kbuild/builder/progress"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -88,7 +89,7 @@ func TestAssemble(t *testing.T) {
 		{"k8s.gcr.io/kube-apiserver:v1", []layer{base, kube}, v1.Config{}},
 	}
 	var said strings.Builder
-	dir, err := s.assemble(t.Context(), imgs, nil, "arm64", epoch, To(&said))
+	dir, err := s.assemble(t.Context(), imgs, nil, "arm64", epoch, progress.To(&said))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +134,7 @@ func TestAssemble(t *testing.T) {
 			t.Errorf("blob %s has digest %s, %v", b, sum, err)
 		}
 	}
-	again, err := store{t.TempDir()}.assemble(t.Context(), imgs, nil, "arm64", epoch, To(&said))
+	again, err := store{t.TempDir()}.assemble(t.Context(), imgs, nil, "arm64", epoch, progress.To(&said))
 	if err != nil {
 		t.Fatal(err)
 	}

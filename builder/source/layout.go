@@ -17,6 +17,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/kbuild/kbuild/builder/progress"
 	"github.com/kbuild/kbuild/images"
 	"github.com/kbuild/kbuild/images/pull"
 )
@@ -31,7 +32,7 @@ type image struct {
 // assemble writes images and those that more names from other layouts into
 // one OCI layout in the store, and returns its directory. Layer blobs are not
 // compressed: the builder unpacks them at once.
-func (s store) assemble(ctx context.Context, imgs []image, more []located, arch string, epoch time.Time, log Progress) (string, error) {
+func (s store) assemble(ctx context.Context, imgs []image, more []located, arch string, epoch time.Time, log progress.Log) (string, error) {
 	archives := map[string][]string{} // of each image's layers
 	keys := []any{arch, epoch.Unix()}
 	for _, img := range imgs {

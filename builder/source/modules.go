@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kbuild/kbuild/builder/progress"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -91,7 +92,7 @@ func (m *modules) Resolve(_ context.Context, w Want) ([]Component, error) {
 }
 
 // Fetch compiles what is not in the cache, and assembles the images.
-func (m *modules) Fetch(ctx context.Context, w Want, log Progress) (Output, error) {
+func (m *modules) Fetch(ctx context.Context, w Want, log progress.Log) (Output, error) {
 	all, err := builds(w, m.config.Epoch)
 	if err != nil {
 		return Output{}, err
@@ -131,7 +132,7 @@ func (m *modules) Fetch(ctx context.Context, w Want, log Progress) (Output, erro
 
 // Kubeadm compiles upstream's kubeadm of a version for this machine: the
 // judge of what kbuild makes. It returns the program's path in the cache.
-func Kubeadm(ctx context.Context, c Config, version string, log Progress) (string, error) {
+func Kubeadm(ctx context.Context, c Config, version string, log progress.Log) (string, error) {
 	c, err := c.withCache()
 	if err != nil {
 		return "", err

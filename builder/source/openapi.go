@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/kbuild/kbuild/builder/progress"
 )
 
 // Kubernetes up to v1.20 left pkg/generated/openapi/zz_generated.openapi.go
@@ -29,10 +31,10 @@ const (
 )
 
 // openAPI puts openapi.go into the build module in work.
-func (c compiler) openAPI(ctx context.Context, b build, work string, pair lockPair, log Progress) error {
-	dir, err := c.store.entry(ctx, "openapi", key(b.Version, b.OpenAPI, pair, toolchain()), log, func(ctx context.Context, dir string) error {
-		done := timed(log, "generating the OpenAPI definitions ("+b.Name+")")
-		defer done()
+func (c compiler) openAPI(ctx context.Context, b build, work string, pair lockPair, log progress.Log) error {
+	dir, err := c.store.entry(ctx, "openapi", key(b.Version, b.OpenAPI, pair, toolchain()), log, func(ctx context.Context, dir string) (err error) {
+		task := log.Task("generating the OpenAPI definitions (" + b.Name + ")")
+		defer func() { task.End(err) }()
 		gen := filepath.Join(work, "openapi-gen")
 		if _, err := runCommand(ctx, work, goEnv(hostArch), "go", "build", "-trimpath", "-buildvcs=false", "-o", gen, openAPIGen); err != nil {
 			return fmt.Errorf("cannot compile openapi-gen: %w", err)

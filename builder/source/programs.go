@@ -9,13 +9,14 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/kbuild/kbuild/builder/progress"
 	"github.com/kbuild/kbuild/images"
 )
 
 // Programs makes dir a directory of a version's programs for this machine,
 // under their own names: what tests run an API server and upstream's kubeadm
 // with. They are links into the cache.
-func Programs(ctx context.Context, c Config, version, dir string, log Progress) error {
+func Programs(ctx context.Context, c Config, version, dir string, log progress.Log) error {
 	c, err := c.withCache()
 	if err != nil {
 		return err

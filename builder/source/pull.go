@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kbuild/kbuild/builder/progress"
 	"github.com/kbuild/kbuild/images"
 	"github.com/kbuild/kbuild/images/pull"
 )
@@ -56,7 +57,7 @@ func (c Config) store() store { return store{filepath.Join(c.Cache, "source")} }
 
 // pull brings images from their registries into a layout that is kept, so
 // that a pull that was stopped goes on.
-func (c Config) pull(ctx context.Context, s store, refs []string, arch string, log Progress) ([]located, error) {
+func (c Config) pull(ctx context.Context, s store, refs []string, arch string, log progress.Log) ([]located, error) {
 	if len(refs) == 0 {
 		return nil, nil
 	}

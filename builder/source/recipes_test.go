@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 
+	"github.com/kbuild/kbuild/builder/progress"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -50,7 +51,7 @@ func TestRecipes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := m.store.assemble(t.Context(), imgs, nil, w.Arch, c.Epoch, To(new(strings.Builder)))
+	dir, err := m.store.assemble(t.Context(), imgs, nil, w.Arch, c.Epoch, progress.To(new(strings.Builder)))
 	if err != nil {
 		t.Fatal(err)
 	}

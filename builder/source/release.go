@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kbuild/kbuild/builder/progress"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -113,7 +114,7 @@ func (o *officials) Resolve(_ context.Context, w Want) ([]Component, error) {
 }
 
 // Fetch downloads what is not in the cache.
-func (o *officials) Fetch(ctx context.Context, w Want, log Progress) (Output, error) {
+func (o *officials) Fetch(ctx context.Context, w Want, log progress.Log) (Output, error) {
 	refs, err := wanted(w)
 	if err != nil {
 		return Output{}, err
@@ -152,25 +153,25 @@ func (o *officials) Fetch(ctx context.Context, w Want, log Progress) (Output, er
 
 // fetch downloads url, checks it against its checksum file, and lets keep put
 // what is wanted of it into an entry of the store.
-func (o *officials) fetch(ctx context.Context, url string, log Progress, keep func(file, dir string) error) (string, error) {
-	return o.store.entry(ctx, "download", key(url), log, func(ctx context.Context, dir string) error {
-		done := timed(log, "downloading "+url)
-		want, err := o.get.checksumOf(ctx, url)
+func (o *officials) fetch(ctx context.Context, url string, log progress.Log, keep func(file, dir string) error) (string, error) {
+	return o.store.entry(ctx, "download", key(url), log, func(ctx context.Context, dir string) (err error) {
+		task := log.Task("downloading " + url)
+		defer func() { task.End(err) }()
+		part := filepath.Join(o.store.dir, "partial", key(url))
+		get := o.get
+		get.far = func(have int64) { task.Far("%d MiB", have>>20) }
+		want, err := get.checksumOf(ctx, url)
 		if err != nil {
 			return fmt.Errorf("cannot learn the checksum of %s: %w", url, err)
 		}
 		whole := filepath.Join(dir, ".whole")
-		if err := o.get.file(ctx, url, filepath.Join(o.store.dir, "partial", key(url)), whole, want); err != nil {
+		if err := get.file(ctx, url, part, whole, want); err != nil {
 			return err
 		}
 		if err := keep(whole, dir); err != nil {
 			return fmt.Errorf("cannot keep %s: %w", url, err)
 		}
-		if err := os.RemoveAll(whole); err != nil {
-			return err
-		}
-		done()
-		return nil
+		return os.RemoveAll(whole)
 	})
 }
 

@@ -14,9 +14,8 @@ package source
 
 import (
 	"context"
-	"fmt"
-	"io"
 
+	"github.com/kbuild/kbuild/builder/progress"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -60,13 +59,5 @@ type Source interface {
 	Resolve(ctx context.Context, w Want) ([]Component, error)
 	// Fetch makes every component, verifies it, and keeps it in the cache.
 	// It may be stopped at any time and goes on where it stopped.
-	Fetch(ctx context.Context, w Want, log Progress) (Output, error)
-}
-
-// Progress says what is happening, in lines for people.
-type Progress func(format string, args ...any)
-
-// To is a Progress that writes lines to w.
-func To(w io.Writer) Progress {
-	return func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+	Fetch(ctx context.Context, w Want, log progress.Log) (Output, error)
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kbuild/kbuild/builder/progress"
 )
 
 // store keeps what was made, by content of what it was made from: the entry
@@ -45,7 +47,7 @@ func key(parts ...any) string {
 // entry returns the directory of an entry. What is missing or damaged is made
 // by fill in a temporary directory, which then takes the entry's place. Two
 // processes that want the same entry make it once.
-func (s store) entry(ctx context.Context, kind, key string, log Progress, fill func(ctx context.Context, dir string) error) (string, error) {
+func (s store) entry(ctx context.Context, kind, key string, log progress.Log, fill func(ctx context.Context, dir string) error) (string, error) {
 	home := filepath.Join(s.dir, kind)
 	if err := os.MkdirAll(home, 0o755); err != nil {
 		return "", fmt.Errorf("cannot use the cache: %w", err)

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/kbuild/kbuild/builder/progress"
 )
 
 func TestEntry(t *testing.T) {
@@ -14,7 +16,7 @@ func TestEntry(t *testing.T) {
 	made := 0
 	var said strings.Builder
 	get := func() (string, error) {
-		return s.entry(t.Context(), "bin", "k", To(&said), func(_ context.Context, dir string) error {
+		return s.entry(t.Context(), "bin", "k", progress.To(&said), func(_ context.Context, dir string) error {
 			made++
 			return os.WriteFile(filepath.Join(dir, "program"), []byte("right"), 0o755)
 		})
@@ -63,7 +65,7 @@ func TestEntryUnfinished(t *testing.T) {
 	s := store{t.TempDir()}
 	broken := errors.New("broken")
 	for range 2 {
-		_, err := s.entry(t.Context(), "bin", "k", To(new(strings.Builder)), func(_ context.Context, dir string) error {
+		_, err := s.entry(t.Context(), "bin", "k", progress.To(new(strings.Builder)), func(_ context.Context, dir string) error {
 			if err := os.WriteFile(filepath.Join(dir, "half"), nil, 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -85,7 +87,7 @@ func TestEntryOnce(t *testing.T) {
 	done := make(chan error)
 	for range 8 {
 		go func() {
-			_, err := s.entry(t.Context(), "bin", "k", To(new(strings.Builder)), func(_ context.Context, dir string) error {
+			_, err := s.entry(t.Context(), "bin", "k", progress.To(new(strings.Builder)), func(_ context.Context, dir string) error {
 				made <- true
 				return os.WriteFile(filepath.Join(dir, "program"), nil, 0o755)
 			})

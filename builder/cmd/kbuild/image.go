@@ -15,6 +15,7 @@ import (
 
 	"github.com/kbuild/kbuild/builder"
 	"github.com/kbuild/kbuild/builder/base"
+	"github.com/kbuild/kbuild/builder/progress"
 	"github.com/kbuild/kbuild/builder/source"
 	"github.com/kbuild/kbuild/images/pull"
 )
@@ -128,7 +129,7 @@ in its own directory. An Ignition config may also merge node.ign, by its URL.`,
 			if err := base.Reexec(); err != nil {
 				return err
 			}
-			env.Log = source.To(cmd.ErrOrStderr())
+			env.Log = progress.To(cmd.ErrOrStderr())
 			p, src, err := resolve(cmd.Context(), s, &env, cmd.ErrOrStderr())
 			if err != nil {
 				return err

@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbuild/kbuild/builder"
-	"github.com/kbuild/kbuild/builder/source"
+	"github.com/kbuild/kbuild/builder/progress"
 )
 
 func pushCommand() *cobra.Command {
@@ -26,7 +26,7 @@ used. The artefact's digest is printed.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			digest, err := builder.Push(cmd.Context(), dir, args[0], source.To(cmd.ErrOrStderr()))
+			digest, err := builder.Push(cmd.Context(), dir, args[0], progress.To(cmd.ErrOrStderr()))
 			if err != nil {
 				if _, bad := err.(builder.BadSpec); bad {
 					return usage(err)

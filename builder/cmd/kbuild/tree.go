@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbuild/kbuild/builder/base"
+	"github.com/kbuild/kbuild/builder/progress"
 	"github.com/kbuild/kbuild/builder/source"
 )
 
@@ -46,7 +47,7 @@ and print its directory. Read it, never write it.
 			if err != nil {
 				return err
 			}
-			t, err := get(cmd.Context(), base.Config{Cache: cache, Log: source.To(cmd.ErrOrStderr())})
+			t, err := get(cmd.Context(), base.Config{Cache: cache, Log: progress.To(cmd.ErrOrStderr())})
 			if err != nil {
 				return err
 			}

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/kbuild/kbuild/builder/progress"
 	"github.com/kbuild/kbuild/builder/source"
 )
 
@@ -21,7 +22,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: kubeadm vMAJOR.MINOR.PATCH")
 		os.Exit(2)
 	}
-	path, err := source.Kubeadm(ctx, source.Config{}, os.Args[1], source.To(os.Stderr))
+	path, err := source.Kubeadm(ctx, source.Config{}, os.Args[1], progress.To(os.Stderr))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "kubeadm:", err)
 		os.Exit(1)

@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/kbuild/kbuild/builder/progress"
 	"github.com/kbuild/kbuild/builder/source"
 )
 
@@ -24,7 +25,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: programs vMAJOR.MINOR.PATCH DIRECTORY")
 		os.Exit(2)
 	}
-	if err := source.Programs(ctx, source.Config{}, os.Args[1], os.Args[2], source.To(os.Stderr)); err != nil {
+	if err := source.Programs(ctx, source.Config{}, os.Args[1], os.Args[2], progress.To(os.Stderr)); err != nil {
 		fmt.Fprintln(os.Stderr, "programs:", err)
 		os.Exit(1)
 	}
