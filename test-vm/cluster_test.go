@@ -62,7 +62,7 @@ func metadata(t *testing.T, n *Network, k int, role, name string, fields ...stri
 	docs := []string{"apiVersion: kbuild.dev/v1alpha1\nkind: NodeMetadata\nrole: " + role + "\nname: " + name +
 		"\naddress: " + n.Address(k) + "\n" + strings.Join(fields, "\n") + "\n"}
 	if Lane(*lane) == VM && role != "worker" {
-		docs = append(docs, slowControlPlane(configAPI(t))...)
+		docs = append(docs, SlowControlPlane(configAPI(t)))
 	}
 	if Lane(*lane) == VM && n.lane == Container {
 		docs = append(docs, ContainerUserData())

@@ -73,6 +73,16 @@ func OpenImage(dir string) (Image, error) {
 	return i, nil
 }
 
+// ConfigAPI is the newest version of kubeadm's configuration that the image's
+// Kubernetes reads, "v1beta2" where nothing says which Kubernetes that is.
+func (i Image) ConfigAPI() (string, error) {
+	if i.Version == "" {
+		return "v1beta2", nil
+	}
+	r, err := images.Lookup(i.Version)
+	return r.ConfigAPI, err
+}
+
 // BuildChecker compiles the checker, static, to out. KBUILD_CHECKER names one
 // that is already there and is copied instead.
 func BuildChecker(ctx context.Context, out string) error {

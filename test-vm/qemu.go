@@ -26,7 +26,6 @@ type virtual struct {
 	tree   vmTree
 	ended  chan struct{} // closed when QEMU has ended; nil when another process started it
 	state  *os.ProcessState
-	qmp    *qmp
 	client guest.Client
 }
 
@@ -155,7 +154,7 @@ func (v *virtual) args(ctx context.Context) []string {
 	accel := v.tree.accel(ctx, v.o.Log)
 	a := append(v.tree.firmwareArgs(), accel...)
 	const emulated = "tsc=reliable mitigations=off"
-	if accel[1] != "kvm" && v.o.Kernel == "" {
+	if emulates(accel) && v.o.Kernel == "" {
 		// An emulated processor that waits for its turn makes the kernel distrust
 		// its time stamp counter, and then each look at the clock goes through
 		// QEMU's lock; and there is nothing to mitigate. The stub in the unified
@@ -185,7 +184,7 @@ func (v *virtual) args(ctx context.Context) []string {
 			"-device", "virtio-blk-pci,drive=disk,bootindex=1")
 	} else {
 		cmdline := v.o.Cmdline
-		if accel[1] != "kvm" {
+		if emulates(accel) {
 			cmdline += " " + emulated
 		}
 		// Of what QEMU has, NVMe is what a kernel without an initrd finds.
@@ -260,8 +259,14 @@ func (v *virtual) Start(ctx context.Context) error {
 	if err := v.s.save(); err != nil {
 		return errors.Join(err, v.PowerCut())
 	}
+	return v.reach(ctx)
+}
+
+// reach waits until QEMU's monitor answers.
+func (v *virtual) reach(ctx context.Context) error {
 	for {
-		if v.qmp, err = dialQMP(ctx, v.s.path("qmp.sock")); err == nil {
+		err := v.monitor(ctx, func(*qmp) error { return nil })
+		if err == nil {
 			return nil
 		}
 		select {
@@ -275,6 +280,17 @@ func (v *virtual) Start(ctx context.Context) error {
 	}
 }
 
+// monitor connects to QEMU's monitor for as long as use takes. QEMU serves one
+// client at a time, and another process may want to stop the machine.
+func (v *virtual) monitor(ctx context.Context, use func(*qmp) error) error {
+	q, err := dialQMP(ctx, v.s.path("qmp.sock"))
+	if err != nil {
+		return err
+	}
+	defer q.close()
+	return use(q)
+}
+
 func (v *virtual) watch(cmd *exec.Cmd) {
 	ended := make(chan struct{})
 	v.ended = ended
@@ -286,25 +302,20 @@ func (v *virtual) watch(cmd *exec.Cmd) {
 }
 
 func (v *virtual) Reboot(ctx context.Context) error {
-	if v.qmp == nil { // attached to another process's machine
-		var err error
-		if v.qmp, err = dialQMP(ctx, v.s.path("qmp.sock")); err != nil {
+	defer v.client.Close()
+	return v.monitor(ctx, func(q *qmp) error {
+		if err := askReboot(ctx, v); err != nil {
 			return err
 		}
-	}
-	if err := askReboot(ctx, v); err != nil {
-		return err
-	}
-	if err := v.qmp.wait(ctx, "RESET"); err != nil {
-		return fmt.Errorf("the machine does not go down for the reboot: %w", err)
-	}
-	v.client.Close()
-	return nil
+		if err := q.wait(ctx, "RESET"); err != nil {
+			return fmt.Errorf("the machine does not go down for the reboot: %w", err)
+		}
+		return nil
+	})
 }
 
 func (v *virtual) PowerCut() error {
 	v.client.Close()
-	v.qmp.close()
 	if err := v.s.rec.Machine.kill(); err != nil {
 		return err
 	}
@@ -321,11 +332,13 @@ func (v *virtual) Stop(ctx context.Context) error {
 	ask, cancel := context.WithTimeout(ctx, 20*time.Second)
 	err := v.Ask(ask, guest.CmdExec, guest.ExecArgs{Argv: []string{"systemctl", "poweroff", "--no-block"}}, nil)
 	cancel()
-	if err != nil && v.qmp == nil { // attached to another process's machine
-		v.qmp, err = dialQMP(ctx, v.s.path("qmp.sock"))
-	}
-	if err != nil && v.qmp != nil {
-		_, err = v.qmp.do(ctx, "system_powerdown", nil)
+	if err != nil { // its checker does not answer yet, or another process asks it something
+		ask, cancel := context.WithTimeout(ctx, 20*time.Second)
+		err = v.monitor(ask, func(q *qmp) error {
+			_, err := q.do(ask, "system_powerdown", nil)
+			return err
+		})
+		cancel()
 	}
 	for range 1200 {
 		if ok, _ := v.Running(); !ok {
@@ -348,6 +361,13 @@ func (v *virtual) Running() (bool, error) {
 	if v.s.rec.Machine.alive() {
 		return true, nil
 	}
+	if v.ended != nil {
+		<-v.ended
+		if v.state.Success() {
+			return false, errors.New("it was powered off")
+		}
+		return false, fmt.Errorf("QEMU ended with %s; see %s and %s", v.state, v.s.path("qemu.log"), v.s.path("console.log"))
+	}
 	return false, fmt.Errorf("QEMU is not running; see %s and %s", v.s.path("qemu.log"), v.s.path("console.log"))
 }
 
@@ -359,7 +379,6 @@ func (v *virtual) Places() Places {
 func (v *virtual) Close() error {
 	if v.o.Keep {
 		v.client.Close()
-		v.qmp.close()
 		return nil
 	}
 	return errors.Join(v.PowerCut(), v.s.close())

@@ -112,8 +112,4 @@ func (q *qmp) wait(ctx context.Context, name string) error {
 	}
 }
 
-func (q *qmp) close() {
-	if q != nil {
-		q.conn.Close()
-	}
-}
+func (q *qmp) close() { q.conn.Close() }

@@ -132,20 +132,11 @@ func userData(docs ...string) string {
 	case VM:
 		if api, ok := strings.CutPrefix(docs[0], "apiVersion: kubeadm.k8s.io/"); ok {
 			api, _, _ = strings.Cut(api, "\n")
-			docs = append(docs, slowControlPlane(api)...)
+			docs = append(docs, SlowControlPlane(api))
 		}
 	}
+	docs = slices.DeleteFunc(docs, func(d string) bool { return d == "" })
 	return strings.Join(docs, "---\n")
-}
-
-// slowControlPlane is a document that gives a control plane more than kubeadm's
-// four minutes, where there is a field for it: emulated on busy cores it takes
-// longer, and this is also what the probes of its static pods go by.
-func slowControlPlane(api string) []string {
-	if api != "v1beta2" && api != "v1beta3" {
-		return nil
-	}
-	return []string{"apiVersion: kubeadm.k8s.io/" + api + "\nkind: ClusterConfiguration\napiServer:\n  timeoutForControlPlane: 20m0s\n"}
 }
 
 // configAPI is the version of kubeadm's configuration that the image's
@@ -153,14 +144,14 @@ func slowControlPlane(api string) []string {
 func configAPI(t *testing.T) string {
 	t.Helper()
 	image, err := OpenImage(os.Getenv("KBUILD_IMAGE"))
-	if err != nil || image.Version == "" {
+	if err != nil {
 		return "v1beta2"
 	}
-	r, err := images.Lookup(image.Version)
+	api, err := image.ConfigAPI()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r.ConfigAPI
+	return api
 }
 
 // initDoc is a kubeadm InitConfiguration in the API version of the image's

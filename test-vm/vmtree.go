@@ -83,6 +83,19 @@ func (t vmTree) firmwareArgs() []string {
 	return []string{"-L", filepath.Join(t.dir, "usr/share/qemu"), "-L", filepath.Join(t.dir, "usr/share/seabios")}
 }
 
+// Emulated says whether this host has to emulate a VM's processor, which is
+// several times slower than running it. It may take half a minute to find out,
+// once a boot of the host.
+func Emulated(ctx context.Context, log func(string, ...any)) (bool, error) {
+	t, err := findVMTree(ctx)
+	if err != nil {
+		return false, err
+	}
+	return emulates(t.accel(ctx, log)), ctx.Err()
+}
+
+func emulates(accel []string) bool { return accel[1] != "kvm" }
+
 // accel returns QEMU's arguments for the fastest way to run a guest that
 // really works here. That /dev/kvm opens proves nothing (nested
 // virtualisation): the firmware must come up on it. The outcome is kept until

@@ -13,7 +13,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	testvm "github.com/kbuild/kbuild/test-vm"
 )
@@ -58,7 +57,7 @@ func run(ctx context.Context, args []string) error {
 		f.IntVar(&o.memory, "memory", 4096, "memory in MiB")
 		f.IntVar(&o.cpus, "cpus", 2, "processors")
 		f.IntVar(&o.disk, "disk", 12, "size of a new disk in GiB")
-		f.DurationVar(&o.limit, "limit", 30*time.Minute, "how long to wait until the node is Ready")
+		f.DurationVar(&o.limit, "limit", 0, "how long to wait until the node is Ready (default: 30m, or 2h where the machine is emulated)")
 	}
 	if err := f.Parse(args[1:]); err != nil {
 		return err

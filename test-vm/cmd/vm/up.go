@@ -45,15 +45,34 @@ func up(ctx context.Context, o options) error {
 			return err
 		}
 	}
-	m, st, err := find(ctx, o)
+	emulated, err := testvm.Emulated(ctx, say)
+	if err != nil {
+		return err
+	}
+	m, st, err := find(ctx, o, emulated)
 	if err != nil {
 		return err
 	}
 	defer m.Close() // it runs on
-	ctx, cancel := context.WithTimeoutCause(ctx, o.limit, errors.New("time is up"))
+	limit := o.limit
+	if limit == 0 {
+		limit = 30 * time.Minute
+		if emulated {
+			limit = 2 * time.Hour
+		}
+	}
+	// Measured on two cores: 7m24s emulated, with nothing else to do; 28 minutes
+	// with one core busy.
+	takes := "a minute or two"
+	if emulated {
+		takes = "about eight minutes, because this host has no usable KVM and the machine is emulated; half an hour where the host is busy"
+	}
+	say("waiting for the node, which takes %s (at most %s; Ctrl-C leaves the machine running, make vm-stop ends it)", takes, limit)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errors.New("time is up"))
 	defer cancel()
 	p := newProgress()
 	err = testvm.Wait(ctx, m, p.line, "the node", func(ctx context.Context) (string, error) {
+		defer m.Close() // between two questions, vm stop has its turn
 		var r guest.Ready
 		err := m.Ask(ctx, guest.CmdReady, nil, &r)
 		if err == nil && r.Waiting != "" && r.Firstboot != "" {
@@ -62,6 +81,9 @@ func up(ctx context.Context, o options) error {
 		return r.Waiting, err
 	})
 	p.end()
+	if running, why := m.Running(); !running {
+		return fmt.Errorf("the machine has ended before its node was Ready: %w; make vm boots it again from the same disk, and its console is in %s", why, m.Places().Console)
+	}
 	if err != nil {
 		return fmt.Errorf("%w\nthe machine runs on; its console:\n%s\nall of it: %s", err, testvm.ConsoleTail(m, 30), m.Places().Console)
 	}
@@ -87,7 +109,7 @@ make vm-stop powers it off; make vm boots it again from the same disk.`,
 }
 
 // find returns the machine: the one that runs already, or one started now.
-func find(ctx context.Context, o options) (testvm.Machine, started, error) {
+func find(ctx context.Context, o options, emulated bool) (testvm.Machine, started, error) {
 	var st started
 	if b, err := os.ReadFile(filepath.Join(o.dir, "vm.json")); err == nil {
 		if err := json.Unmarshal(b, &st); err != nil {
@@ -110,6 +132,15 @@ func find(ctx context.Context, o options) (testvm.Machine, started, error) {
 		return nil, st, err
 	}
 	data := defaultUserData
+	if emulated {
+		api, err := image.ConfigAPI()
+		if err != nil {
+			return nil, st, err
+		}
+		if slow := testvm.SlowControlPlane(api); slow != "" {
+			data += "---\n" + slow
+		}
+	}
 	if o.userData != "" {
 		b, err := os.ReadFile(o.userData)
 		if err != nil {
