@@ -55,12 +55,12 @@ type OutputFile struct {
 }
 
 // writeRecords writes manifest.json, the SBOM and SHA256SUMS for the outputs
-// in dir.
-func writeRecords(dir string, p *Plan, inputs string, made made, os_ base.Tree) error {
+// in dir; key names what they were built from.
+func writeRecords(dir string, p *Plan, sign ed25519.PrivateKey, key string, made made, os_ base.Tree) error {
 	d := made.disk
 	m := Manifest{
 		Kbuild: p.Kbuild, Version: p.Spec.Version, Arch: p.Spec.Arch, Epoch: p.Spec.Epoch,
-		Source: p.baked.Source, CNI: p.Spec.CNI, Inputs: inputs, RootHash: d.RootHash, Kernel: d.Kernel, DiskGUID: d.DiskGUID, Cmdline: strings.Fields(d.Cmdline),
+		Source: p.Spec.Source, CNI: p.Spec.CNI, Inputs: key, RootHash: d.RootHash, Kernel: d.Kernel, DiskGUID: d.DiskGUID, Cmdline: strings.Fields(d.Cmdline),
 		Partitions: d.Partitions, Components: p.Components, Images: made.images, Packages: os_.Packages,
 	}
 	if x := made.sysext; x.RootHash != "" {
@@ -99,8 +99,8 @@ func writeRecords(dir string, p *Plan, inputs string, made made, os_ base.Tree) 
 		}
 		fmt.Fprintf(&sums, "%s  %s\n", f.SHA256, name)
 	}
-	if p.sign != nil {
-		sig := ed25519.Sign(p.sign, []byte(sums.String()))
+	if sign != nil {
+		sig := ed25519.Sign(sign, []byte(sums.String()))
 		if err := os.WriteFile(filepath.Join(dir, images.UpdateSignature), sig, 0o644); err != nil {
 			return err
 		}

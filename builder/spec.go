@@ -1,8 +1,12 @@
 // Package builder turns a Kubernetes version into a node image.
 //
 // Data flows one way: a Spec is what the user wants, Resolve makes it a Plan,
-// which is pure data and can be printed, and Build carries the Plan out.
-// Nothing is fetched or written before the Plan is whole.
+// and Build carries the Plan out. A Plan is pure data: what kbuild prints of it
+// is all of it. Every path that kbuild puts into the image is in its trees,
+// which are made once, in Resolve; an entry holds its text or refers to its
+// content, and Build only looks up what is referred to. Secrets and the bytes
+// of the user's files stay outside, in Inputs. Nothing is fetched or written
+// before the Plan is whole, and equal Plans give equal images.
 package builder
 
 import (
@@ -18,7 +22,10 @@ import (
 	"github.com/kbuild/kbuild/images"
 )
 
-// Spec is what the user wants: the flags of `kbuild image`.
+// Spec is what the user wants: the flags of `kbuild image`. In a Plan, the
+// digest of a file's content stands for its name, so that it does not matter
+// where the file lies; where the outputs go, and what only guards a build
+// (Lock), is not part of the Plan.
 type Spec struct {
 	Version   string    `json:"version"`             // "v1.19.12"
 	Source    string    `json:"source"`              // "modules", "release" or "dir:PATH"
@@ -33,7 +40,7 @@ type Spec struct {
 	Epoch     time.Time `json:"epoch"`               // SOURCE_DATE_EPOCH: the time of everything in the image
 	SysextURL string    `json:"sysextURL,omitempty"` // where machines fetch the system extension; "ignition" only
 	Butane    string    `json:"butane,omitempty"`    // file with a Butane config to merge; "ignition" only
-	Lock      string    `json:"lock,omitempty"`      // manifest.json whose packages the base must have
+	Lock      string    `json:"-"`                   // manifest.json whose packages the base must have
 	// SignKey is a file with the private key that signs the update; its public
 	// half is baked, like those in the files UpdateKeys. PEM, Ed25519.
 	SignKey    string   `json:"signKey,omitempty"`
@@ -49,7 +56,7 @@ type Spec struct {
 	// TrialBoots is how many boots of a new slot may end before they are healthy.
 	TrialBoots int      `json:"trialBoots"`
 	Checks     []string `json:"checks,omitempty"` // programs to bake that judge a new slot
-	Out        string   `json:"out"`              // directory for the outputs
+	Out        string   `json:"-"`                // directory for the outputs
 }
 
 // BadSpec is the error of a Spec, or of a file that it names, that is wrong.

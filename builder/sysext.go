@@ -11,7 +11,6 @@ import (
 	"github.com/kbuild/kbuild/builder/base"
 	"github.com/kbuild/kbuild/builder/disk"
 	"github.com/kbuild/kbuild/builder/ignition"
-	"github.com/kbuild/kbuild/builder/source"
 	"github.com/kbuild/kbuild/images"
 	"github.com/kbuild/kbuild/templates"
 )
@@ -62,68 +61,53 @@ const (
 // architecture (extension-release(5)), and has systemd see its units.
 const extensionRelease = "ID=_any\nARCHITECTURE=x86-64\nEXTENSION_RELOAD_MANAGER=1\nIMAGE_ID=kbuild\nIMAGE_VERSION=%s\n"
 
-// sysextTree is what the extension holds, but for the container images. out
-// and osTree are empty while planning: then the entries have no content to
-// copy, but all have their places.
-func (p *Plan) sysextTree(out *source.Output, osTree base.Tree) (*tree, error) {
-	t := newTree()
+// addSysext adds what the extension holds, but for the container images.
+func (t *tree) addSysext(p *Plan, f *files) error {
 	if err := t.overlay("templates", templates.Sysext()); err != nil {
-		return nil, err
+		return err
 	}
 	for name, to := range sysextShared {
 		data, err := fs.ReadFile(templates.Root(), name)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if to == "" {
 			to = name
 		}
-		if err := t.place(to, entry{owner: "templates", mode: 0o644, data: data}); err != nil {
-			return nil, err
+		if err := t.placeBytes(to, "templates", 0o644, data); err != nil {
+			return err
 		}
 	}
 	for name, to := range sysextBase {
-		e := entry{owner: "base", mode: 0o644}
+		mode := fs.FileMode(0o644)
 		if strings.HasPrefix(to, "usr/lib/kbuild/bin/") {
-			e.mode = 0o755
+			mode = 0o755
 		}
-		if out != nil {
-			e.file = filepath.Join(osTree.Dir, name)
-		}
-		if err := t.place(to, e); err != nil {
-			return nil, err
+		if err := t.place(file(to, "base", mode, "base:/"+name)); err != nil {
+			return err
 		}
 	}
-	if err := p.placeBaked(t, out); err != nil {
-		return nil, err
+	if err := t.addBaked(p, f); err != nil {
+		return err
 	}
-	for name, e := range map[string]entry{
-		"/usr/lib/extension-release.d/extension-release.kbuild": {owner: "layout", mode: 0o644, data: fmt.Appendf(nil, extensionRelease, p.Spec.Version)},
-		sysextStore:     {owner: "layout", mode: 0o755, dir: true},
-		images.StoreDir: {owner: "layout", link: storeLink},
-		"/usr/libexec/kubernetes/kubelet-plugins/volume/exec": {owner: "layout", mode: 0o755, dir: true}, // the kubelet insists on it
-	} {
-		if err := t.place(name, e); err != nil {
-			return nil, err
-		}
-	}
-	return t, nil
+	return t.placeAll(
+		text("/usr/lib/extension-release.d/extension-release.kbuild", "layout", fmt.Sprintf(extensionRelease, p.Spec.Version)),
+		dir(sysextStore, "layout"),
+		link(images.StoreDir, "layout", storeLink),
+		dir("/usr/libexec/kubernetes/kubelet-plugins/volume/exec", "layout"), // the kubelet insists on it
+	)
 }
 
 // buildIgnition makes the system extension and the configs that bring it to a
 // machine, in the directory result.
-func (p *Plan) buildIgnition(ctx context.Context, work, result string, osTree, tools base.Tree, out source.Output, env Env) (disk.ExtensionOutput, []BakedImage, error) {
+func (p *Plan) buildIgnition(ctx context.Context, work, result string, tools base.Tree, c contents, env Env) (disk.ExtensionOutput, []BakedImage, error) {
 	var x disk.ExtensionOutput
 	env.Log("assembling the system extension")
-	t, err := p.sysextTree(&out, osTree)
-	if err != nil {
-		return x, nil, err
-	}
 	root := filepath.Join(work, "sysext")
 	if err := os.Mkdir(root, 0o755); err != nil {
 		return x, nil, err
 	}
-	baked, err := p.fill(ctx, root, t, sysextStore, out, env)
+	baked, err := p.fill(ctx, root, p.Sysext, sysextStore, c, env)
 	if err != nil {
 		return x, nil, err
 	}
@@ -138,12 +122,13 @@ func (p *Plan) buildIgnition(ctx context.Context, work, result string, osTree, t
 	if err != nil {
 		return x, nil, err
 	}
-	configs, err := ignition.Make(templates.ButaneParams{URL: p.Spec.SysextURL, SHA256: f.SHA256, RootHash: x.RootHash, Merge: string(p.merge)})
+	merge := c.bytes[p.Spec.Butane] // none where it is empty
+	configs, err := ignition.Make(templates.ButaneParams{URL: p.Spec.SysextURL, SHA256: f.SHA256, RootHash: x.RootHash, Merge: string(merge)})
 	if err != nil {
 		return x, nil, err
 	}
 	mode := fs.FileMode(0o644)
-	if p.merge != nil {
+	if merge != nil {
 		mode = 0o600
 		env.Log("node.bu and node.ign hold all that --butane does, user-data too: only you can read them")
 	}
@@ -156,24 +141,4 @@ func (p *Plan) buildIgnition(ctx context.Context, work, result string, osTree, t
 		env.Log("node.ign fetches %s, which is nowhere: host sysext.raw and say where with --sysext-url", ignition.DefaultURL)
 	}
 	return x, baked, nil
-}
-
-// readButane translates the user's Butane config, and makes sure that ours can
-// be made for the address, so that mistakes are found before anything is built.
-func (p *Plan) readButane() error {
-	if !p.Spec.has(ignitionFormat) {
-		return nil
-	}
-	if file := p.Spec.Butane; file != "" {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return fmt.Errorf("cannot read --butane: %w", err)
-		}
-		if p.merge, err = ignition.Translate(data, filepath.Dir(file)); err != nil {
-			return fmt.Errorf("cannot use --butane %s: %w", file, err)
-		}
-	}
-	zero := strings.Repeat("0", 64)
-	_, err := ignition.Make(templates.ButaneParams{URL: p.Spec.SysextURL, SHA256: zero, RootHash: zero, Merge: string(p.merge)})
-	return err
 }

@@ -16,11 +16,7 @@ import (
 // not replace what that needs. Directories that are links on some systems
 // would be replaced whole.
 func TestSysextHidesNothing(t *testing.T) {
-	p := &Plan{Spec: Spec{Version: "v1.19.12"}}
-	tr, err := p.sysextTree(nil, base.Tree{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p, _ := planned(t, Spec{Version: "v1.19.12", Formats: []string{ignitionFormat}})
 	shared := map[string]bool{
 		"/usr/bin/kubelet": true, "/usr/bin/kubectl": true, "/usr/bin/kbuild-firstboot": true,
 		"/usr/lib/systemd/system/containerd.service":            true, // the node's, whoever else has one
@@ -31,7 +27,8 @@ func TestSysextHidesNothing(t *testing.T) {
 		"/usr/lib/extension-release.d/extension-release.kbuild": true,
 		"/usr/lib/modules-load.d/kbuild.conf":                   true,
 	}
-	for _, name := range tr.paths() {
+	for _, e := range p.Sysext {
+		name := e.Path
 		if strings.Contains(path.Dir(name)+"/", "/kbuild/") || strings.HasPrefix(path.Base(name), "kbuild") || strings.Contains(name, "/kbuild-") {
 			continue
 		}
@@ -44,7 +41,7 @@ func TestSysextHidesNothing(t *testing.T) {
 // TestSysextIsWhole: every program and unit that the extension's units name is
 // in it, or is systemd's; and its image store is where its own mount shows it.
 func TestSysextIsWhole(t *testing.T) {
-	p := &Plan{Spec: Spec{Version: "v1.19.12", Source: "modules"}}
+	p, in := planned(t, Spec{Version: "v1.19.12", Formats: []string{ignitionFormat}})
 	osTree := base.Tree{Dir: t.TempDir()}
 	for name := range sysextBase {
 		file := filepath.Join(osTree.Dir, name)
@@ -59,23 +56,26 @@ func TestSysextIsWhole(t *testing.T) {
 	if err := os.WriteFile(program, nil, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	tr, err := p.sysextTree(&source.Output{Binaries: map[string]string{"kubelet": program, "kubectl": program}}, osTree)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fb := tr.entries["/usr/bin/kbuild-firstboot"]
-	fb.file = program
-	tr.entries["/usr/bin/kbuild-firstboot"] = fb
 	root := t.TempDir()
-	if err := tr.write(root); err != nil {
+	binaries := map[string]string{"kubelet": program, "kubectl": program}
+	for _, name := range p.plugins() {
+		binaries["cni/"+name] = program
+	}
+	c := contents{bytes: in.content, programs: source.Output{Binaries: binaries}, base: osTree, firstboot: program}
+	if err := writeTree(root, p.Sysext, c); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range tr.paths() {
-		e := tr.entries[name]
-		if !strings.HasPrefix(name, "/usr/lib/systemd/system/") || e.dir {
+	unit := ""
+	for _, e := range p.Sysext {
+		name := e.Path
+		if !strings.HasPrefix(name, "/usr/lib/systemd/system/") || e.Kind != "file" {
 			continue
 		}
-		for line := range strings.Lines(string(e.data)) {
+		data := string(in.content[e.Content])
+		if name == "/usr/lib/systemd/system/kbuild-sysext.service" {
+			unit = data
+		}
+		for line := range strings.Lines(data) {
 			if exec, ok := strings.CutPrefix(line, "ExecStart="); ok {
 				prog := strings.Fields(exec)[0]
 				_, err := os.Stat(filepath.Join(root, prog))
@@ -93,8 +93,21 @@ func TestSysextIsWhole(t *testing.T) {
 	if got := path.Join(path.Dir(images.StoreDir), link); got != want {
 		t.Errorf("the image store is at %s, want %s", got, want)
 	}
-	unit := string(tr.entries["/usr/lib/systemd/system/kbuild-sysext.service"].data)
 	if !strings.Contains(unit, " /run/kbuild/sysext\n") {
 		t.Errorf("no unit mounts the extension at /run/kbuild/sysext:\n%s", unit)
 	}
+}
+
+// planned is the Plan of a Spec, and what it refers to.
+func planned(t *testing.T, s Spec) (*Plan, *Inputs) {
+	t.Helper()
+	src, err := source.Open("modules", source.Config{Cache: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, in, err := Resolve(t.Context(), s, src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, in
 }

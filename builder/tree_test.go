@@ -9,11 +9,11 @@ import (
 )
 
 func TestTreeRefusesATakenPathAndNamesBothOwners(t *testing.T) {
-	tr := newTree()
-	if err := tr.place("/etc/x", entry{owner: "one", data: []byte("1")}); err != nil {
+	tr := newTree(map[string][]byte{})
+	if err := tr.placeBytes("/etc/x", "one", 0o644, []byte("1")); err != nil {
 		t.Fatal(err)
 	}
-	err := tr.place("etc//x", entry{owner: "two", data: []byte("2")})
+	err := tr.placeBytes("etc//x", "two", 0o644, []byte("2"))
 	if err == nil || !strings.Contains(err.Error(), "one") || !strings.Contains(err.Error(), "two") {
 		t.Errorf("error %v, want both owners", err)
 	}
@@ -32,7 +32,8 @@ func TestTreeWritesOverTheBase(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(root, "etc/hosts"), []byte("base"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	tr := newTree()
+	content := map[string][]byte{}
+	tr := newTree(content)
 	if err := tr.overlay("files", fstest.MapFS{
 		"usr/bin/tool":  {Data: []byte("binary")},
 		"etc/conf":      {Data: []byte("text")},
@@ -41,10 +42,10 @@ func TestTreeWritesOverTheBase(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if err := tr.place("/etc/hosts", entry{owner: "layout", link: "../run/hosts"}); err != nil {
+	if err := tr.place(link("/etc/hosts", "layout", "../run/hosts")); err != nil {
 		t.Fatal(err)
 	}
-	if err := tr.write(root); err != nil {
+	if err := writeTree(root, tr.list(), contents{bytes: content}); err != nil {
 		t.Fatal(err)
 	}
 	for name, mode := range map[string]os.FileMode{"usr/bin/tool": 0o755, "etc/conf": 0o644, "etc/script": 0o755, "usr/lib/systemd/u": 0o644} {
@@ -65,11 +66,7 @@ func TestTreeNeverWritesOutsideRoot(t *testing.T) {
 	if err := os.Symlink("../..", filepath.Join(root, "out")); err != nil {
 		t.Fatal(err)
 	}
-	tr := newTree()
-	if err := tr.place("/out/file", entry{owner: "x", data: []byte("x")}); err != nil {
-		t.Fatal(err)
-	}
-	if err := tr.write(root); err == nil {
+	if err := writeTree(root, []Entry{text("/out/file", "x", "x")}, contents{}); err == nil {
 		t.Error("wrote through a link that leads out of the image")
 	}
 }

@@ -157,11 +157,11 @@ func TestCompareTable(t *testing.T) {
 func TestOSRelease(t *testing.T) {
 	const base = "PRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\nID=debian\nIMAGE_VERSION=old\nVERSION_ID=\"13\""
 	want := "ID=debian\nVERSION_ID=\"13\"\nPRETTY_NAME=\"kbuild node v1.19.12\"\nIMAGE_ID=kbuild\nIMAGE_VERSION=v1.19.12\n"
-	got := string(OSRelease([]byte(base), "v1.19.12"))
+	got := SetOSRelease(base, OSRelease("v1.19.12"))
 	if got != want {
 		t.Errorf("got %q", got)
 	}
-	if again := string(OSRelease([]byte(got), "v1.19.12")); again != want {
+	if again := SetOSRelease(got, OSRelease("v1.19.12")); again != want {
 		t.Errorf("the second time: %q", again)
 	}
 }

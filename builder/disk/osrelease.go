@@ -1,23 +1,29 @@
 package disk
 
 import (
-	"bytes"
-	"fmt"
+	"slices"
 	"strings"
 )
 
-// OSRelease returns an os-release(5) file that says which image this is. The
-// boot menu, systemd-sysupdate and systemd-analyze read IMAGE_ID and
-// IMAGE_VERSION; all else stays the base's.
-func OSRelease(base []byte, version string) []byte {
-	var out bytes.Buffer
-	for line := range strings.Lines(string(base)) {
+// OSRelease returns the variables of os-release(5) that say which image this
+// is, as NAME=VALUE. The boot menu, systemd-sysupdate and systemd-analyze read
+// IMAGE_ID and IMAGE_VERSION; all else stays the base's.
+func OSRelease(version string) []string {
+	return []string{`PRETTY_NAME="kbuild node ` + version + `"`, "IMAGE_ID=kbuild", "IMAGE_VERSION=" + version}
+}
+
+// SetOSRelease returns the os-release(5) file base with the variables set, at
+// its end.
+func SetOSRelease(base string, variables []string) string {
+	var out strings.Builder
+	for line := range strings.Lines(base) {
 		name, _, _ := strings.Cut(line, "=")
-		if name == "IMAGE_ID" || name == "IMAGE_VERSION" || name == "PRETTY_NAME" {
-			continue
+		if !slices.ContainsFunc(variables, func(v string) bool { return strings.HasPrefix(v, name+"=") }) {
+			out.WriteString(strings.TrimRight(line, "\n") + "\n")
 		}
-		out.WriteString(strings.TrimRight(line, "\n") + "\n")
 	}
-	fmt.Fprintf(&out, "PRETTY_NAME=\"kbuild node %s\"\nIMAGE_ID=kbuild\nIMAGE_VERSION=%s\n", version, version)
-	return out.Bytes()
+	for _, v := range variables {
+		out.WriteString(v + "\n")
+	}
+	return out.String()
 }

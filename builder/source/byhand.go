@@ -218,7 +218,7 @@ func (h *byHand) Resolve(ctx context.Context, w Want) ([]Component, error) {
 
 // Fetch copies every piece into the cache, so that what happens to the
 // directory later does not matter.
-func (h *byHand) Fetch(ctx context.Context, w Want, log progress.Log) (Output, error) {
+func (h *byHand) Fetch(ctx context.Context, w Want, _ string, log progress.Log) (Output, error) {
 	programs, imgs, err := h.survey(ctx, w)
 	if err != nil {
 		return Output{}, err

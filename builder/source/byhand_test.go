@@ -77,7 +77,7 @@ func TestByHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	var said strings.Builder
-	out, err := src.Fetch(t.Context(), w, progress.To(&said))
+	out, err := src.Fetch(t.Context(), w, "", progress.To(&said))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestByHand(t *testing.T) {
 	}
 	list := filepath.Join(dir, "SHA256SUMS")
 	put(t, list, sums)
-	if _, err := src.Fetch(t.Context(), w, progress.To(&said)); err != nil {
+	if _, err := src.Fetch(t.Context(), w, "", progress.To(&said)); err != nil {
 		t.Errorf("with SHA256SUMS: %v", err)
 	}
 	for text, want := range map[string]string{
@@ -131,13 +131,13 @@ func TestByHand(t *testing.T) {
 		sums + "not a sum\n": fmt.Sprintf("line %d", strings.Count(sums, "\n")+1),
 	} {
 		put(t, list, text)
-		if _, err := src.Fetch(t.Context(), w, progress.To(&said)); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := src.Fetch(t.Context(), w, "", progress.To(&said)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
 	put(t, list, sums)
 	put(t, filepath.Join(dir, "bin/kubelet"), "evil")
-	if _, err := src.Fetch(t.Context(), w, progress.To(&said)); err == nil || !strings.Contains(err.Error(), "cannot trust "+filepath.Join(dir, "bin/kubelet")) {
+	if _, err := src.Fetch(t.Context(), w, "", progress.To(&said)); err == nil || !strings.Contains(err.Error(), "cannot trust "+filepath.Join(dir, "bin/kubelet")) {
 		t.Errorf("a changed kubelet: %v", err)
 	}
 }
@@ -183,7 +183,7 @@ func TestByHandArch(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Arch = "arm64"
-	if _, err := src.Fetch(t.Context(), w, progress.To(new(strings.Builder))); err == nil || !strings.Contains(err.Error(), "it is for linux/amd64 instead of linux/arm64") {
+	if _, err := src.Fetch(t.Context(), w, "", progress.To(new(strings.Builder))); err == nil || !strings.Contains(err.Error(), "it is for linux/amd64 instead of linux/arm64") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -203,7 +203,7 @@ func TestTarballBad(t *testing.T) {
 	flipped[700] ^= 1 // in the first file after its header: a config or layer
 	for name, text := range map[string][]byte{"cut off": whole[:len(whole)/2], "no tarball": []byte("hello"), "flipped": flipped} {
 		put(t, all, string(text))
-		if _, err := src.Fetch(t.Context(), w, progress.To(new(strings.Builder))); err == nil || !strings.Contains(err.Error(), "all.tar") && !strings.Contains(err.Error(), "missing") {
+		if _, err := src.Fetch(t.Context(), w, "", progress.To(new(strings.Builder))); err == nil || !strings.Contains(err.Error(), "all.tar") && !strings.Contains(err.Error(), "missing") {
 			t.Errorf("%s: %v", name, err)
 		} else {
 			t.Logf("%s: %v", name, err)

@@ -1,7 +1,6 @@
 package source
 
 import (
-	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,20 +26,17 @@ func TestCompile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src, err := Open("modules", Config{
-		Epoch:  time.Unix(1700000000, 0),
-		OSTree: func(context.Context) (string, error) { return tree, nil },
-	})
+	src, err := Open("modules", Config{Epoch: time.Unix(1700000000, 0)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := Want{Release: r, Arch: hostArch, CNI: "flannel"}
-	out, err := src.Fetch(t.Context(), w, progress.To(os.Stderr))
+	out, err := src.Fetch(t.Context(), w, tree, progress.To(os.Stderr))
 	if err != nil {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	again, err := src.Fetch(t.Context(), w, func(format string, args ...any) { t.Errorf("the second fetch: "+format, args...) })
+	again, err := src.Fetch(t.Context(), w, tree, func(format string, args ...any) { t.Errorf("the second fetch: "+format, args...) })
 	if err != nil || again.Images != out.Images {
 		t.Fatalf("the second fetch: %v, %v, %v", again, out, err)
 	}

@@ -92,7 +92,7 @@ func (m *modules) Resolve(_ context.Context, w Want) ([]Component, error) {
 }
 
 // Fetch compiles what is not in the cache, and assembles the images.
-func (m *modules) Fetch(ctx context.Context, w Want, log progress.Log) (Output, error) {
+func (m *modules) Fetch(ctx context.Context, w Want, osTree string, log progress.Log) (Output, error) {
 	all, err := builds(w, m.config.Epoch)
 	if err != nil {
 		return Output{}, err
@@ -114,7 +114,7 @@ func (m *modules) Fetch(ctx context.Context, w Want, log progress.Log) (Output, 
 			}
 		}
 	}
-	imgs, err := m.recipes(ctx, w, bin)
+	imgs, err := m.recipes(w, osTree, bin)
 	if err != nil {
 		return Output{}, err
 	}

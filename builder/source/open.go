@@ -13,10 +13,6 @@ import (
 type Config struct {
 	// Cache is kbuild's cache directory; empty means CacheDir().
 	Cache string
-	// OSTree returns the directory of a Debian tree which holds iptables,
-	// conntrack, ipset, kmod, ip and CA certificates: images that need such
-	// tools get copies of them. It is called only when they are needed.
-	OSTree func(ctx context.Context) (string, error)
 	// Epoch is the time of everything that is made (SOURCE_DATE_EPOCH).
 	Epoch time.Time
 	// Pull adds the images refs for arch to the OCI image layout dir, each

@@ -1,7 +1,6 @@
 package source
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -40,16 +39,9 @@ func program(at, dir, name string) file {
 	return file{Path: at, Mode: 0o755, From: filepath.Join(dir, name), ID: filepath.Base(dir) + "/" + name}
 }
 
-// recipes are the images of a release, from the directories that its builds
-// were compiled into (by the first part of their names).
-func (m *modules) recipes(ctx context.Context, w Want, bin map[string]string) ([]image, error) {
-	if m.config.OSTree == nil {
-		return nil, fmt.Errorf("cannot assemble images: no Debian tree to take iptables and CA certificates from")
-	}
-	tree, err := m.config.OSTree(ctx)
-	if err != nil {
-		return nil, err
-	}
+// recipes are the images of a release, from a Debian tree and the directories
+// that its builds were compiled into (by the first part of their names).
+func (m *modules) recipes(w Want, tree string, bin map[string]string) ([]image, error) {
 	base, err := baseLayer(tree)
 	if err != nil {
 		return nil, err

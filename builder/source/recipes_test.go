@@ -2,7 +2,6 @@ package source
 
 import (
 	"archive/tar"
-	"context"
 	"errors"
 	"io"
 	"os"
@@ -45,9 +44,9 @@ func TestRecipes(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := Want{Release: r, Arch: "amd64", CNI: "flannel"}
-	c := Config{Cache: t.TempDir(), Epoch: time.Unix(1700000000, 0), OSTree: func(context.Context) (string, error) { return tree, nil }}
+	c := Config{Cache: t.TempDir(), Epoch: time.Unix(1700000000, 0)}
 	m := &modules{config: c, store: c.store()}
-	imgs, err := m.recipes(t.Context(), w, bin)
+	imgs, err := m.recipes(w, tree, bin)
 	if err != nil {
 		t.Fatal(err)
 	}

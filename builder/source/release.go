@@ -114,7 +114,7 @@ func (o *officials) Resolve(_ context.Context, w Want) ([]Component, error) {
 }
 
 // Fetch downloads what is not in the cache.
-func (o *officials) Fetch(ctx context.Context, w Want, log progress.Log) (Output, error) {
+func (o *officials) Fetch(ctx context.Context, w Want, _ string, log progress.Log) (Output, error) {
 	refs, err := wanted(w)
 	if err != nil {
 		return Output{}, err

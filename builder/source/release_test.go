@@ -120,7 +120,7 @@ func TestRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	var said strings.Builder
-	out, err := src.Fetch(t.Context(), w, progress.To(&said))
+	out, err := src.Fetch(t.Context(), w, "", progress.To(&said))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func TestRelease(t *testing.T) {
 	// Another fetch asks nobody for anything.
 	asked := len(m.log)
 	offline = true
-	again, err := src.Fetch(t.Context(), w, progress.To(&said))
+	again, err := src.Fetch(t.Context(), w, "", progress.To(&said))
 	if err != nil || again.Images != out.Images || len(m.log) != asked {
 		t.Errorf("again: %v, %v, %d requests", again, err, len(m.log)-asked)
 	}
@@ -166,7 +166,7 @@ func TestRelease(t *testing.T) {
 	}
 
 	w.Release.Version = "v1.19.99"
-	if _, err := src.Fetch(t.Context(), w, progress.To(&said)); err == nil || !strings.Contains(err.Error(), "is there a release v1.19.99 for linux/amd64?") {
+	if _, err := src.Fetch(t.Context(), w, "", progress.To(&said)); err == nil || !strings.Contains(err.Error(), "is there a release v1.19.99 for linux/amd64?") {
 		t.Errorf("no such release: %v", err)
 	}
 	w.Release.Version, w.Arch = "v1.19.12", "arm64"
@@ -174,7 +174,7 @@ func TestRelease(t *testing.T) {
 	m.release("/release/v1.19.12/bin/linux/arm64/kubectl", []byte("a kubectl"), ".sha512")
 	m.release("/cni/v1.9.1/cni-plugins-linux-arm64-v1.9.1.tgz", tgz(t, map[string]string{"./bridge": ""}), ".sha256")
 	m.release("/cni/v0.9.1/cni-plugins-linux-arm64-v0.9.1.tgz", tgz(t, map[string]string{"./flannel": ""}), ".sha256")
-	if _, err := src.Fetch(t.Context(), w, progress.To(&said)); err == nil || !strings.Contains(err.Error(), "lacks bandwidth, firewall") {
+	if _, err := src.Fetch(t.Context(), w, "", progress.To(&said)); err == nil || !strings.Contains(err.Error(), "lacks bandwidth, firewall") {
 		t.Errorf("a tarball without plugins: %v", err)
 	}
 	left, err := filepath.Glob(filepath.Join(src.(*officials).store.dir, "*", "*.tmp"))

@@ -22,13 +22,13 @@ import (
 // Want is what a node image needs of a source. It is decided before anything
 // is fetched.
 type Want struct {
-	Release images.Release
-	Arch    string   // GOARCH
-	CNI     string   // "flannel" or "none"
-	Images  []string // further image names, pulled from their registries
+	Release images.Release `json:"release"`
+	Arch    string         `json:"arch"`             // GOARCH
+	CNI     string         `json:"cni"`              // "flannel" or "none"
+	Images  []string       `json:"images,omitempty"` // further image names, pulled from their registries
 	// Registry replaces Release.Registry in the images' names where the user
 	// set an image repository; empty otherwise.
-	Registry string
+	Registry string `json:"registry,omitempty"`
 }
 
 // Component is one thing that goes into the image, as the Plan shows it.
@@ -58,6 +58,8 @@ type Source interface {
 	// Resolve names every component without fetching contents.
 	Resolve(ctx context.Context, w Want) ([]Component, error)
 	// Fetch makes every component, verifies it, and keeps it in the cache.
-	// It may be stopped at any time and goes on where it stopped.
-	Fetch(ctx context.Context, w Want, log progress.Log) (Output, error)
+	// It may be stopped at any time and goes on where it stopped. osTree is
+	// the directory of the node's Debian tree: images that need iptables,
+	// conntrack, ipset, kmod, ip or CA certificates get copies of its own.
+	Fetch(ctx context.Context, w Want, osTree string, log progress.Log) (Output, error)
 }

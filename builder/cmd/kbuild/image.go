@@ -73,7 +73,7 @@ the same bytes.`,
   kbuild plan --version v1.19.12 --cni none | jq '.components[].name'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			p, _, err := resolve(cmd.Context(), s, &builder.Env{}, cmd.ErrOrStderr())
+			p, _, _, err := resolve(cmd.Context(), s, &builder.Env{}, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -130,11 +130,11 @@ in its own directory. An Ignition config may also merge node.ign, by its URL.`,
 				return err
 			}
 			env.Log = progress.To(cmd.ErrOrStderr())
-			p, src, err := resolve(cmd.Context(), s, &env, cmd.ErrOrStderr())
+			p, in, src, err := resolve(cmd.Context(), s, &env, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
-			return builder.Build(cmd.Context(), p, src, env)
+			return builder.Build(cmd.Context(), p, in, src, s.Out, env)
 		},
 	}
 	specFlags(cmd, &s)
@@ -144,13 +144,13 @@ in its own directory. An Ignition config may also merge node.ign, by its URL.`,
 }
 
 // resolve opens the source that the Spec names and makes the Plan.
-func resolve(ctx context.Context, s builder.Spec, env *builder.Env, stderr io.Writer) (*builder.Plan, source.Source, error) {
+func resolve(ctx context.Context, s builder.Spec, env *builder.Env, stderr io.Writer) (*builder.Plan, *builder.Inputs, source.Source, error) {
 	var err error
 	if s.Epoch, err = epoch(); err != nil {
-		return nil, nil, usage(err)
+		return nil, nil, nil, usage(err)
 	}
 	if env.Cache, err = source.CacheDir(); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if s.Source == "" {
 		s.Source = "modules"
@@ -158,27 +158,19 @@ func resolve(ctx context.Context, s builder.Spec, env *builder.Env, stderr io.Wr
 	src, err := source.Open(s.Source, source.Config{
 		Cache: env.Cache,
 		Epoch: s.Time(),
-		OSTree: func(ctx context.Context) (string, error) {
-			locked, err := builder.ReadLock(s.Lock)
-			if err != nil {
-				return "", err
-			}
-			t, err := base.OS(ctx, base.Config{Cache: env.Cache, Arch: s.Arch, Lock: locked, Log: env.Log})
-			return t.Dir, err
-		},
 		Pull: func(ctx context.Context, refs []string, arch, dir string) error {
 			_, err := pull.Pull(ctx, pull.Options{Images: refs, Dir: dir, Platform: "linux/" + arch, Report: pull.Lines(stderr)})
 			return err
 		},
 	})
 	if err != nil {
-		return nil, nil, usage(err)
+		return nil, nil, nil, usage(err)
 	}
-	p, err := builder.Resolve(ctx, s, src)
+	p, in, err := builder.Resolve(ctx, s, src)
 	if _, bad := errors.AsType[builder.BadSpec](err); bad {
 		err = usage(err)
 	}
-	return p, src, err
+	return p, in, src, err
 }
 
 // beside is the path of a program in the directory of this one.
