@@ -43,6 +43,7 @@ deps-test: deps ## install what testing needs besides
 	@$(call need,containerd,containerd runc)
 	@$(call need,sfdisk,fdisk)
 	@$(call need,veritysetup,cryptsetup-bin)
+	@$(call need,openssl,openssl)
 
 build: ## compile kbuild and kbuild-firstboot into out/bin
 	@mkdir -p out/bin
@@ -50,7 +51,7 @@ build: ## compile kbuild and kbuild-firstboot into out/bin
 
 image: deps build ## build the bootable image of VERSION (v1.19.12) in out/VERSION
 	out/bin/kbuild image --version $(VERSION) --out $(OUT) --force
-	@echo "To boot it: make vm, or write $(OUT)/disk.raw to a disk (README.md tells about user-data)."
+	@echo "To boot it: make vm, or write $(OUT)/disk.raw to a disk (docs/user-data.md tells about user-data)."
 
 vm: image ## boot the image in QEMU and wait for Ready; the disk is kept (FRESH=1: a new one)
 	$(QUIETLY) vm "compiling the VM's commands" env $(GOBUILD) -o out/bin/vm ./test-vm/cmd/vm
@@ -66,7 +67,7 @@ modules:
 	$(QUIETLY) modules "downloading Go modules" go mod download
 
 check: ## format, vet, lint, tidy
-	@test -z "$$(gofmt -l builder firstboot images templates test-vm)" || { echo "run gofmt -w on:"; gofmt -l builder firstboot images templates test-vm; exit 1; }
+	@test -z "$$(gofmt -l builder docs firstboot images templates test-vm)" || { echo "run gofmt -w on:"; gofmt -l builder docs firstboot images templates test-vm; exit 1; }
 	$(QUIETLY) tidy "checking go.mod" go mod tidy -diff
 	$(QUIETLY) vet "go vet" go vet ./...
 	$(QUIETLY) tools "compiling staticcheck" go build -C .ci/tools -o ../../out/bin/staticcheck honnef.co/go/tools/cmd/staticcheck

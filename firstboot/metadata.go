@@ -270,7 +270,7 @@ func backoff(h *host.Host) time.Duration {
 
 const noUserData = "there is none yet. Give this machine the systemd credential " + metadata.Credential +
 	" (SMBIOS type 11 io.systemd.credential.binary:" + metadata.Credential + "=BASE64, or fw_cfg opt/io.systemd.credentials/" + metadata.Credential +
-	"), a volume labelled cidata with a file user-data, user-data of its platform (README.md, \"User-data\"), or kbuild.userdata=https://HOST/PATH on the kernel command line; the least of it is `apiVersion: kbuild.dev/v1alpha1`, `kind: NodeMetadata`, `role: init`"
+	"), a volume labelled cidata with a file user-data, user-data of its platform (docs/user-data.md), or kbuild.userdata=https://HOST/PATH on the kernel command line; the least of it is `apiVersion: kbuild.dev/v1alpha1`, `kind: NodeMetadata`, `role: init`"
 
 // stepHostname gives the machine the node's name, and makes that name resolve
 // without a DNS server: a static pod would wait ten seconds for it otherwise.

@@ -38,9 +38,9 @@ func TestFits(t *testing.T) {
 	}
 }
 
-// The README has each platform with its limit.
-func TestPlatformsInREADME(t *testing.T) {
-	b, err := os.ReadFile("../../README.md")
+// docs/user-data.md has each platform with its limit.
+func TestPlatformsInDocs(t *testing.T) {
+	b, err := os.ReadFile("../../docs/user-data.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestPlatformsInREADME(t *testing.T) {
 			how = "after base64"
 		}
 		if row := fmt.Sprintf("| `%s` | %d | %s |\n", name, p.limit, how); !strings.Contains(string(b), row) {
-			t.Errorf("the README lacks %q", row)
+			t.Errorf("docs/user-data.md lacks %q", row)
 		}
 	}
 }

@@ -109,7 +109,7 @@ func TestBad(t *testing.T) {
 	}
 }
 
-// The examples are what the README shows.
+// The examples are what a user may write.
 func TestExamples(t *testing.T) {
 	for _, file := range glob(t, "testdata/examples/*.yaml", 4) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
@@ -220,28 +220,6 @@ func TestDoc(t *testing.T) {
 	}
 	if rows := strings.Count(MetadataTable(), "\n"); rows != len(nodeMetadata())+2 {
 		t.Errorf("the table has %d lines", rows)
-	}
-}
-
-// What the README shows as user-data is user-data.
-func TestREADME(t *testing.T) {
-	b, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for _, block := range strings.Split(string(b), "```yaml\n")[1:] {
-		text, _, _ := strings.Cut(block, "```")
-		if !strings.Contains(text, "kbuild.dev/") && !strings.Contains(text, "kubeadm.k8s.io/") {
-			continue
-		}
-		n++
-		if _, _, err := load(t, text); err != nil {
-			t.Errorf("%v\n%s", err, text)
-		}
-	}
-	if n < 2 {
-		t.Errorf("only %d examples", n)
 	}
 }
 

@@ -68,8 +68,8 @@ func nodeMetadataFields(*schema.Schema) map[string]string {
 	return m
 }
 
-// MetadataTable is the table of NodeMetadata's fields as Markdown, for the
-// README.
+// MetadataTable is the table of NodeMetadata's fields as Markdown, for
+// docs/user-data.md.
 func MetadataTable() string {
 	var b strings.Builder
 	b.WriteString("| field | type | meaning |\n|---|---|---|\n")

@@ -53,7 +53,7 @@ func sources() []source {
 	return s
 }
 
-// Table is the table of the sources as Markdown, for the README.
+// Table is the table of the sources as Markdown, for docs/user-data.md.
 func Table() string {
 	var b strings.Builder
 	b.WriteString("| source | how to give it | limit |\n|---|---|---|\n")
