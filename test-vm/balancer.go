@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// Balancer is a TCP balancer, as stands before the API servers of a cluster
-// with several control planes: a connection goes to a backend that takes
-// connections, each in turn; and when one no longer does, those that lead to it
-// are cut, so that clients come back at once and not after their own timeouts.
+// Balancer is a TCP load balancer, as there is in front of the API servers of a
+// cluster with several control planes. Each connection goes to the next backend
+// that accepts connections. When one no longer does, its connections are
+// closed, so that clients reconnect at once instead of after their timeouts.
 type Balancer struct {
 	listener net.Listener
 	dial     func(addr string) (net.Conn, error)
@@ -64,7 +64,7 @@ func newBalancer(l net.Listener, dial func(string) (net.Conn, error), backends .
 // Address is where it listens, with the port.
 func (b *Balancer) Address() string { return b.listener.Addr().String() }
 
-// Set replaces the backends. Connections to those that are gone are cut.
+// Set replaces the backends. Connections to removed ones are closed.
 func (b *Balancer) Set(backends ...string) {
 	b.mu.Lock()
 	gone := map[string]bool{}
@@ -121,8 +121,8 @@ func (b *Balancer) carry(client net.Conn) {
 	}
 }
 
-// pass copies until from ends, and passes on how it ended: one side may have
-// said all and still listen.
+// pass copies until from ends, and passes on how it ended: a side that has
+// nothing more to send may still receive.
 func pass(to, from net.Conn) {
 	_, err := io.Copy(to, from)
 	if half, ok := to.(*net.TCPConn); ok && err == nil {
@@ -144,7 +144,7 @@ func (b *Balancer) inTurn() []string {
 	return append(append([]string(nil), b.backends[b.next:]...), b.backends[:b.next]...)
 }
 
-// keep notes a connection, unless the backend or the balancer went meanwhile.
+// keep records a connection, unless its backend or the balancer is gone by now.
 func (b *Balancer) keep(addr string, conns ...net.Conn) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -178,8 +178,8 @@ func (b *Balancer) cut(addr string) {
 	}
 }
 
-// probe looks whether the backends still take connections. One that fails twice
-// in a row loses those it has.
+// probe checks whether the backends still accept connections. A backend that
+// fails twice in a row loses those it has.
 func (b *Balancer) probe() {
 	failed := map[string]int{}
 	for {

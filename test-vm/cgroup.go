@@ -58,7 +58,7 @@ func makeCgroups(name string) ([]string, error) {
 				}
 			}
 		case "memory":
-			// May be set by the parent already, and then refuses to be written.
+			// The parent may have set it already; then it cannot be written.
 			os.WriteFile(filepath.Join(dir, "memory.use_hierarchy"), []byte("1"), 0o644)
 		}
 	}

@@ -38,9 +38,9 @@ type container struct {
 	client guest.Client
 }
 
-// ContainerUserData is what every user-data for the container lane must say as
-// well: on a host with cgroup v1 the kubelet cannot ask systemd for cgroups,
-// and nowhere may kube-proxy set limits of the host's kernel.
+// ContainerUserData is what every user-data for the container lane must contain:
+// on a host with cgroup v1 the kubelet cannot ask systemd for cgroups, and on no
+// host may kube-proxy set the kernel's limits.
 func ContainerUserData() string {
 	s := "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nconntrack:\n  maxPerCore: 0\n  min: 0\n"
 	if !cgroupV2() {
@@ -51,7 +51,7 @@ func ContainerUserData() string {
 
 func newContainer(ctx context.Context, o Options) (Machine, error) {
 	if os.Getuid() != 0 {
-		return nil, errors.New("cannot boot a container: it needs root (mounts, network namespaces): use sudo, or the VM lane")
+		return nil, errors.New("cannot boot a container: it needs root, for mounts and network namespaces: use sudo, or the VM lane")
 	}
 	for _, tool := range []string{"systemd-nspawn", "ip", "nsenter", "unshare", "mkfs.ext4"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -77,7 +77,8 @@ func newContainer(ctx context.Context, o Options) (Machine, error) {
 }
 
 // prepare makes what outlives one boot: directories, /var, credentials, the
-// checker, and unless the machine hangs on a Network, a network namespace.
+// checker, and unless the machine is connected to a Network, a network
+// namespace.
 func (c *container) prepare(ctx context.Context) error {
 	for _, d := range []string{"root", "var", "share", "cred"} {
 		if err := os.MkdirAll(c.s.path(d), 0o755); err != nil {
@@ -195,7 +196,7 @@ func uuidOf(seed string) string {
 
 func (c *container) Start(ctx context.Context) error {
 	if ok, _ := c.Running(); ok {
-		return errors.New("cannot start a machine that runs")
+		return errors.New("cannot start the machine: it is running")
 	}
 	if !cgroupV2() || !systemdHost() {
 		groups, err := makeCgroups("kbt-" + filepath.Base(c.s.dir))
@@ -244,10 +245,10 @@ func (c *container) rebooted(ctx context.Context) error {
 	select {
 	case <-c.ended:
 	case <-ctx.Done():
-		return fmt.Errorf("the machine does not go down for the reboot: %w", context.Cause(ctx))
+		return fmt.Errorf("the machine does not shut down for the reboot: %w", context.Cause(ctx))
 	}
 	if code := c.cmd.ProcessState.ExitCode(); code != rebootExit {
-		return fmt.Errorf("the machine went down for the reboot with exit status %d, want %d", code, rebootExit)
+		return fmt.Errorf("the machine shut down for the reboot with exit status %d, want %d", code, rebootExit)
 	}
 	c.client.Close()
 	// A kernel begins without cgroups; a kubelet that finds those of dead
@@ -258,13 +259,13 @@ func (c *container) rebooted(ctx context.Context) error {
 	return c.Start(ctx)
 }
 
-// Swapped waits until a container with Options.Next goes down for the reboot by
-// which an update is applied, and boots it: from that image, or, when it falls
-// back, from the old one again.
+// Swapped waits until a container with Options.Next shuts down for the reboot
+// that applies an update, and boots it: from that image, or, when it falls back,
+// from the old one again.
 func Swapped(ctx context.Context, m Machine, fallsBack bool) error {
 	c, ok := m.(*container)
 	if !ok || c.o.Next == nil {
-		return errors.New("this machine has no slots by its harness's help")
+		return errors.New("this container has no other slot: make it with Options.Next")
 	}
 	select {
 	case <-c.ended:
@@ -272,7 +273,7 @@ func Swapped(ctx context.Context, m Machine, fallsBack bool) error {
 		return context.Cause(ctx)
 	}
 	if err := os.Remove(c.s.path("share", guest.Applied)); err != nil {
-		return fmt.Errorf("the machine went down, and not for an update: %w", err)
+		return fmt.Errorf("the machine shut down, but not for an update: %w", err)
 	}
 	if !fallsBack {
 		old := c.o.Image
@@ -310,7 +311,7 @@ func (c *container) Stop(ctx context.Context) error {
 	case <-c.ended:
 		return c.PowerCut()
 	case <-time.After(90 * time.Second):
-		return errors.Join(errors.New("the machine does not power off within 90 s"), c.PowerCut())
+		return errors.Join(errors.New("the machine did not power off within 90 s"), c.PowerCut())
 	case <-ctx.Done():
 		return errors.Join(context.Cause(ctx), c.PowerCut())
 	}

@@ -26,7 +26,7 @@ type Image struct {
 	diskSHA256 string // of Disk, as manifest.json says
 }
 
-// OpenImage looks what dir holds.
+// OpenImage reads what is in dir.
 func OpenImage(dir string) (Image, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {

@@ -103,7 +103,7 @@ func kubeadmReads(t *testing.T, m Machine, kubeadm string) {
 		out := sh(t, m, KubeadmProgram+" --kubeconfig=/etc/kubernetes/admin.conf "+args)
 		for _, w := range want {
 			if !strings.Contains(out, w) {
-				t.Errorf("%s: kubeadm %s does not tell of %q:\n%s", m.Places().Dir, args, w, out)
+				t.Errorf("%s: kubeadm %s does not mention %q:\n%s", m.Places().Dir, args, w, out)
 			}
 		}
 		if strings.Contains(out, "MISSING") {

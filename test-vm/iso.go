@@ -21,7 +21,7 @@ func writeISO(name, label string, files map[string]string) error {
 	size := int64(1 << 20)
 	for f, data := range files {
 		if filepath.Base(f) != f {
-			return fmt.Errorf("cannot put %q into %s: want a plain file name", f, label)
+			return fmt.Errorf("cannot put %q into volume %s: want a file name without a directory", f, label)
 		}
 		if err := os.WriteFile(filepath.Join(dir, f), []byte(data), 0o644); err != nil {
 			return err

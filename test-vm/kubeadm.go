@@ -13,7 +13,7 @@ import (
 	"github.com/kbuild/kbuild/test-vm/guest"
 )
 
-// KubeadmProgram is where NewKubeadm lays kubeadm in a machine.
+// KubeadmProgram is where NewKubeadm puts kubeadm in a machine.
 const KubeadmProgram = guest.Dir + "/kubeadm"
 
 // CompileKubeadm compiles real kubeadm of a version from its module, or finds
@@ -28,11 +28,11 @@ func CompileKubeadm(ctx context.Context, version string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// goFile is what kbuild-firstboot.service waits for in an idle machine.
+// goFile is the file that kbuild-firstboot.service waits for in an idle machine.
 const goFile = guest.Dir + "/go"
 
 // NewIdle makes and boots a container in which kbuild-firstboot does not start
-// by itself, and waits until all else has settled.
+// by itself, and waits until everything else has started.
 func NewIdle(ctx context.Context, o Options) (Machine, error) {
 	creds := map[string]string{"systemd.unit-dropin.kbuild-firstboot.service~idle": "[Unit]\nConditionPathExists=" + goFile + "\n"}
 	for k, v := range o.Credentials {
@@ -57,10 +57,10 @@ func NewIdle(ctx context.Context, o Options) (Machine, error) {
 // machine, and does not wait for it.
 const FirstbootScript = "touch " + goFile + " && exec systemctl start --no-block kbuild-firstboot.service"
 
-// NewKubeadm makes and boots an idle container that lacks of a kubeadm node
-// only what kubeadm does: the runtime holds the baked images, for there is
-// nowhere to pull them from, and the kubeadm program lies in it. The user-data
-// serves to have kbuild-firstboot hand over the images.
+// NewKubeadm makes and boots an idle container in which only `kubeadm init` or
+// `kubeadm join` is missing: the kubeadm program is there, and the runtime has
+// the baked images, because there is nowhere to pull them from. The user-data is
+// only for kbuild-firstboot to hand over these images.
 func NewKubeadm(ctx context.Context, o Options, kubeadm string) (Machine, error) {
 	m, err := NewIdle(ctx, o)
 	if err != nil {
@@ -89,8 +89,8 @@ func Lay(m Machine, file, name string, mode os.FileMode) error {
 	return os.WriteFile(filepath.Join(m.Places().Dir, "share", name), b, mode)
 }
 
-// Sh runs a shell script in the machine and returns what it printed. That it
-// fails is an error with all that it said.
+// Sh runs a shell script in the machine and returns what it printed. When it
+// fails, the error holds all that it printed.
 func Sh(ctx context.Context, m Machine, script string) (string, error) {
 	var e guest.Exec
 	if err := m.Ask(ctx, guest.CmdExec, guest.ExecArgs{Argv: []string{"sh", "-c", script}, Seconds: 300}, &e); err != nil {

@@ -1,16 +1,16 @@
-// Package testvm boots built images and asks what became of them.
+// Package testvm boots built images and checks the machines that come up.
 //
-// It is a black box over what `kbuild image` wrote: it knows no other part of
-// kbuild than the facts that an image says of itself. A Machine is one booted
+// It tests what `kbuild image` wrote as a black box: of kbuild it uses nothing
+// but the facts that an image records about itself. A Machine is one booted
 // image. There are two kinds with one interface: a virtual machine under QEMU,
 // which sees everything (firmware, verity, partitions), and a systemd-nspawn
 // container of the same root, which runs at native speed. Questions go to the
 // checker, a program inside the machine (packages guest and checker).
 //
-// What always holds: a machine has no default route; everything it consists of
-// lies in one scratch directory and one network namespace named after it;
-// every process is ended by its id; and what a killed test left behind is
-// ended and removed by the next one.
+// What always holds: a machine has no default route; all its files are in one
+// scratch directory, and its network in one namespace named after that
+// directory; every process is ended by its id; and what a killed test left
+// behind is ended and removed by the next one.
 package testvm
 
 import (
@@ -37,8 +37,8 @@ type Machine interface {
 	// Start boots the machine. It returns when its processes run, long before
 	// it is ready.
 	Start(ctx context.Context) error
-	// Reboot asks the system inside to reboot in order, and returns when it has
-	// gone down and boots again.
+	// Reboot asks the system inside for an orderly reboot, and returns when it
+	// has shut down and boots again.
 	Reboot(ctx context.Context) error
 	// PowerCut ends the machine at once. Start boots it again from what was on
 	// its disk.
@@ -53,16 +53,16 @@ type Machine interface {
 	SetImage(i Image) error
 	// Ask asks the checker in the machine; see package guest.
 	Ask(ctx context.Context, cmd string, args, out any) error
-	// Running says whether the machine's process lives; if not, how it ended.
+	// Running says whether the machine's process runs; if not, how it ended.
 	Running() (bool, error)
-	// Places is where to look after a failure.
+	// Places says where to look after a failure.
 	Places() Places
-	// Close cuts the power and removes everything the machine consists of,
-	// unless Options.Keep is set: then it lives on.
+	// Close cuts the power and removes all of the machine's files, unless
+	// Options.Keep is set: then the machine keeps running.
 	Close() error
 }
 
-// Places tells where a machine's traces are, as paths of the host.
+// Places are a machine's files and process, as the host sees them.
 type Places struct {
 	Dir     string // all of them
 	Console string // what the machine printed on its console, over all boots
@@ -78,8 +78,8 @@ type Options struct {
 	UserData string // the credential kbuild.userdata
 	// Credentials are further system credentials by name.
 	Credentials map[string]string
-	// Network is the wire that the machine hangs on, at Address there. Without one
-	// it is alone. The names of a network's machines must differ.
+	// Network is what the machine is connected to, with the address Address.
+	// Without one it is alone. The names of a network's machines must differ.
 	Network *Network
 	Address string
 	// FwCfg is user-data too, given by QEMU's fw_cfg device. VM lane only.
@@ -87,9 +87,8 @@ type Options struct {
 	// NoCloud, when not nil, is what a NoCloud volume labelled cidata holds, by
 	// file name. VM lane only.
 	NoCloud map[string]string
-	// Kernel, when not empty, is a kernel that is booted with Cmdline, without
-	// firmware's and boot loader's help; the disk is its NVMe drive then. VM lane
-	// only.
+	// Kernel, when not empty, is booted by QEMU itself with Cmdline, without
+	// firmware and boot loader; the disk is then an NVMe drive. VM lane only.
 	Kernel, Cmdline string
 	// FwCfgFiles are further entries of the fw_cfg device, contents by name. VM
 	// lane only.
@@ -100,19 +99,19 @@ type Options struct {
 	// SecureBoot gives the machine firmware that boots only what is signed by the
 	// test key of Debian's package ovmf. VM lane only.
 	SecureBoot bool
-	// Watchdog gives the machine one that resets it. VM lane only; the clock goes
-	// on while a busy host lets the machine wait.
+	// Watchdog gives the machine a hardware watchdog that resets it. VM lane
+	// only; its clock also runs while a busy host does not run the machine.
 	Watchdog bool
-	// Next is what stands for the other slot: `kbuild-firstboot upgrade apply`
-	// boots it. Container lane only; a virtual machine's slots are real.
+	// Next is the image that takes the place of the other slot:
+	// `kbuild-firstboot upgrade apply` boots it. Container lane only; a virtual machine's slots are real.
 	Next *Image
 	// Keep leaves the machine when it is closed.
 	Keep bool
 	// Dir is the scratch directory; empty makes a new one that Close removes. A
 	// directory that holds a machine's disk already boots from it again.
 	Dir string
-	// APIPort, when not zero, is the port of the host's loopback that leads to
-	// the API server. VM lane only.
+	// APIPort, when not zero, is a port of the host's loopback interface that is
+	// forwarded to the API server. VM lane only.
 	APIPort  int
 	MemoryMB int // VM lane; zero is 4096
 	CPUs     int // VM lane; zero is 2
@@ -141,9 +140,9 @@ func New(ctx context.Context, lane Lane, o Options) (Machine, error) {
 	return nil, fmt.Errorf("cannot make a machine of lane %q: want %s or %s", lane, Container, VM)
 }
 
-// askReboot asks the system inside to reboot. The checker is stopped for it,
-// perhaps before it has answered: only what it answers is an error, and that
-// the machine goes down is for the caller to see.
+// askReboot asks the system inside to reboot. The reboot stops the checker,
+// perhaps before it has answered, so no answer is no error: the caller sees
+// whether the machine shuts down.
 func askReboot(ctx context.Context, m Machine) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -158,11 +157,11 @@ func askReboot(ctx context.Context, m Machine) error {
 	return nil
 }
 
-// Wait asks look until it says that nothing is missing: every two seconds, or
-// less often where an answer takes long, for a slow machine has better things
-// to do than to answer. What is missing goes to log whenever it changes, and once a minute. An error of
-// look counts as missing, for a machine that boots cannot answer; Wait fails
-// when the machine ends or ctx does.
+// Wait calls look until it says that nothing is missing: every two seconds, or
+// less often where an answer takes long, so that a slow machine is not slowed
+// down further. What is missing goes to log whenever it changes, and once a
+// minute. An error of look counts as missing, because a booting machine cannot
+// answer yet; Wait fails when the machine ends or ctx does.
 func Wait(ctx context.Context, m Machine, log func(string, ...any), what string, look func(context.Context) (missing string, err error)) error {
 	start, said, last := time.Now(), time.Time{}, "\x00"
 	for {

@@ -17,7 +17,7 @@ import (
 
 // Written returns how many bytes were written to the machine's /var since it
 // was mounted, as the host's block layer counts them. What the file system
-// holds back is not counted: sync first. Container lane only, and only where
+// has not written yet is not counted: sync first. Container lane only, and only where
 // /var is a file system of its own.
 func Written(m Machine) (int64, error) {
 	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
@@ -44,13 +44,13 @@ func Written(m Machine) (int64, error) {
 	return 0, fmt.Errorf("cannot count what the machine in %s writes: its /var is no loop device", m.Places().Dir)
 }
 
-// WatchAPI begins to ask the API server of a container without a Network
-// whether it is healthy, twenty times a second. The function that it returns
-// ends that, and says for how long there was no such answer, all in all.
+// WatchAPI starts to ask the API server of a container without a Network twenty
+// times a second whether it is healthy. The function that it returns ends that,
+// and returns for how long in total the answer was not yes.
 func WatchAPI(m Machine) (stop func() time.Duration, err error) {
 	c, ok := m.(*container)
 	if !ok || c.o.Network != nil {
-		return nil, errors.New("cannot watch the API server of such a machine: want a container without a network")
+		return nil, errors.New("cannot watch the API server of this machine: it must be a container without a Network")
 	}
 	ns := c.netns()
 	if err := run("ip", "-n", ns, "addr", "replace", netPrefix+"1/24", "dev", bridge); err != nil {
@@ -101,7 +101,7 @@ func WatchAPI(m Machine) (stop func() time.Duration, err error) {
 	return func() time.Duration { close(ended); return <-away }, nil
 }
 
-// Median is the middle of what was measured, at least once.
+// Median is the median of the measurements, of which there is at least one.
 func Median[T ~int64](all []T) T {
 	all = slices.Sorted(slices.Values(all))
 	return (all[(len(all)-1)/2] + all[len(all)/2]) / 2

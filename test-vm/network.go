@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Network is one wire that several machines hang on. They see each other and
-// nothing else: no router, no name server, no host. It is a network namespace
-// with a bridge in the container lane, where VMs may hang on it too, by a tap;
-// in the VM lane it is a multicast group on the host's loopback, which takes no
-// rights.
+// Network connects several machines. They reach each other and nothing else: no
+// router, no name server, no host. In the container lane it is a network
+// namespace with a bridge, to which VMs may be connected, too, by a tap device.
+// In the VM lane it is a multicast group on the host's loopback interface, which
+// needs no privileges.
 //
 // Its addresses are 10.77.0.0/24. Machines are made after it (Options.Network)
 // and closed before it.
@@ -30,8 +30,8 @@ const netPrefix = "10.77.0."
 // bridge is the bridge's name in a namespace.
 const bridge = "kbt0"
 
-// NewNetwork makes a network for machines of the lane. With keep, Close leaves
-// it.
+// NewNetwork makes a network for machines of the lane. With keep, Close does not
+// remove it.
 func NewNetwork(lane Lane, keep bool, log func(string, ...any)) (*Network, error) {
 	s, err := newScratch(Options{Name: "net", Keep: keep, Log: log})
 	if err != nil {
@@ -79,8 +79,8 @@ func (n *Network) netdev(dir string) []string {
 	}
 }
 
-// tap makes a VM's plug in the network's bridge; without one, nil. It is gone
-// when the last process that has the file is.
+// tap connects a VM to the network's bridge; without a bridge it is nil. The
+// device goes away with the last process that has the file open.
 func (n *Network) tap(machine string) (*os.File, error) {
 	if n == nil || n.lane == VM {
 		return nil, nil
@@ -108,7 +108,7 @@ func (n *Network) tap(machine string) (*os.File, error) {
 		if f != nil {
 			f.Close()
 		}
-		return nil, fmt.Errorf("cannot plug %s into the network: %w", machine, err)
+		return nil, fmt.Errorf("cannot connect %s to the network: %w", machine, err)
 	}
 	return f, nil
 }

@@ -95,10 +95,10 @@ func TestCleanNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(ns); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the namespace %s is there still: %v", ns, err)
+		t.Errorf("the namespace %s still exists: %v", ns, err)
 	}
 	if _, err := os.Stat(n.s.dir); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the directory %s is there still: %v", n.s.dir, err)
+		t.Errorf("the directory %s still exists: %v", n.s.dir, err)
 	}
 }
 

@@ -34,7 +34,7 @@ func newQEMU(ctx context.Context, o Options) (Machine, error) {
 		return nil, fmt.Errorf("cannot boot a VM: no disk.raw in %s", o.Image.Dir)
 	}
 	if o.Network != nil && o.APIPort != 0 {
-		return nil, errors.New("cannot lead a port of the host to a VM on a network: it has no other card")
+		return nil, errors.New("cannot forward a port of the host to a VM on a Network: it has no other network card")
 	}
 	tree, err := findVMTree(ctx)
 	if err != nil {
@@ -155,9 +155,9 @@ func (v *virtual) args(ctx context.Context) []string {
 	a := append(v.tree.firmwareArgs(), accel...)
 	const emulated = "tsc=reliable mitigations=off"
 	if emulates(accel) && v.o.Kernel == "" {
-		// An emulated processor that waits for its turn makes the kernel distrust
-		// its time stamp counter, and then each look at the clock goes through
-		// QEMU's lock; and there is nothing to mitigate. The stub in the unified
+		// An emulated processor that has to wait for the host makes the kernel
+		// distrust its time stamp counter, and then each reading of the clock goes
+		// through QEMU's lock. And an emulated processor has nothing to mitigate. The stub in the unified
 		// kernel image appends this (systemd-stub(7)).
 		a = append(a, "-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra="+emulated)
 	}
@@ -230,7 +230,7 @@ func (v *virtual) netdev() []string {
 
 func (v *virtual) Start(ctx context.Context) error {
 	if ok, _ := v.Running(); ok {
-		return errors.New("cannot start a machine that runs")
+		return errors.New("cannot start the machine: it is running")
 	}
 	for _, sock := range []string{v.client.Path, v.s.path("qmp.sock")} {
 		os.Remove(sock)
@@ -308,7 +308,7 @@ func (v *virtual) Reboot(ctx context.Context) error {
 			return err
 		}
 		if err := q.wait(ctx, "RESET"); err != nil {
-			return fmt.Errorf("the machine does not go down for the reboot: %w", err)
+			return fmt.Errorf("the machine does not shut down for the reboot: %w", err)
 		}
 		return nil
 	})
@@ -350,7 +350,7 @@ func (v *virtual) Stop(ctx context.Context) error {
 			return errors.Join(err, context.Cause(ctx), v.PowerCut())
 		}
 	}
-	return errors.Join(err, errors.New("the machine does not power off within 120 s"), v.PowerCut())
+	return errors.Join(err, errors.New("the machine did not power off within 120 s"), v.PowerCut())
 }
 
 func (v *virtual) Ask(ctx context.Context, cmd string, args, out any) error {

@@ -124,7 +124,7 @@ func show(t *testing.T, m Machine) {
 	}
 }
 
-// userData is what every scenario's node is told; docs are laid over it.
+// userData is the user-data of a scenario's node; docs are added to it.
 func userData(docs ...string) string {
 	switch Lane(*lane) {
 	case Container:
@@ -243,7 +243,7 @@ func TestScenarioInit(t *testing.T) {
 	logf("%s: rebooted", m.Places().Dir)
 	waitReady(t, m)
 	if second := ask[guest.Ping](t, m, guest.CmdPing, nil); !second.Boot.After(first.Boot) {
-		t.Fatalf("the machine did not reboot: it is up since %s, and was since %s", second.Boot, first.Boot)
+		t.Fatalf("the machine did not reboot: it has been up since %s, before the reboot since %s", second.Boot, first.Boot)
 	}
 	waitPod(t, m, coredns)
 	sameTree(t, before, ask[guest.Tree](t, m, guest.CmdTree, nil))

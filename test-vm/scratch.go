@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// scratch is one machine's directory, and the record in it of what was started
-// for the machine, so that a later process can end and remove all of it.
+// scratch is one machine's directory. A record in it lists what was started for
+// the machine, so that a later process can end and remove all of it.
 type scratch struct {
 	dir string
 	rec record
@@ -33,7 +33,7 @@ type record struct {
 	Keep    bool     `json:"keep,omitempty"`
 }
 
-// process is a process that a later one can tell from another of the same id.
+// process identifies a process, also after its id was given to another.
 type process struct {
 	PID   int    `json:"pid"`
 	Start string `json:"start"` // field 22 of /proc/PID/stat
@@ -79,7 +79,7 @@ func Scratch() string {
 	return filepath.Join(os.TempDir(), fmt.Sprintf("kbuild-test-%d", os.Getuid()))
 }
 
-// newScratch makes a machine's directory, mode 0700, for user-data holds
+// newScratch makes a machine's directory, mode 0700, because user-data holds
 // secrets. Before that it clears what tests that were killed left.
 func newScratch(o Options) (*scratch, error) {
 	if err := Clean(false, o.Log); err != nil {
@@ -99,13 +99,13 @@ func newScratch(o Options) (*scratch, error) {
 	}
 	s.dir = dir
 	if n := len(s.dir) + len("/share/checker.sock"); n > 107 {
-		return nil, fmt.Errorf("cannot use %s: sockets in it would have names of %d bytes, more than Linux takes (107): set KBUILD_TEST_DIR to a shorter path", s.dir, n)
+		return nil, fmt.Errorf("cannot use %s: paths of sockets in it would have %d bytes, and Linux allows 107: set KBUILD_TEST_DIR to a shorter path", s.dir, n)
 	}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, err
 	}
 	if old, err := readRecord(s.dir); err == nil && (old.Machine.alive() || old.Owner.alive() && old.Owner.PID != os.Getpid()) {
-		return nil, fmt.Errorf("cannot use %s: the machine in it is running (process %d)", s.dir, old.Machine.PID)
+		return nil, fmt.Errorf("cannot use %s: a machine is running in it (process %d)", s.dir, old.Machine.PID)
 	} else if err == nil {
 		if err := old.release(); err != nil {
 			return nil, err
@@ -179,7 +179,7 @@ func childrenOf(pid int) []int {
 	return pids
 }
 
-// release ends the machine and gives back what lies outside its directory.
+// release ends the machine and removes what is outside its directory.
 func (r record) release() error {
 	errs := []error{r.end()}
 	if r.Netns != "" {
@@ -231,8 +231,8 @@ func (s *scratch) close() error {
 	return os.RemoveAll(s.dir)
 }
 
-// Clean ends and removes the machines whose makers are gone: leftovers of
-// tests that were killed. Kept machines stay, unless kept is true.
+// Clean ends and removes machines whose tests do not run any more because they
+// were killed. Kept machines stay, unless kept is true.
 func Clean(kept bool, log func(string, ...any)) error {
 	dirs, err := filepath.Glob(filepath.Join(Scratch(), "*", "machine.json"))
 	if err != nil {

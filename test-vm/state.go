@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// backing is what an overlay was made over. An overlay holds only differences:
-// over another disk than that it is garbage.
+// backing is the disk that an overlay belongs to. An overlay holds only
+// differences: with another disk it is garbage.
 type backing struct {
 	Path string `json:"path"`
 	ID   string `json:"id"` // "sha256:…" from manifest.json, else size and time

@@ -12,8 +12,8 @@ func laneNetwork(match, address string) string {
 	return "[Match]\n" + match + "\n[Network]\nAddress=" + address + "/24\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n"
 }
 
-// laneUnits are the system credentials by which the checker comes to run in a
-// machine without being part of the image: systemd-debug-generator makes units
+// laneUnits are the system credentials that make the checker run in a machine
+// without being part of the image: systemd-debug-generator makes units
 // and drop-ins of them (systemd.system-credentials(7), systemd.extra-unit.* and
 // systemd.unit-dropin.*, since systemd 256).
 func laneUnits(lane Lane) map[string]string {

@@ -15,13 +15,13 @@ import (
 )
 
 // vmTree is a root directory with QEMU 10 or newer and OVMF in it. Its
-// programs run through its own loader, so that nothing need be mounted and
-// nobody need be root.
+// programs run through its own loader, so that nothing has to be mounted and
+// root is not needed.
 type vmTree struct{ dir string }
 
 const qemuProgram = "qemu-system-x86_64"
 
-// findVMTree takes the tree that KBUILD_VM_TREE names, or else this host.
+// findVMTree returns the tree that KBUILD_VM_TREE names, or else this host's root.
 func findVMTree(ctx context.Context) (vmTree, error) {
 	t := vmTree{os.Getenv("KBUILD_VM_TREE")}
 	if t.dir == "" {
@@ -39,9 +39,9 @@ func findVMTree(ctx context.Context) (vmTree, error) {
 	}
 	m := regexp.MustCompile(`version (\d+)`).FindSubmatch(out)
 	if m == nil {
-		return t, fmt.Errorf("cannot tell the version of QEMU from %q", out)
+		return t, fmt.Errorf("cannot read the version of QEMU from %q", out)
 	}
-	// Emulation before 10.0 is some twenty times slower at hashing.
+	// Emulation before 10.0 is about twenty times slower at hashing.
 	if n, _ := strconv.Atoi(string(m[1])); n < 10 {
 		return t, fmt.Errorf("cannot use QEMU %s of %s: want 10 or newer: %s", m[1], t.dir, hint)
 	}

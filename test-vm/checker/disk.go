@@ -14,7 +14,7 @@ import (
 	"github.com/kbuild/kbuild/test-vm/guest"
 )
 
-// disk tells what / and /var are, from the kernel's own mouth.
+// disk reports what / and /var are, as the kernel says.
 func disk() (guest.Disk, error) {
 	var d guest.Disk
 	cmdline, err := os.ReadFile("/proc/cmdline")
@@ -124,7 +124,7 @@ func partitions() ([]guest.Part, error) {
 }
 
 // defaultRoutes lists the routes to everywhere, IPv4 and IPv6, as the kernel
-// prints them; not those that refuse.
+// prints them, without those that reject.
 func defaultRoutes() ([]string, error) {
 	b, err := os.ReadFile("/proc/net/route")
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 
 const outputLimit = 256 << 10
 
-// execute runs a command of the machine. That it fails is an answer, not an
-// error; that it cannot be run is an error.
+// execute runs a command in the machine. A command that fails is a result; one
+// that cannot be started is an error.
 func execute(ctx context.Context, a guest.ExecArgs) (guest.Exec, error) {
 	if len(a.Argv) == 0 {
 		return guest.Exec{}, errors.New("no command given")

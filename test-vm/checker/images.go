@@ -21,8 +21,8 @@ const (
 	snapshotsDir = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
 )
 
-// images tells what the CRI lists, and on disk what containerd had to write
-// for it.
+// images reports what the CRI lists, and what containerd had to write to disk for
+// it.
 func images(ctx context.Context) (guest.Images, error) {
 	var r guest.Images
 	conn, err := grpc.NewClient(criSocket, grpc.WithTransportCredentials(insecure.NewCredentials()))

@@ -1,5 +1,6 @@
-// Command checker runs inside a test machine and tells what it sees there. It
-// is no part of any image: the harness brings it along (see package testvm).
+// Command checker runs inside a test machine and reports what it finds there. It
+// is not part of any image: the harness puts it into the machine (see package
+// testvm).
 package main
 
 import (

@@ -53,7 +53,7 @@ func pod(ctx context.Context, a guest.PodArgs) (guest.Pod, error) {
 	for _, p := range l.Items {
 		r.Phase, r.PodIP = string(p.Status.Phase), p.Status.PodIP
 		if p.Spec.HostNetwork {
-			return r, errors.New("the pod is in the node's network")
+			return r, errors.New("the pod has the node's network")
 		}
 		r.Waiting = podMissing(&p, boot)
 	}
@@ -104,8 +104,9 @@ func makePod(ctx context.Context, k *kube, image string) error {
 	})
 }
 
-// makeAnswering makes what answering pods need, the workload that they belong
-// to, and a Service before them, all under one name. What is there stays.
+// makeAnswering makes pods that answer: their configuration, the workload that
+// they belong to and a Service, all under one name. What exists already is left
+// alone.
 func makeAnswering(ctx context.Context, k *kube, name string, workload func(meta metav1.ObjectMeta) error) error {
 	meta := metav1.ObjectMeta{Name: name, Namespace: podNamespace, Labels: map[string]string{"app": name}}
 	_, errNs := k.core.Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: podNamespace}}, metav1.CreateOptions{})

@@ -19,8 +19,8 @@ import (
 
 const podsName = "everywhere"
 
-// pods makes a DaemonSet and a Service, unless they are there or this is a
-// worker, which may not; and asks every node's pod and the Service, from the
+// pods makes a DaemonSet and a Service, unless they exist or this is a worker,
+// which is not allowed to. It then asks every node's pod and the Service, from the
 // network namespace of this node's own pod.
 func pods(ctx context.Context, a guest.PodsArgs) (guest.Pods, error) {
 	r := guest.Pods{Answers: map[string]string{}}
@@ -52,7 +52,7 @@ func pods(ctx context.Context, a guest.PodsArgs) (guest.Pods, error) {
 			since = time.Time{} // another machine's boot
 		}
 		if p.Spec.HostNetwork {
-			return r, fmt.Errorf("pod %s is in its node's network", p.Name)
+			return r, fmt.Errorf("pod %s has its node's network", p.Name)
 		}
 		if w := podMissing(&p, since); w != "" {
 			r.Waiting = "pod on " + p.Spec.NodeName + ": " + w

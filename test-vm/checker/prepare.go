@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// prepare makes a systemd-nspawn container fit for a kubelet and containerd,
-// where a machine of its own would be so by itself. It runs before both.
+// prepare sets a systemd-nspawn container up so that a kubelet and containerd can
+// run in it; a real machine needs none of this. It runs before both.
 func prepare() error {
 	return errors.Join(fakeSysctls(), cgroupsWritable(), containerdConfig(),
 		unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "")) // containerd hands mounts on
 }
 
-// fakeSysctls lays files over the kernel settings that the kubelet insists on
+// fakeSysctls mounts files over the kernel settings that the kubelet insists on
 // (kubelet's container manager, setupKernelTunables): they are the host's, and
 // read-only here.
 func fakeSysctls() error {
@@ -35,7 +35,7 @@ func fakeSysctls() error {
 			return err
 		}
 		if err := unix.Mount(fake, "/proc/sys/"+name, "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("cannot lay a file over /proc/sys/%s: %w", name, err)
+			return fmt.Errorf("cannot mount a file over /proc/sys/%s: %w", name, err)
 		}
 	}
 	return nil
@@ -63,7 +63,7 @@ func cgroupsWritable() error {
 	return nil
 }
 
-// containerdConfig lays a changed copy over the image's configuration of
+// containerdConfig mounts a changed copy over the image's configuration of
 // containerd: on cgroup v1 there is no systemd driver, and where the host's
 // root lacks CAP_SYS_RESOURCE no process may be made safer from the OOM killer
 // than its parent.
@@ -99,7 +99,7 @@ func containerdConfig() error {
 		return err
 	}
 	if err := unix.Mount(copied, file, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("cannot lay a file over %s: %w", file, err)
+		return fmt.Errorf("cannot mount a file over %s: %w", file, err)
 	}
 	return nil
 }

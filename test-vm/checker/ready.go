@@ -14,8 +14,8 @@ import (
 	"github.com/kbuild/kbuild/test-vm/guest"
 )
 
-// ready looks how far the node is. What was true before this boot does not
-// count: the API server remembers it for a while.
+// ready reports how far the node is. What was true before this boot does not
+// count, although the API server still says it for a while.
 func ready(ctx context.Context) (guest.Ready, error) {
 	r := guest.Ready{Firstboot: firstbootStatus()}
 	boot, err := bootTime()
@@ -150,8 +150,7 @@ func podMissing(p *corev1.Pod, boot time.Time) string {
 	return ""
 }
 
-// firstbootStatus says in a line what /run/kbuild/status.json tells, for
-// progress lines only.
+// firstbootStatus is /run/kbuild/status.json in one line, for progress only.
 func firstbootStatus() string {
 	b, err := os.ReadFile("/run/kbuild/status.json")
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 )
 
 // relay joins a TCP connection to addr with in and out, until addr ends it.
-// QEMU runs it for a guest that reaches out of its network.
+// QEMU runs it for connections of the guest to outside its network.
 func relay(ctx context.Context, addr string, in io.Reader, out io.Writer) error {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "tcp", addr)

@@ -12,10 +12,11 @@ import (
 	"github.com/kbuild/kbuild/test-vm/guest"
 )
 
-// standIn is kbuild-firstboot in a container whose harness has slots for it
-// (testvm.Options.Next): what changes the slots of a disk it takes for the
-// harness, which is the boot loader here; all else the real program does, which
-// lies in the place of one that a container has no use for.
+// standIn takes the place of kbuild-firstboot in a container for which the
+// harness emulates slots (testvm.Options.Next). It records commands that change
+// slots for the harness, which acts as the boot loader. All other commands it
+// passes to the real program, which is where a container does not need the
+// program that was there.
 func standIn(args []string) error {
 	if len(args) < 2 || args[0] != "upgrade" {
 		self, err := os.Executable()
@@ -24,7 +25,7 @@ func standIn(args []string) error {
 		}
 		const once = "KBT_STANDIN=1"
 		if slices.Contains(os.Environ(), once) {
-			return errors.New("the real kbuild-firstboot is not where the harness says that it put it")
+			return errors.New("the real kbuild-firstboot is not where the harness has put it")
 		}
 		real := filepath.Join(filepath.Dir(self), guest.RealFirstboot)
 		return fmt.Errorf("cannot run %s: %w", real, syscall.Exec(real, append([]string{"kbuild-firstboot"}, args...), append(os.Environ(), once)))

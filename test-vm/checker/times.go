@@ -13,9 +13,9 @@ import (
 	"github.com/kbuild/kbuild/test-vm/guest"
 )
 
-// stopwatches note when the control plane came up and a node became Ready. Each
-// begins to look when it is first asked, and asks often but little, the same in
-// all that is compared.
+// stopwatches record when the control plane came up and a node became Ready. Each
+// starts at the first request, and polls often with small requests, in the same
+// way for everything that is compared.
 type stopwatches struct {
 	mu   sync.Mutex
 	seen map[string]*guest.Times // by node
@@ -57,8 +57,8 @@ func (s *stopwatches) watch(ctx context.Context, node string, t *guest.Times) {
 	}
 }
 
-// healthz asks what anybody may ask, so that no kubeconfig is needed; whose
-// certificate it is does not matter here.
+// healthz asks for a page that needs no credentials, so that no kubeconfig is
+// needed. The server's certificate is not checked.
 func healthz(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

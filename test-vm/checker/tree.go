@@ -18,7 +18,7 @@ import (
 
 // treeRoots is what a reboot must leave as it is: everything that makes this
 // machine this node. (Symbolic links in a root's own path are followed; links
-// below it are told as links.)
+// below it are reported as links.)
 var treeRoots = [...]string{
 	"/etc/machine-id",
 	"/etc/kubernetes",
@@ -29,9 +29,10 @@ var treeRoots = [...]string{
 	"/etc/cni/net.d",
 }
 
-// tree tells every file below treeRoots with its mode, owner and hash, and its
-// time of change too where nothing may be written again even with the same
-// content; and the API objects that an init makes, with their versions.
+// tree reports every file below treeRoots with its mode, owner and hash, and with
+// its time of change where it may not even be written again with the same
+// content. It also reports the API objects that an init makes, with their
+// versions.
 func tree(ctx context.Context) (guest.Tree, error) {
 	t := guest.Tree{}
 	for _, root := range treeRoots {
@@ -59,8 +60,8 @@ func tree(ctx context.Context) (guest.Tree, error) {
 }
 
 // rewritten says whether p may be written at every boot with the same bytes.
-// The machine ID is laid over the read-only root anew by each boot;
-// the pod network's installer writes its configuration and its plugins.
+// Each boot mounts the machine ID over the read-only root; the pod network's
+// installer writes its configuration and its plugins.
 func rewritten(p string) bool {
 	return p == "/etc/machine-id" || strings.HasPrefix(p, "/var/lib/kbuild/cni") || strings.HasPrefix(p, "/var/lib/kbuild/opt-cni")
 }

@@ -1,12 +1,11 @@
-// Package guest is the talk between the harness outside a test machine and the
-// checker inside it: one line of JSON is a request, one line of JSON is its
-// answer, over a unix socket (container lane) or a virtio-serial port (VM
-// lane).
+// Package guest is the protocol between the harness outside a test machine and
+// the checker inside it. A request is one line of JSON, and so is its answer, over
+// a unix socket (container lane) or a virtio-serial port (VM lane).
 //
 // A request carries an ID that its answer repeats, so that an answer that
 // comes after the harness stopped waiting, or from before a reboot, is never
-// taken for another's. Empty lines mean nothing; both sides send one first to
-// end whatever half line a cut connection left behind.
+// taken for that of another request. Empty lines are ignored; both sides send one
+// first, to end the half line that an interrupted connection may have left.
 package guest
 
 import "encoding/json"
@@ -36,8 +35,8 @@ type Answer struct {
 	Result json.RawMessage `json:"result,omitempty"`
 }
 
-// What can be asked. Each looks once and answers at once; waiting is the
-// harness's business.
+// The requests. Each looks once and answers at once; the harness does the
+// waiting.
 const (
 	CmdPing       = "ping"       // → Ping
 	CmdReady      = "ready"      // → Ready
@@ -51,9 +50,9 @@ const (
 	CmdTimes      = "times"      // TimesArgs → Times
 )
 
-// A container that has slots by its harness's help (testvm.Options.Next): files
-// in Dir that say that an update is staged or to be booted, and the program in
-// /usr/bin in whose place the real kbuild-firstboot lies.
+// In a container for which the harness emulates slots (testvm.Options.Next):
+// files in Dir that say that an update is staged or to be booted, and the program
+// in /usr/bin whose place the real kbuild-firstboot takes.
 const (
 	Staged        = "staged"
 	Applied       = "applied"

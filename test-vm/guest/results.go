@@ -2,7 +2,7 @@ package guest
 
 import "time"
 
-// Ping tells one boot of the machine from another.
+// Ping identifies one boot of the machine.
 type Ping struct {
 	Boot time.Time `json:"boot"` // when PID 1 started
 }

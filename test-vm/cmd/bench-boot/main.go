@@ -1,5 +1,6 @@
-// Command bench-boot measures how long a node takes from nothing to a cluster,
-// against kubeadm and against the floor, on the same image in one run:
+// Command bench-boot measures how long a machine takes to become the first node
+// of a cluster, against kubeadm and against the floor, on the same image in one
+// run:
 //
 //	a  kbuild-firstboot, from the start of its unit
 //	b  `kubeadm init` of the same version on the same binaries, images imported
