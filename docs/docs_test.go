@@ -273,3 +273,21 @@ func TestVersions(t *testing.T) {
 		}
 	}
 }
+
+// The paths that design.md lists are the program's.
+func TestPaths(t *testing.T) {
+	b, err := os.ReadFile("design.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := messages(t)
+	rows := regexp.MustCompile("(?m)^\\| `(/[^`]+)` \\|").FindAllStringSubmatch(string(b), -1)
+	for _, row := range rows {
+		if !slices.Contains(known, row[1]) {
+			t.Errorf("the code does not know %s", row[1])
+		}
+	}
+	if len(rows) < 5 {
+		t.Errorf("only %d paths", len(rows))
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -41,7 +42,7 @@ func TestQuoted(t *testing.T) {
 
 // The check itself finds what is there and misses what is not.
 func TestQuotes(t *testing.T) {
-	some := []string{"no API server answers at …: …; this node waits for it", "…: done in …", "…: waiting: …"}
+	some := []string{"working", "no API server answers at …: …; this node waits for it", "…: done in …", "…: waiting: …"}
 	for line, want := range map[string]bool{
 		"no API server answers at …: …":                                      true,
 		"discovery: waiting: no API server answers at …: …; this node waits": false, // it breaks off
@@ -49,6 +50,8 @@ func TestQuotes(t *testing.T) {
 		"nonsense: waiting: no API server answers at …: …":                   false,
 		"kbuild-firstboot: certs: done in …":                                 true,
 		"kbuild-firstboot: nonsense: done in …":                              false,
+		"kbuild-firstboot: certs: working":                                   true,
+		"kbuild-firstboot: certs: already so":                                false, // some has no such message
 		"no API server …":                                                    true,
 		"…":                                                                  false,
 		"no API server answers at …: …: … s":                                 true,
@@ -64,14 +67,16 @@ func TestQuotes(t *testing.T) {
 var (
 	prefix = regexp.MustCompile(`^kbuild-firstboot: (warning: |error: )?`)
 	states = regexp.MustCompile(`^(?:(\S+): (?:waiting: )|cannot finish (\S+): )(.*)$`)
-	done   = regexp.MustCompile(`^(\S+): done in …$`)
+	ended  = regexp.MustCompile(`^(\S+)(: done in …|: already so|: working)$`)
 )
 
 func quotes(messages []string, line string) bool {
 	line = prefix.ReplaceAllString(line, "")
 	line = strings.TrimSuffix(line, ": … s") // what a build's long work ends with
-	if m := done.FindStringSubmatch(line); m != nil {
-		return isStep(m[1])
+	if m := ended.FindStringSubmatch(line); m != nil {
+		return isStep(m[1]) && slices.ContainsFunc(messages, func(s string) bool {
+			return s == "…"+m[2] || s == m[2] || ": "+s == m[2] // a format, a sum, a state
+		})
 	}
 	if m := states.FindStringSubmatch(line); m != nil {
 		if !isStep(m[1] + m[2]) {
