@@ -10,7 +10,11 @@ OTHER    ?= v1.20.15
 FUZZTIME ?= 30s
 TIMEOUT  ?= 3h
 SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
-GOBUILD  := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -buildid='
+# kbuild's own version, which its images name: the tag of this commit, or the
+# commit. It depends on nothing else, so that who has it can build the same.
+KBUILD_VERSION ?= $(shell git describe --tags --exact-match --dirty 2>/dev/null || git describe --always --exclude='*' --abbrev=12 --dirty 2>/dev/null | sed 's/^/devel-/')
+GOBUILD  = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -buildid= -X github.com/kbuild/kbuild/builder.version=$(KBUILD_VERSION)'
+GODIRS   := builder cli docs firstboot images templates test-vm
 # Kubernetes versions whose real kubeadm judges ours.
 ORACLES  := v1.19.12 v1.20.15 v1.37.2
 # Where CI is set, real kubeadm, etcd and API server judge; elsewhere when they
@@ -67,7 +71,7 @@ modules:
 	$(QUIETLY) modules "downloading Go modules" go mod download
 
 check: ## format, vet, lint, tidy
-	@test -z "$$(gofmt -l builder docs firstboot images templates test-vm)" || { echo "run gofmt -w on:"; gofmt -l builder docs firstboot images templates test-vm; exit 1; }
+	@test -z "$$(gofmt -l $(GODIRS))" || { echo "run gofmt -w on:"; gofmt -l $(GODIRS); exit 1; }
 	$(QUIETLY) tidy "checking go.mod" go mod tidy -diff
 	$(QUIETLY) vet "go vet" go vet ./...
 	$(QUIETLY) tools "compiling staticcheck" go build -C .ci/tools -o ../../out/bin/staticcheck honnef.co/go/tools/cmd/staticcheck

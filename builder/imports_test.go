@@ -12,6 +12,7 @@ const module = "github.com/kbuild/kbuild/"
 // not. A room is a path below the module; a name stands for itself and all
 // below it.
 var may = map[string][]string{
+	"cli":              {"cli"},
 	"images":           {"images"},
 	"firstboot/config": {"firstboot/config", "images"},
 	"firstboot/host":   {"firstboot/host", "images"},
@@ -23,7 +24,7 @@ var may = map[string][]string{
 	// kubeconfigs and tokens are made by the code by which a node makes them.
 	// What builds images knows none of it.
 	"builder/identity":   {"builder/identity", "images", "firstboot/config", "firstboot/pki", "firstboot/cluster", "firstboot/host"},
-	"builder/cmd/kbuild": {"builder", "images", "templates", "firstboot/config", "firstboot/pki", "firstboot/cluster", "firstboot/host"},
+	"builder/cmd/kbuild": {"builder", "cli", "images", "templates", "firstboot/config", "firstboot/pki", "firstboot/cluster", "firstboot/host"},
 	// It reads what a running cluster is, and has nodes changed by their own
 	// kbuild-firstboot.
 	"builder/fleet": {"builder/fleet", "images", "templates", "firstboot/config", "firstboot/pki", "firstboot/cluster"},

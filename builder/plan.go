@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -29,15 +28,6 @@ type Plan struct {
 	Cmdline    []string           `json:"cmdline,omitempty"` // kernel command line, but for the root hash
 	Sysext     []Entry            `json:"sysext,omitempty"`  // what is in the system extension, but for container images
 	Outputs    []string           `json:"outputs"`
-}
-
-// Version is kbuild's own: the module version of a released build, else
-// "devel".
-func Version() string {
-	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" && bi.Main.Version != "(devel)" {
-		return bi.Main.Version
-	}
-	return "devel"
 }
 
 // Resolve makes the Plan of a Spec, and collects what it refers to. It reads

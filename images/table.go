@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // row is what one minor release holds. What moves inside it, from patch to
@@ -137,14 +138,26 @@ func (r Release) etcdTag(minor int) string {
 	return r.EtcdFor[min(minor, slices.Max(slices.Collect(maps.Keys(r.EtcdFor))))]
 }
 
-// known is the known range in words: "v1.19.0-v1.19.16, v1.20.0-v1.20.15".
-func known() string {
-	s := ""
-	for i, row := range table() {
-		if i > 0 {
-			s += ", "
-		}
-		s += fmt.Sprintf("v1.%d.0-v1.%[1]d.%d", row.minor, row.newest)
+// Range is the patch releases of one minor that the table holds.
+type Range struct {
+	Oldest string `json:"oldest"` // "v1.19.0"
+	Newest string `json:"newest"` // "v1.19.16"
+}
+
+// Known returns the versions that Lookup knows, oldest first.
+func Known() []Range {
+	var ranges []Range
+	for _, row := range table() {
+		ranges = append(ranges, Range{fmt.Sprintf("v1.%d.0", row.minor), fmt.Sprintf("v1.%d.%d", row.minor, row.newest)})
 	}
-	return s
+	return ranges
+}
+
+// known is Known in words: "v1.19.0-v1.19.16, v1.20.0-v1.20.15".
+func known() string {
+	var s []string
+	for _, r := range Known() {
+		s = append(s, r.Oldest+"-"+r.Newest)
+	}
+	return strings.Join(s, ", ")
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbuild/kbuild/builder/identity"
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
 	"github.com/kbuild/kbuild/firstboot/pki"
@@ -27,11 +27,9 @@ func clusterCommand() *cobra.Command {
 token, configuration) in a directory, print the user-data of each machine, and
 write an administrator's kubeconfig. The machines can then be powered on at
 once and in any order; nobody copies a join command.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(clusterNewCommand(), clusterUserdataCommand(), clusterKubeconfigCommand())
-	return cmd
+	return cli.Group(cmd)
 }
 
 func clusterNewCommand() *cobra.Command {
@@ -60,20 +58,17 @@ The directory appears whole or not at all; one that exists is refused.`,
   kbuild cluster new prod --config cluster.yaml --encrypt
   kbuild cluster new prod --endpoint k8s.example.com:6443 \
       --encrypt-to age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p`,
-		Args: oneArg("the directory to make"),
+		Args: cli.OneArg("the directory to make"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := filepath.Clean(args[0])
-			if format != "text" && format != "json" {
-				return usage(fmt.Errorf("--output is %q: use text or json", format))
-			}
 			if _, err := os.Lstat(dir); err == nil {
-				return usage(fmt.Errorf("cannot make %s: %w: choose another name, or remove it if no machine was given user-data of it", dir, identity.ErrExists))
+				return cli.Usagef("cannot make %s: %w: choose another name, or remove it if no machine was given user-data of it", dir, identity.ErrExists)
 			}
 			s.Name = filepath.Base(dir)
 			if file != "" {
 				name, b, err := readInput(file, cmd.InOrStdin())
 				if err != nil {
-					return usage(err)
+					return cli.Usage(err)
 				}
 				s.Config = config.Document{Source: name, Data: b}
 			}
@@ -81,16 +76,16 @@ The directory appears whole or not at all; one that exists is refused.`,
 			if passphrase {
 				var err error
 				if secret, err = newPassphrase(cmd); err != nil {
-					return usage(err)
+					return cli.Usage(err)
 				}
 			}
 			lock, err := identity.NewLock(to, secret)
 			if err != nil {
-				return usage(err)
+				return cli.Usage(err)
 			}
 			id, err := identity.New(cmd.Context(), s, time.Now())
 			if _, wrong := errors.AsType[identity.SpecError](err); wrong {
-				return usage(err)
+				return cli.Usage(err)
 			}
 			if err != nil {
 				return err
@@ -112,7 +107,7 @@ The directory appears whole or not at all; one that exists is refused.`,
 	cmd.Flags().StringVar(&file, "config", "", "`file` with kubeadm's ClusterConfiguration, and KubeletConfiguration and KubeProxyConfiguration if wanted; - is standard input")
 	cmd.Flags().StringArrayVar(&to, "encrypt-to", nil, "encrypt the secrets to this age `recipient`; may be repeated")
 	cmd.Flags().BoolVar(&passphrase, "encrypt", false, "encrypt the secrets with a passphrase, which is asked for")
-	cmd.Flags().StringVarP(&format, "output", "o", "text", "output format: text or json")
+	cli.OutputFlag(cmd, &format, "text", "json")
 	return cmd
 }
 
@@ -122,36 +117,24 @@ func printIdentity(w io.Writer, format, dir string, id *identity.Identity, encry
 	if err != nil {
 		return err
 	}
-	if format == "json" {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(struct {
-			Directory    string   `json:"directory"`
-			Endpoint     string   `json:"endpoint"`
-			CACertHashes []string `json:"caCertHashes"`
-			Encrypted    bool     `json:"encrypted"`
-		}{dir, id.Endpoint, pins, encrypted})
-	}
-	keep := "Its secrets are not encrypted: keep it where nobody else reads it."
-	if encrypted {
-		keep = "Its secrets are encrypted."
-	}
-	_, err = fmt.Fprintf(w, `Made the identity of a cluster in %s. %s
+	made := struct {
+		Directory    string   `json:"directory"`
+		Endpoint     string   `json:"endpoint"`
+		CACertHashes []string `json:"caCertHashes"`
+		Encrypted    bool     `json:"encrypted"`
+	}{dir, id.Endpoint, pins, encrypted}
+	return cli.Print(w, format, made, func(w io.Writer) error {
+		keep := "Its secrets are not encrypted: keep it where nobody else reads it."
+		if encrypted {
+			keep = "Its secrets are encrypted."
+		}
+		_, err := fmt.Fprintf(w, `Made the identity of a cluster in %s. %s
 endpoint  %s
 CA        %s
 Next: kbuild cluster userdata %s --role init
 `, dir, keep, id.Endpoint, pins[0], dir)
-	return err
-}
-
-// oneArg wants one argument, which is what.
-func oneArg(what string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) == 1 && args[0] != "" {
-			return nil
-		}
-		return usage(fmt.Errorf("%s wants one argument: %s", cmd.CommandPath(), what))
-	}
+		return err
+	})
 }
 
 // openFlags say how a cluster's directory is opened.
@@ -165,7 +148,7 @@ func (f *openFlags) open(cmd *cobra.Command, dir string) (*identity.Dir, error) 
 	d, err := identity.Open(filepath.Clean(dir), f.identity, func(what string) (config.Secret, error) {
 		return askPassphrase(cmd, "Passphrase of "+what+": ")
 	})
-	return d, usage(err)
+	return d, cli.Usage(err)
 }
 
 // outFlags say where something secret goes.
@@ -185,7 +168,7 @@ func (f *outFlags) check() error {
 		return nil
 	}
 	if _, err := os.Lstat(f.file); !errors.Is(err, fs.ErrNotExist) {
-		return usage(fmt.Errorf("%s exists: name another --out, or replace it with --force", f.file))
+		return cli.Usagef("%s exists: name another --out, or replace it with --force", f.file)
 	}
 	return nil
 }

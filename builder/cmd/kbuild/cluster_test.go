@@ -13,6 +13,8 @@ import (
 	"filippo.io/age"
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/kbuild/kbuild/cli"
 )
 
 // quick is a configuration whose keys take no time to make.
@@ -30,7 +32,7 @@ func newCluster(t *testing.T, args ...string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "prod")
 	code, _, stderr := run(t, quick, append([]string{"cluster", "new", dir, "--config", "-"}, args...)...)
-	if code != exitOK {
+	if code != cli.ExitOK {
 		t.Fatalf("%d %s", code, stderr)
 	}
 	return dir
@@ -39,7 +41,7 @@ func newCluster(t *testing.T, args ...string) string {
 func mustKbuild(t *testing.T, args ...string) string {
 	t.Helper()
 	code, out, stderr := kbuild(t, args...)
-	if code != exitOK {
+	if code != cli.ExitOK {
 		t.Fatalf("%q: %d %s", args, code, stderr)
 	}
 	return out
@@ -97,7 +99,7 @@ func TestClusterGolden(t *testing.T) {
 	tmp := t.TempDir()
 	prod := filepath.Join(tmp, "prod")
 	code, out, stderr := run(t, quick, "cluster", "new", prod, "--config", "-")
-	if code != exitOK || stderr != "" {
+	if code != cli.ExitOK || stderr != "" {
 		t.Fatalf("%d %s", code, stderr)
 	}
 	for _, s := range secrets(t, prod) {
@@ -166,7 +168,7 @@ func TestClusterFiles(t *testing.T) {
 		if others, err := os.ReadDir(filepath.Dir(file)); err != nil || len(others) != 1 {
 			t.Errorf("%s: left %v, %v", name, others, err)
 		}
-		if code, _, stderr := kbuild(t, args...); code != exitUsage || !strings.Contains(stderr, "--force") {
+		if code, _, stderr := kbuild(t, args...); code != cli.ExitUsage || !strings.Contains(stderr, "--force") {
 			t.Errorf("%s over one that exists: %d %s", name, code, stderr)
 		}
 		mustKbuild(t, append(args, "--force")...)
@@ -248,13 +250,13 @@ func TestClusterEncrypted(t *testing.T) {
 		"damaged":     {"--role control-plane --identity " + keyFile(one.String()), "certificate-key.age"},
 	} {
 		code, out, stderr := kbuild(t, append([]string{"cluster", "userdata", dir}, strings.Fields(c.args)...)...)
-		if code != exitFailed || out != "" || !strings.Contains(stderr, c.want) {
+		if code != cli.ExitFailed || out != "" || !strings.Contains(stderr, c.want) {
 			t.Errorf("%s: %d %q %s", name, code, out, stderr)
 		}
 	}
 	// A secret key that is given for a public one is not shown.
 	code, _, stderr := run(t, quick, "cluster", "new", dir+"2", "--config", "-", "--encrypt-to", one.String())
-	if code != exitUsage || strings.Contains(stderr, one.String()) || !strings.Contains(stderr, "age-keygen") {
+	if code != cli.ExitUsage || strings.Contains(stderr, one.String()) || !strings.Contains(stderr, "age-keygen") {
 		t.Errorf("%d %s", code, stderr)
 	}
 }

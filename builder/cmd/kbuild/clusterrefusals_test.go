@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/kbuild/kbuild/cli"
 )
 
 func TestClusterRefusals(t *testing.T) {
@@ -59,10 +61,10 @@ func TestClusterRefusals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, out, stderr := kbuild(t, append([]string{"cluster"}, strings.Fields(c.args)...)...)
-			if code == exitOK || out != "" {
+			if code == cli.ExitOK || out != "" {
 				t.Fatalf("exit %d, output %q", code, out)
 			}
-			if name != "parent" && code != exitUsage {
+			if name != "parent" && code != cli.ExitUsage {
 				t.Errorf("exit %d", code)
 			}
 			for _, w := range c.want {
@@ -76,7 +78,7 @@ func TestClusterRefusals(t *testing.T) {
 		t.Errorf("a refused command left %s", fresh)
 	}
 	code, _, stderr := kbuild(t, "cluster", "kubeconfig", dir, "--validity", "100000h")
-	if code != exitFailed || !strings.Contains(stderr, "ask for less") {
+	if code != cli.ExitFailed || !strings.Contains(stderr, "ask for less") {
 		t.Errorf("a life longer than the authority's: %d %s", code, stderr)
 	}
 }

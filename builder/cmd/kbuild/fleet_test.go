@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/kbuild/kbuild/builder/fleet"
+	"github.com/kbuild/kbuild/cli"
 )
 
 // addFleet makes a control plane and two workers, as the API shows them.
@@ -57,10 +58,10 @@ func TestUpgradePlan(t *testing.T) {
 	if p.To != "v1.19.16" || len(p.Nodes) != 3 || p.Nodes[0].Role != "control-plane" || len(p.Nodes[2].Do) != 5 {
 		t.Errorf("%+v", p)
 	}
-	if code, _, stderr := kbuild(t, "upgrade", "plan", "--to", "v1.37.2"); code != exitFailed || !strings.Contains(stderr, "v1.20 first") || !strings.Contains(stderr, "it may become") {
+	if code, _, stderr := kbuild(t, "upgrade", "plan", "--to", "v1.37.2"); code != cli.ExitFailed || !strings.Contains(stderr, "v1.20 first") || !strings.Contains(stderr, "it may become") {
 		t.Errorf("a minor version is skipped: %d %s", code, stderr)
 	}
-	if code, _, stderr := kbuild(t, "upgrade", "apply", "--to", "v1.20.15", "--source", "https://images.example.com/", "--yes"); code != exitFailed || !strings.Contains(stderr, "node w2 is not Ready") {
+	if code, _, stderr := kbuild(t, "upgrade", "apply", "--to", "v1.20.15", "--source", "https://images.example.com/", "--yes"); code != cli.ExitFailed || !strings.Contains(stderr, "node w2 is not Ready") {
 		t.Errorf("a node is not Ready: %d %s", code, stderr)
 	}
 }
@@ -71,11 +72,11 @@ func TestResetRefusals(t *testing.T) {
 	for name, want := range map[string]string{
 		"cp1": "last control plane", "w2": "not Ready", "w9": "none of that name, only cp1, w1, w2",
 	} {
-		if code, out, stderr := kbuild(t, "reset", name, "--yes"); code != exitFailed || out != "" || !strings.Contains(stderr, want) {
+		if code, out, stderr := kbuild(t, "reset", name, "--yes"); code != cli.ExitFailed || out != "" || !strings.Contains(stderr, want) {
 			t.Errorf("%s: %d %q %s", name, code, out, stderr)
 		}
 	}
-	if code, _, stderr := kbuild(t, "reset", "w1"); code != exitFailed || !strings.Contains(stderr, "not confirmed") {
+	if code, _, stderr := kbuild(t, "reset", "w1"); code != cli.ExitFailed || !strings.Contains(stderr, "not confirmed") {
 		t.Errorf("not confirmed: %d %s", code, stderr)
 	}
 }
@@ -105,7 +106,7 @@ func TestFleetUsage(t *testing.T) {
 		"reset a --kubeconfig x":                            "kubeconfig x",
 	} {
 		code, out, stderr := kbuild(t, strings.Fields(args)...)
-		if code != exitUsage || out != "" || !strings.Contains(stderr, want) {
+		if code != cli.ExitUsage || out != "" || !strings.Contains(stderr, want) {
 			t.Errorf("%s: exit %d, output %q, %s", args, code, out, stderr)
 		}
 	}

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/kbuild/kbuild/builder/fleet"
@@ -149,17 +146,4 @@ func operator() string {
 	}
 	// In containers, processes of two operators may have the same number and host.
 	return fmt.Sprintf("%s@%s (process %d, %s)", name, host, os.Getpid(), strings.ToLower(rand.Text()[:6]))
-}
-
-// confirm asks a person, unless yes says that it need not.
-func confirm(cmd *cobra.Command, yes bool, question string) error {
-	if yes {
-		return nil
-	}
-	fmt.Fprint(cmd.ErrOrStderr(), question+" [y/N] ")
-	answer, _ := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
-	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-		return errors.New("not confirmed: nothing was done (--yes confirms)")
-	}
-	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/kbuild/kbuild/builder/base"
 	"github.com/kbuild/kbuild/builder/progress"
 	"github.com/kbuild/kbuild/builder/source"
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/images/pull"
 )
 
@@ -71,7 +72,7 @@ line and the outputs. Nothing is fetched or written, and the same flags give
 the same bytes.`,
 		Example: `  kbuild plan --version v1.19.12
   kbuild plan --version v1.19.12 --cni none | jq '.components[].name'`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p, _, _, err := resolve(cmd.Context(), s, &builder.Env{}, cmd.ErrOrStderr())
 			if err != nil {
@@ -124,7 +125,7 @@ in its own directory. An Ignition config may also merge node.ign, by its URL.`,
   kbuild image --version v1.19.12 --format ignition \
       --sysext-url https://images.example.com/v1.19.12/ --butane site.bu
   kbuild image --version v1.19.12 --source dir:/media/usb/v1.19.12`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := base.Reexec(); err != nil {
 				return err
@@ -147,7 +148,7 @@ in its own directory. An Ignition config may also merge node.ign, by its URL.`,
 func resolve(ctx context.Context, s builder.Spec, env *builder.Env, stderr io.Writer) (*builder.Plan, *builder.Inputs, source.Source, error) {
 	var err error
 	if s.Epoch, err = epoch(); err != nil {
-		return nil, nil, nil, usage(err)
+		return nil, nil, nil, cli.Usage(err)
 	}
 	if env.Cache, err = source.CacheDir(); err != nil {
 		return nil, nil, nil, err
@@ -164,11 +165,11 @@ func resolve(ctx context.Context, s builder.Spec, env *builder.Env, stderr io.Wr
 		},
 	})
 	if err != nil {
-		return nil, nil, nil, usage(err)
+		return nil, nil, nil, cli.Usage(err)
 	}
 	p, in, err := builder.Resolve(ctx, s, src)
 	if _, bad := errors.AsType[builder.BadSpec](err); bad {
-		err = usage(err)
+		err = cli.Usage(err)
 	}
 	return p, in, src, err
 }

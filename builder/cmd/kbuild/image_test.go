@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/kbuild/kbuild/cli"
 )
 
 // kbuild runs the command line and returns its exit code and output.
@@ -32,7 +34,7 @@ func TestPlanGolden(t *testing.T) {
 	} {
 		args := append([]string{"plan", "--version", "v1.19.12"}, flags...)
 		code, first, stderr := kbuild(t, args...)
-		if code != exitOK {
+		if code != cli.ExitOK {
 			t.Fatalf("exit %d: %s", code, stderr)
 		}
 		_, again, _ := kbuild(t, args...)
@@ -66,7 +68,7 @@ func TestPlanFollowsItsFlags(t *testing.T) {
 	}
 	code, out, stderr := kbuild(t, "plan", "--version", "v1.19.12", "--cni", "none", "--manifest", manifest, "--include-image", "registry.example/more:2",
 		"--include-image", "busybox:1.36", "--cmdline", "console=ttyS1,115200n8", "--format", "raw,qcow2")
-	if code != exitOK {
+	if code != cli.ExitOK {
 		t.Fatalf("exit %d: %s", code, stderr)
 	}
 	for _, want := range []string{"registry.example/app:1", "registry.example/more:2", "disk.qcow2", "/usr/share/kbuild/manifests/app.yaml",
@@ -94,7 +96,7 @@ func TestPlanByContent(t *testing.T) {
 			t.Fatal(err)
 		}
 		code, out, stderr := kbuild(t, "plan", "--version", "v1.19.12", "--manifest", file)
-		if code != exitOK {
+		if code != cli.ExitOK {
 			t.Fatalf("exit %d: %s", code, stderr)
 		}
 		var p struct{ Partitions []struct{ UUID string } }
@@ -123,7 +125,7 @@ func TestPlanOfBoth(t *testing.T) {
 	get := func(args ...string) (p plan) {
 		t.Helper()
 		code, out, stderr := kbuild(t, append([]string{"plan", "--version", "v1.19.12"}, args...)...)
-		if code != exitOK {
+		if code != cli.ExitOK {
 			t.Fatalf("exit %d: %s", code, stderr)
 		}
 		if err := json.Unmarshal([]byte(out), &p); err != nil {
@@ -185,8 +187,8 @@ func TestRefusals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, out, stderr := kbuild(t, c.args...)
-			if code != exitUsage || out != "" {
-				t.Fatalf("exit %d, output %q, want exit %d and none", code, out, exitUsage)
+			if code != cli.ExitUsage || out != "" {
+				t.Fatalf("exit %d, output %q, want exit %d and none", code, out, cli.ExitUsage)
 			}
 			for _, w := range c.want {
 				if !strings.Contains(stderr, w) {
@@ -201,7 +203,7 @@ func TestImageRefusesBeforeItWorks(t *testing.T) {
 	out := t.TempDir()
 	t.Setenv("KBUILD_CACHE", t.TempDir())
 	code, _, stderr := kbuild(t, "image", "--version", "v1.19.12", "--out", out, "--firstboot", filepath.Join(out, "none"))
-	if code == exitOK || !strings.Contains(stderr, "make build") {
+	if code == cli.ExitOK || !strings.Contains(stderr, "make build") {
 		t.Errorf("exit %d: %q: want one that says how to build kbuild-firstboot", code, stderr)
 	}
 	firstboot := filepath.Join(t.TempDir(), "fb")
@@ -213,7 +215,7 @@ func TestImageRefusesBeforeItWorks(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, _, stderr = kbuild(t, "image", "--version", "v1.19.12", "--out", out, "--firstboot", firstboot, "--lock", lock)
-	if code == exitOK || !strings.Contains(stderr, "manifest.json") {
+	if code == cli.ExitOK || !strings.Contains(stderr, "manifest.json") {
 		t.Errorf("exit %d: %q: want one that says what a lock is", code, stderr)
 	}
 	if entries, err := os.ReadDir(out); err != nil || len(entries) != 0 {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -18,11 +18,9 @@ func imagesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "images",
 		Short: "List and pull the container images of a Kubernetes version",
-		Args:  noArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(imagesListCommand(), imagesPullCommand())
-	return cmd
+	return cli.Group(cmd)
 }
 
 // imageFlags say which images are meant.
@@ -39,30 +37,30 @@ func (f *imageFlags) add(cmd *cobra.Command) {
 // read resolves the flags. All its errors are the caller's mistakes.
 func (f *imageFlags) read(cmd *cobra.Command) (images.Release, []string, error) {
 	if f.version == "" {
-		return images.Release{}, nil, usage(errors.New("--version is missing: name the Kubernetes version, as in --version v1.19.12"))
+		return images.Release{}, nil, cli.Usagef("--version is missing: name the Kubernetes version, as in --version v1.19.12")
 	}
 	r, err := images.Lookup(f.version)
 	if err != nil {
-		return r, nil, usage(err)
+		return r, nil, cli.Usage(err)
 	}
 	var c images.ListConfig
 	if f.config != "" {
 		name, b, err := readInput(f.config, cmd.InOrStdin())
 		if err != nil {
-			return r, nil, usage(err)
+			return r, nil, cli.Usage(err)
 		}
 		if c, err = images.ParseListConfig(r, name, b); err != nil {
-			return r, nil, usage(err)
+			return r, nil, cli.Usage(err)
 		}
 	}
 	if f.repository != "" {
 		if c.ImageRepository != "" && c.ImageRepository != f.repository {
-			return r, nil, usage(fmt.Errorf("--image-repository is %s, but %s says imageRepository: %s: remove one of them", f.repository, f.config, c.ImageRepository))
+			return r, nil, cli.Usagef("--image-repository is %s, but %s says imageRepository: %s: remove one of them", f.repository, f.config, c.ImageRepository)
 		}
 		c.ImageRepository = f.repository
 	}
 	list, err := images.List(r, c)
-	return r, list, usage(err)
+	return r, list, cli.Usage(err)
 }
 
 // readInput reads a file; "-" is standard input. It returns the name to use in
@@ -98,11 +96,8 @@ Nothing is looked up in the network.`,
 		Example: `  kbuild images list --version v1.19.12
   kbuild images list --version v1.37.2 --config cluster.yaml -o json
   kbuild images list --version v1.20.15 --image-repository registry.example.com/k8s`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !strings.Contains(" text json yaml ", " "+format+" ") {
-				return usage(fmt.Errorf("--output is %q: use text, json or yaml", format))
-			}
 			r, list, err := f.read(cmd)
 			if err != nil {
 				return err
@@ -111,7 +106,7 @@ Nothing is looked up in the network.`,
 		},
 	}
 	f.add(cmd)
-	cmd.Flags().StringVarP(&format, "output", "o", "text", "output format: text, json or yaml")
+	cli.OutputFlag(cmd, &format, "text", "json", "yaml")
 	return cmd
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/images"
 	"github.com/kbuild/kbuild/images/pull"
 )
@@ -43,7 +44,7 @@ k8s.gcr.io/pause:3.2
 k8s.gcr.io/etcd:3.4.13-0
 k8s.gcr.io/coredns:1.7.0
 `
-	if code != exitOK || out != want || stderr != "" {
+	if code != cli.ExitOK || out != want || stderr != "" {
 		t.Errorf("%d\n%s%s", code, out, stderr)
 	}
 	const config = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\n"
@@ -52,30 +53,30 @@ k8s.gcr.io/coredns:1.7.0
 		code        int
 		want        string // part of stdout, or of stderr where the code is not 0
 	}{
-		{"", "images list --version v1.37.2 --image-repository r.example.com/k8s", exitOK, "r.example.com/k8s/coredns:v1.14.6\n"},
-		{config + "imageRepository: r.example.com\n", "images list --version v1.37.2 --config -", exitOK, "r.example.com/etcd:3.7.0-0\n"},
-		{config, "images list --version v1.37.2 --config - --image-repository r.example.com", exitOK, "r.example.com/etcd:3.7.0-0\n"},
-		{config + "imageRepository: r.example.com\n", "images list --version v1.37.2 --config - --image-repository s.example.com", exitUsage, "remove one of them"},
-		{config + "imageRepo: x\n", "images list --version v1.37.2 --config -", exitUsage, "kbuild: standard input:3: ClusterConfiguration has no field \"imageRepo\""},
-		{"", "images list --version v1.37.2 --config /does/not/exist", exitUsage, "cannot read the config: open /does/not/exist"},
-		{"", "images list", exitUsage, "--version is missing"},
-		{"", "images list --version v1.22.1", exitUsage, "this kbuild knows v1.19.0-v1.19.16, v1.20.0-v1.20.15"},
-		{"", "images list --version v1.37.2 -o xml", exitUsage, "use text, json or yaml"},
-		{"", "images list --verson v1.37.2", exitUsage, "unknown flag: --verson\nSee 'kbuild images list --help'."},
-		{"", "images list v1.37.2", exitUsage, "unknown argument \"v1.37.2\" for kbuild images list"},
-		{"", "images lits", exitUsage, "unknown argument \"lits\" for kbuild images"},
-		{"", "images list --help", exitOK, "kbuild images list --version v1.37.2 --config cluster.yaml -o json"},
-		{"", "images", exitOK, "Available Commands:"},
-		{"", "images pull --version v1.37.2", exitUsage, "--out is missing"},
-		{"", "images pull --version v1.37.2 --out x --platform amd64", exitUsage, "OS/ARCH"},
-		{"", "images pull --version v1.37.2 --out x --mirror a", exitUsage, "FROM=TO"},
-		{"", "images pull --version v1.37.2 --out x --parallel 0", exitUsage, "use 1 or more"},
-		{"", "images pull --version v1.37.2 --out x -o yaml", exitUsage, "use text or json"},
-		{"", "images pull --version v1.37.2 --out x --include-image A", exitUsage, "image name \"A\""},
+		{"", "images list --version v1.37.2 --image-repository r.example.com/k8s", cli.ExitOK, "r.example.com/k8s/coredns:v1.14.6\n"},
+		{config + "imageRepository: r.example.com\n", "images list --version v1.37.2 --config -", cli.ExitOK, "r.example.com/etcd:3.7.0-0\n"},
+		{config, "images list --version v1.37.2 --config - --image-repository r.example.com", cli.ExitOK, "r.example.com/etcd:3.7.0-0\n"},
+		{config + "imageRepository: r.example.com\n", "images list --version v1.37.2 --config - --image-repository s.example.com", cli.ExitUsage, "remove one of them"},
+		{config + "imageRepo: x\n", "images list --version v1.37.2 --config -", cli.ExitUsage, "kbuild: standard input:3: ClusterConfiguration has no field \"imageRepo\""},
+		{"", "images list --version v1.37.2 --config /does/not/exist", cli.ExitUsage, "cannot read the config: open /does/not/exist"},
+		{"", "images list", cli.ExitUsage, "--version is missing"},
+		{"", "images list --version v1.22.1", cli.ExitUsage, "this kbuild knows v1.19.0-v1.19.16, v1.20.0-v1.20.15"},
+		{"", "images list --version v1.37.2 -o xml", cli.ExitUsage, "use text, json or yaml"},
+		{"", "images list --verson v1.37.2", cli.ExitUsage, "unknown flag: --verson\nSee 'kbuild images list --help'."},
+		{"", "images list v1.37.2", cli.ExitUsage, "unknown argument \"v1.37.2\" for kbuild images list"},
+		{"", "images lits", cli.ExitUsage, "unknown argument \"lits\" for kbuild images"},
+		{"", "images list --help", cli.ExitOK, "kbuild images list --version v1.37.2 --config cluster.yaml -o json"},
+		{"", "images", cli.ExitOK, "Available Commands:"},
+		{"", "images pull --version v1.37.2", cli.ExitUsage, "--out is missing"},
+		{"", "images pull --version v1.37.2 --out x --platform amd64", cli.ExitUsage, "OS/ARCH"},
+		{"", "images pull --version v1.37.2 --out x --mirror a", cli.ExitUsage, "FROM=TO"},
+		{"", "images pull --version v1.37.2 --out x --parallel 0", cli.ExitUsage, "use 1 or more"},
+		{"", "images pull --version v1.37.2 --out x -o yaml", cli.ExitUsage, "use text or json"},
+		{"", "images pull --version v1.37.2 --out x --include-image A", cli.ExitUsage, "image name \"A\""},
 	} {
 		code, out, stderr := run(t, c.stdin, strings.Fields(c.args)...)
 		got := out
-		if c.code != exitOK {
+		if c.code != cli.ExitOK {
 			got = stderr
 		}
 		if code != c.code || !strings.Contains(got, c.want) {
@@ -102,7 +103,7 @@ func TestOracleOutput(t *testing.T) {
 				t.Fatal(err)
 			}
 			code, ours, stderr := run(t, "", "images", "list", "--version", v, "--image-repository", "r.example.com/x", "-o", format)
-			if code != exitOK || ours != string(theirs) {
+			if code != cli.ExitOK || ours != string(theirs) {
 				t.Errorf("%s as %s: kubeadm\n%s\nwe (%d)\n%s%s", v, format, theirs, code, ours, stderr)
 			}
 		}
@@ -155,7 +156,7 @@ func TestImagesPull(t *testing.T) {
 	args := []string{"images", "pull", "--version", "v1.19.12", "--out", out, "--mirror", "registry.k8s.io=" + host + "/k8s",
 		"--include-image", "k8s.gcr.io/extra:v1", "--lock", lock}
 	code, stdout, stderr := run(t, "", append(args, "-o", "json")...)
-	if code != exitOK {
+	if code != cli.ExitOK {
 		t.Fatalf("%d\n%s%s", code, stdout, stderr)
 	}
 	var got struct {
@@ -177,17 +178,17 @@ func TestImagesPull(t *testing.T) {
 	}
 
 	// Again, as text, with the lock: what is printed is what is locked.
-	if code, stdout, stderr = run(t, "", args...); code != exitOK || stdout != string(locked) {
+	if code, stdout, stderr = run(t, "", args...); code != cli.ExitOK || stdout != string(locked) {
 		t.Errorf("%d\n%s%s", code, stdout, stderr)
 	}
 	// Another version is not in the lock, and nothing is pulled.
-	if code, _, stderr = run(t, "", append(args, "--version", "v1.20.15")...); code != exitFailed || !strings.Contains(stderr, "lock file does not name it") {
+	if code, _, stderr = run(t, "", append(args, "--version", "v1.20.15")...); code != cli.ExitFailed || !strings.Contains(stderr, "lock file does not name it") {
 		t.Errorf("%d\n%s", code, stderr)
 	}
 	if err := os.WriteFile(lock, []byte("nonsense\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, stderr = run(t, "", args...); code != exitUsage || !strings.Contains(stderr, lock+":1: want NAME DIGEST") {
+	if code, _, stderr = run(t, "", args...); code != cli.ExitUsage || !strings.Contains(stderr, lock+":1: want NAME DIGEST") {
 		t.Errorf("%d\n%s", code, stderr)
 	}
 }

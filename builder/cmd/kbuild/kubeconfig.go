@@ -1,13 +1,12 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"net/url"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot/pki"
 )
 
@@ -26,13 +25,13 @@ valid for no longer than needed.`,
 		Example: `  kbuild cluster kubeconfig prod --out prod.conf
   kubectl --kubeconfig prod.conf get nodes
   kbuild cluster kubeconfig prod --validity 8h --server https://127.0.0.1:6443`,
-		Args: oneArg("the cluster's directory"),
+		Args: cli.OneArg("the cluster's directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if u, err := url.Parse(server); server != "" && (err != nil || u.Scheme != "https" || u.Host == "") {
-				return usage(fmt.Errorf("--server is %q: want a URL such as https://k8s.example.com:6443", server))
+				return cli.Usagef("--server is %q: want a URL such as https://k8s.example.com:6443", server)
 			}
 			if life <= 0 {
-				return usage(errors.New("--validity is no time at all: want a duration such as 8h"))
+				return cli.Usagef("--validity is no time at all: want a duration such as 8h")
 			}
 			if err := out.check(); err != nil {
 				return err

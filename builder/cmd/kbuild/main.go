@@ -1,4 +1,5 @@
-// Command kbuild turns a Kubernetes version into an immutable node image.
+// Command kbuild turns a Kubernetes version into an immutable node image, makes
+// the user-data with which machines become a cluster, and upgrades its nodes.
 package main
 
 import (
@@ -11,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/kbuild/kbuild/cli"
 )
 
 func main() {
@@ -19,26 +22,8 @@ func main() {
 	os.Exit(Execute(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-// Exit codes.
-const (
-	exitOK          = 0
-	exitFailed      = 1
-	exitUsage       = 2   // the command line or a file that it names is wrong: nothing was done
-	exitInterrupted = 130 // as shells report Ctrl-C
-)
-
-// usageError is a mistake of the caller's.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
-
-// usage marks err, if it is one, as a mistake of the caller's.
-func usage(err error) error {
-	if err == nil {
-		return nil
-	}
-	return usageError{err}
-}
+// exitInterrupted is how shells report Ctrl-C.
+const exitInterrupted = 130
 
 // Execute runs the command line args (without the program's name) and returns
 // the exit code. Results go to stdout, progress and errors to stderr.
@@ -49,40 +34,43 @@ func Execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
-	var u usageError
 	switch {
 	case err == nil:
-		return exitOK
+		return cli.ExitOK
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		fmt.Fprintln(stderr, "kbuild: interrupted")
 		return exitInterrupted
-	case errors.As(err, &u):
-		fmt.Fprintf(stderr, "kbuild: %v\nSee '%s --help'.\n", err, cmd.CommandPath())
-		return exitUsage
 	}
-	fmt.Fprintf(stderr, "kbuild: %v\n", err)
-	return exitFailed
+	return cli.Report(stderr, cmd, err)
 }
 
 func rootCommand() *cobra.Command {
-	root := &cobra.Command{
-		Use:           "kbuild",
-		Short:         "Build immutable Kubernetes node images",
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          noArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(imageCommand(), pushCommand(), planCommand(), imagesCommand(), clusterCommand(), tokenCommand(), treeCommand(), upgradeCommand(), resetCommand())
-	return root
-}
+	root := cli.Root(&cobra.Command{
+		Use:   "kbuild",
+		Short: "Build immutable Kubernetes node images",
+		Long: `Build immutable Kubernetes node images, prepare clusters of such nodes, and
+upgrade them.
 
-// noArgs refuses arguments, which on a command with subcommands are unknown
-// subcommands.
-func noArgs(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usage(fmt.Errorf("unknown argument %q for %s", args[0], cmd.CommandPath()))
+Exit codes: 0 done; 1 failed; 2 the command line, or a file that it names, is
+wrong, and nothing was done; 130 interrupted.`,
+	})
+	for _, g := range []struct {
+		id, title string
+		commands  []*cobra.Command
+	}{
+		{"build", "Build images:", []*cobra.Command{planCommand(), imageCommand(), imagesCommand(), pushCommand()}},
+		{"cluster", "Prepare clusters:", []*cobra.Command{clusterCommand(), tokenCommand()}},
+		{"operate", "Operate clusters:", []*cobra.Command{upgradeCommand(), resetCommand()}},
+		{"tools", "Tools:", []*cobra.Command{versionCommand(), treeCommand()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+		for _, c := range g.commands {
+			c.GroupID = g.id
+			root.AddCommand(c)
+		}
 	}
-	return nil
+	root.SetHelpCommandGroupID("tools")
+	root.SetCompletionCommandGroupID("tools")
+	addVersionFlag(root)
+	return root
 }

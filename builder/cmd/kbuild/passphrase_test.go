@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kbuild/kbuild/cli"
 )
 
 // terminal is a pseudo-terminal: what is typed into keys comes out of line.
@@ -81,26 +83,26 @@ func TestPassphrase(t *testing.T) {
 		"differ": {[]string{right, "wrong horse"}, "differ"},
 		"empty":  {[]string{""}, "empty"},
 	} {
-		if code, _, stderr := typed(t, c.answers, "cluster", "new", dir, "--config", config, "--encrypt"); code != exitUsage || !strings.Contains(stderr, c.want) {
+		if code, _, stderr := typed(t, c.answers, "cluster", "new", dir, "--config", config, "--encrypt"); code != cli.ExitUsage || !strings.Contains(stderr, c.want) {
 			t.Errorf("%s: %d %s", name, code, stderr)
 		}
 	}
 	code, out, stderr := typed(t, []string{right, right}, "cluster", "new", dir, "--config", config, "--encrypt")
-	if code != exitOK || strings.Contains(out+stderr, right) {
+	if code != cli.ExitOK || strings.Contains(out+stderr, right) {
 		t.Fatalf("%d %s%s", code, out, stderr)
 	}
 	worker := []string{"cluster", "userdata", dir, "--role", "worker"}
 	code, out, stderr = typed(t, []string{right}, worker...)
-	if code != exitOK || !strings.Contains(stderr, "identity.age") {
+	if code != cli.ExitOK || !strings.Contains(stderr, "identity.age") {
 		t.Fatalf("%d %s", code, stderr)
 	}
 	if n := node(t, map[string][]byte{credentialFile: []byte(out)}); n.Role != "worker" {
 		t.Errorf("a %s", n.Role)
 	}
-	if code, out, stderr := typed(t, []string{"wrong horse"}, worker...); code != exitFailed || out != "" || !strings.Contains(stderr, "is it the right passphrase?") {
+	if code, out, stderr := typed(t, []string{"wrong horse"}, worker...); code != cli.ExitFailed || out != "" || !strings.Contains(stderr, "is it the right passphrase?") {
 		t.Errorf("a wrong passphrase: %d %s%s", code, out, stderr)
 	}
-	if code, _, stderr := kbuild(t, worker...); code != exitFailed || !strings.Contains(stderr, "terminal") {
+	if code, _, stderr := kbuild(t, worker...); code != cli.ExitFailed || !strings.Contains(stderr, "terminal") {
 		t.Errorf("nobody to ask: %d %s", code, stderr)
 	}
 }

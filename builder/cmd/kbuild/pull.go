@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/images/pull"
 )
 
@@ -40,19 +40,16 @@ only if it is listed as its own mirror.`,
   kbuild images pull --version v1.37.2 --out images \
       --mirror registry.k8s.io=mirror.example.com:5000/k8s \
       --include-image ghcr.io/flannel-io/flannel:v0.28.10`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.Dir == "" {
-				return usage(errors.New("--out is missing: name the directory to pull into"))
+				return cli.Usagef("--out is missing: name the directory to pull into")
 			}
 			if o.Parallel < 1 {
-				return usage(fmt.Errorf("--parallel is %d: use 1 or more", o.Parallel))
+				return cli.Usagef("--parallel is %d: use 1 or more", o.Parallel)
 			}
 			if err := pull.CheckPlatform(o.Platform); err != nil {
-				return usage(err)
-			}
-			if format != "text" && format != "json" {
-				return usage(fmt.Errorf("--output is %q: use text or json", format))
+				return cli.Usage(err)
 			}
 			_, list, err := f.read(cmd)
 			if err != nil {
@@ -61,19 +58,19 @@ only if it is listed as its own mirror.`,
 			for _, i := range append(list, include...) {
 				full, err := pull.FullName(i)
 				if err != nil {
-					return usage(err)
+					return cli.Usage(err)
 				}
 				o.Images = append(o.Images, full)
 			}
 			for _, m := range mirrors {
 				parsed, err := pull.ParseMirror(m)
 				if err != nil {
-					return usage(err)
+					return cli.Usage(err)
 				}
 				o.Mirrors = append(o.Mirrors, parsed)
 			}
 			if o.Lock, err = readLock(lock); err != nil {
-				return usage(err)
+				return cli.Usage(err)
 			}
 			report, stop := reporter(cmd.ErrOrStderr())
 			o.Report = report
@@ -97,7 +94,7 @@ only if it is listed as its own mirror.`,
 	cmd.Flags().StringArrayVar(&mirrors, "mirror", nil, "pull from TO what is named FROM, as `FROM=TO`; may be repeated")
 	cmd.Flags().StringArrayVar(&include, "include-image", nil, "pull this image, too; may be repeated")
 	cmd.Flags().StringVar(&lock, "lock", "", "take each image by the digest in this `file`, which is written if it is not there")
-	cmd.Flags().StringVarP(&format, "output", "o", "text", "output format: text or json")
+	cli.OutputFlag(cmd, &format, "text", "json")
 	return cmd
 }
 
@@ -135,20 +132,18 @@ func writeNew(path string, b []byte, mode fs.FileMode) error {
 
 // printPulled writes what was pulled: names with digests, or the whole of it.
 func printPulled(w io.Writer, format, dir string, pulled []pull.Image) error {
-	if format == "json" {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(struct {
-			Layout string       `json:"layout"`
-			Images []pull.Image `json:"images"`
-		}{dir, pulled})
-	}
-	for _, i := range pulled {
-		if _, err := fmt.Fprintln(w, i.Name, i.Digest); err != nil {
-			return err
+	made := struct {
+		Layout string       `json:"layout"`
+		Images []pull.Image `json:"images"`
+	}{dir, pulled}
+	return cli.Print(w, format, made, func(w io.Writer) error {
+		for _, i := range pulled {
+			if _, err := fmt.Fprintln(w, i.Name, i.Digest); err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // reporter shows progress as fits w. stop ends it.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/kbuild/kbuild/builder"
 	"github.com/kbuild/kbuild/builder/progress"
+	"github.com/kbuild/kbuild/cli"
 )
 
 func pushCommand() *cobra.Command {
@@ -19,17 +20,12 @@ upgrade from: 'kbuild-firstboot upgrade stage oci://HOST/REPOSITORY:TAG'. Nodes
 ask the registry without credentials; for the push those of Docker's config are
 used. The artefact's digest is printed.`,
 		Example: `  kbuild push oci://registry.example.com/nodes:v1.20.15 --from out/v1.20.15`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usage(fmt.Errorf("want one place to push to: oci://HOST/REPOSITORY:TAG"))
-			}
-			return nil
-		},
+		Args:    cli.OneArg("where to push to, as oci://HOST/REPOSITORY:TAG"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			digest, err := builder.Push(cmd.Context(), dir, args[0], progress.To(cmd.ErrOrStderr()))
 			if err != nil {
 				if _, bad := err.(builder.BadSpec); bad {
-					return usage(err)
+					return cli.Usage(err)
 				}
 				return err
 			}

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kbuild/kbuild/builder/fleet"
+	"github.com/kbuild/kbuild/cli"
 )
 
 func resetCommand() *cobra.Command {
@@ -27,16 +27,14 @@ is not Ready the Node is deleted, and another control plane takes its member out
 of etcd, while its machine stays as it is.`,
 		Example: `  kbuild reset worker-3
   kbuild reset cp2 --force --yes`,
-		Args: oneArg("the node's name"),
+		Args: cli.OneArg("the node's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := args[0]
-			switch err := textOrJSON(format); {
-			case err != nil:
-				return err
+			switch {
 			case o.DrainTimeout < 0 || o.NodeTimeout <= 0:
-				return usage(errors.New("--drain-timeout and --node-timeout are durations such as 10m"))
+				return cli.Usagef("--drain-timeout and --node-timeout are durations such as 10m")
 			case format == "json" && !yes && !o.Force:
-				return usage(errors.New("-o json asks no questions: give --yes, too"))
+				return cli.Usagef("-o json asks no questions: give --yes, too")
 			}
 			f, seen, err := observe(cmd.Context(), kubeconfig)
 			if err != nil {
@@ -47,7 +45,7 @@ of etcd, while its machine stays as it is.`,
 			} else if err != nil {
 				return err
 			}
-			if err := confirm(cmd, yes || o.Force, "All that the machine of node "+name+" has written will be lost. Are you sure?"); err != nil {
+			if err := cli.Confirm(cmd, yes || o.Force, "All that the machine of node "+name+" has written will be lost. Are you sure?"); err != nil {
 				return err
 			}
 			v := newView(cmd.OutOrStdout(), format)
@@ -62,6 +60,6 @@ of etcd, while its machine stays as it is.`,
 	fl.BoolVar(&o.KeepNode, "keep-node", false, "leave the Node object")
 	fl.DurationVar(&o.DrainTimeout, "drain-timeout", 10*time.Minute, "how long its pods may take to leave; 0 is for ever")
 	fl.DurationVar(&o.NodeTimeout, "node-timeout", 10*time.Minute, "how long its machine may take to leave the cluster")
-	outputFlag(cmd, &format)
+	cli.OutputFlag(cmd, &format, "text", "json")
 	return cmd
 }

@@ -14,6 +14,7 @@ import (
 	api "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot/config"
 )
 
@@ -35,8 +36,6 @@ func tokenCommand() *cobra.Command {
 with the flags and the output of 'kubeadm token'. A machine that holds such a
 token may join; it is a Secret in kube-system and consists of an ID, which is
 public, and a secret part.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.PersistentFlags().StringVar(&f.kubeconfig, "kubeconfig", "", kubeconfigUsage)
 	cmd.PersistentFlags().BoolVar(&f.dryRun, "dry-run", false, "say what would be done, and change nothing")
@@ -45,7 +44,7 @@ public, and a secret part.`,
 	cmd.SetGlobalNormalizationFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		return pflag.NormalizedName(strings.TrimPrefix(name, "experimental-"))
 	})
-	return cmd
+	return cli.Group(cmd)
 }
 
 func (f *tokenFlags) connect() (kubernetes.Interface, *api.Config, error) {
@@ -65,18 +64,18 @@ func connect(file string) (kubernetes.Interface, *api.Config, error) {
 	}
 	kc, err := (&clientcmd.ClientConfigLoadingRules{ExplicitPath: file}).Load()
 	if err != nil {
-		return nil, nil, usage(fmt.Errorf("cannot use kubeconfig %s: %w: name another with --kubeconfig; `kbuild cluster kubeconfig` writes one", file, err))
+		return nil, nil, cli.Usagef("cannot use kubeconfig %s: %w: name another with --kubeconfig; `kbuild cluster kubeconfig` writes one", file, err)
 	}
 	cfg, err := clientcmd.NewDefaultClientConfig(*kc, nil).ClientConfig()
 	if err != nil {
-		return nil, nil, usage(fmt.Errorf("cannot use kubeconfig %s: %w", file, err))
+		return nil, nil, cli.Usagef("cannot use kubeconfig %s: %w", file, err)
 	}
 	cfg.UserAgent = "kbuild"
 	cfg.Timeout = time.Minute    // a server that goes down does not say so
 	cfg.QPS, cfg.Burst = 50, 100 // many nodes are looked at at once
 	c, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
-		return nil, nil, usage(fmt.Errorf("cannot use kubeconfig %s: %w", file, err))
+		return nil, nil, cli.Usagef("cannot use kubeconfig %s: %w", file, err)
 	}
 	return c, kc, nil
 }
@@ -114,7 +113,7 @@ func tokenGenerateCommand() *cobra.Command {
 		Long: `Print a new random bootstrap token, for user-data or 'kbuild token create'. No
 cluster is told of it.`,
 		Example: `  kbuild token create $(kbuild token generate)`,
-		Args:    noArgs,
+		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			t, err := config.NewToken(nil)
 			if err != nil {

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
 	"github.com/kbuild/kbuild/firstboot/config"
@@ -87,7 +88,7 @@ func TestOracleTokenList(t *testing.T) {
 			t.Fatalf("%v\n%s", err, theirs)
 		}
 		code, ours, stderr := kbuild(t, args...)
-		if d := cmp.Diff(string(theirs), ours); code != exitOK || d != "" {
+		if d := cmp.Diff(string(theirs), ours); code != cli.ExitOK || d != "" {
 			t.Errorf("%q: %d %s\n%s", args, code, stderr, d)
 		}
 	}
@@ -120,7 +121,7 @@ func TestOracleTokenCreate(t *testing.T) {
 			},
 			func(args []string) string {
 				code, out, stderr := kbuild(t, args...)
-				if code != exitOK {
+				if code != cli.ExitOK {
 					t.Fatalf("%d %s", code, stderr)
 				}
 				return out

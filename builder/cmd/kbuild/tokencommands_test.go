@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
 	"github.com/kbuild/kbuild/firstboot/pki"
@@ -29,7 +30,7 @@ func TestTokenCreateAndDelete(t *testing.T) {
 	if secret(t, c, mustKbuild(t, "token", "create")[:6]).Data["expiration"] == nil {
 		t.Error("by default a token lives for ever")
 	}
-	if code, _, stderr := kbuild(t, "token", "create", id+".0123456789abcdef"); code != exitFailed || !strings.Contains(stderr, "already exists") {
+	if code, _, stderr := kbuild(t, "token", "create", id+".0123456789abcdef"); code != cli.ExitFailed || !strings.Contains(stderr, "already exists") {
 		t.Errorf("twice the same ID: %d %s", code, stderr)
 	}
 	if out := mustKbuild(t, "token", "delete", id, "--dry-run"); !strings.Contains(out, "DELETE") {
@@ -42,7 +43,7 @@ func TestTokenCreateAndDelete(t *testing.T) {
 	if _, err := c.CoreV1().Secrets("kube-system").Get(t.Context(), "bootstrap-token-"+id, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("deleted, and there: %v", err)
 	}
-	if code, _, stderr := kbuild(t, "token", "delete", id); code != exitFailed || !strings.Contains(stderr, "kbuild token list") {
+	if code, _, stderr := kbuild(t, "token", "delete", id); code != cli.ExitFailed || !strings.Contains(stderr, "kbuild token list") {
 		t.Errorf("deleting what is not there: %d %s", code, stderr)
 	}
 	mustKbuild(t, "token", "create", "zzzzzz.0123456789abcdef", "--dry-run")
@@ -64,7 +65,7 @@ func TestTokenList(t *testing.T) {
 	}
 	code, out, stderr := kbuild(t, "token", "list")
 	rows := strings.Split(strings.TrimSpace(out), "\n")
-	if code != exitOK || len(rows) != 5 || !strings.HasPrefix(rows[0], "TOKEN ") || !strings.Contains(rows[1], "<forever>") || !strings.Contains(rows[2], "with a description") {
+	if code != cli.ExitOK || len(rows) != 5 || !strings.HasPrefix(rows[0], "TOKEN ") || !strings.Contains(rows[1], "<forever>") || !strings.Contains(rows[2], "with a description") {
 		t.Errorf("%d\n%s", code, out)
 	}
 	if !strings.Contains(stderr, "bootstrap-token-eeeeee") || strings.Contains(stderr, "0123456789abcdef") {
@@ -165,7 +166,7 @@ func TestTokenRefusals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, out, stderr := kbuild(t, append([]string{"token"}, strings.Fields(x.args)...)...)
-			if code != exitUsage || out != "" {
+			if code != cli.ExitUsage || out != "" {
 				t.Fatalf("exit %d, output %q, %s", code, out, stderr)
 			}
 			for _, w := range x.want {
@@ -179,7 +180,7 @@ func TestTokenRefusals(t *testing.T) {
 		t.Errorf("refused commands made %d tokens, %v", len(list), err)
 	}
 	dead := write("dead.conf", "apiVersion: v1\nkind: Config\nclusters: [{name: a, cluster: {server: 'http://127.0.0.1:1'}}]\ncontexts: [{name: a, context: {cluster: a, user: a}}]\nusers: [{name: a}]\ncurrent-context: a\n")
-	if code, _, stderr := kbuild(t, "token", "list", "--kubeconfig", dead); code != exitFailed || !strings.Contains(stderr, "127.0.0.1:1") {
+	if code, _, stderr := kbuild(t, "token", "list", "--kubeconfig", dead); code != cli.ExitFailed || !strings.Contains(stderr, "127.0.0.1:1") {
 		t.Errorf("nobody there: %d %s", code, stderr)
 	}
 }
@@ -218,7 +219,7 @@ func TestTokenReal(t *testing.T) {
 	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "system:bootstrap:"+id) {
 		t.Errorf("with the token: %v", err)
 	}
-	if code, _, stderr := kbuild(t, "token", "--kubeconfig", file, "create", token); code != exitFailed || strings.Contains(stderr, token) {
+	if code, _, stderr := kbuild(t, "token", "--kubeconfig", file, "create", token); code != cli.ExitFailed || strings.Contains(stderr, token) {
 		t.Errorf("made twice: %d %s", code, stderr)
 	}
 	out := mustKbuild(t, "token", "--kubeconfig", file, "list")

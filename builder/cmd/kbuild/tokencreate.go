@@ -12,6 +12,7 @@ import (
 	api "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/kbuild/kbuild/builder/identity"
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/pki"
@@ -38,20 +39,20 @@ A token lives for a day unless --ttl says otherwise. A machine that is slow to
 boot, or made later, needs one that is still alive.`,
 		Example: `  kbuild token create --ttl 2h --description "rack 7"
   kbuild token create --print-join-userdata > worker.yaml
-  kbuild token create --print-join-userdata --certificate-key KEY > control-plane.yaml`,
+  kbuild token create --print-join-userdata --certificate-key "$KEY" > control-plane.yaml`,
 		Args: cobra.MatchAll(func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return usage(fmt.Errorf("unknown argument %q for %s: it takes one token", args[1], cmd.CommandPath()))
+				return cli.Usagef("unknown argument %q for %s: it takes one token", args[1], cmd.CommandPath())
 			}
 			return nil
 		}),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if key != "" && !userdata {
-				return usage(errors.New("--certificate-key is for the user-data of a control plane: give --print-join-userdata, too"))
+				return cli.Usagef("--certificate-key is for the user-data of a control plane: give --print-join-userdata, too")
 			}
 			if key != "" {
 				if _, err := cluster.NewSealer(config.Secret(key)); err != nil {
-					return usage(fmt.Errorf("--certificate-key: %w", err))
+					return cli.Usagef("--certificate-key: %w", err)
 				}
 			}
 			if len(args) > 0 {
@@ -60,7 +61,7 @@ boot, or made later, needs one that is still alive.`,
 			t.TTL = &metav1.Duration{Duration: ttl}
 			tokens, err := tokensOf(cmd, t, file)
 			if err != nil {
-				return usage(err)
+				return cli.Usage(err)
 			}
 			return f.create(cmd, tokens, userdata, config.Secret(key))
 		},
@@ -114,7 +115,7 @@ func (f *tokenFlags) create(cmd *cobra.Command, tokens []config.BootstrapToken, 
 	printed := []byte(tokens[0].Token.Reveal() + "\n")
 	if userdata { // nothing is created for user-data that cannot be
 		if printed, err = joinUserdata(kc, tokens[0].Token, key); err != nil {
-			return usage(err)
+			return cli.Usage(err)
 		}
 	}
 	for _, t := range tokens {

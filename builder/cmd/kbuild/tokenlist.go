@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -16,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/images"
@@ -30,11 +30,8 @@ func tokenListCommand(f *tokenFlags) *cobra.Command {
 printed whole, secret part included.`,
 		Example: `  kbuild token list
   kbuild token list -o json`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !strings.Contains(" text json yaml ", " "+format+" ") {
-				return usage(fmt.Errorf("--output is %q: use text, json or yaml", format))
-			}
 			c, _, err := f.connect()
 			if err != nil {
 				return err
@@ -58,7 +55,7 @@ printed whole, secret part included.`,
 			return printTokens(cmd.OutOrStdout(), format, c, tokens)
 		},
 	}
-	cmd.Flags().StringVarP(&format, "output", "o", "text", "output format: text, json or yaml")
+	cli.OutputFlag(cmd, &format, "text", "json", "yaml")
 	return cmd
 }
 
@@ -157,7 +154,7 @@ whole. Nodes that have joined are not affected.`,
 		Example: `  kbuild token delete abcdef`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usage(errors.New("name at least one token, by its ID (`kbuild token list` shows them)"))
+				return cli.Usagef("name at least one token, by its ID (`kbuild token list` shows them)")
 			}
 			return nil
 		},
@@ -168,7 +165,7 @@ whole. Nodes that have joined are not affected.`,
 				if !tokenIDForm.MatchString(a) {
 					var err error
 					if id, err = cluster.TokenID(config.Secret(a)); err != nil {
-						return usage(fmt.Errorf("%w, or its ID, the first six of them", err))
+						return cli.Usagef("%w, or its ID, the first six of them", err)
 					}
 				}
 				ids = append(ids, id)

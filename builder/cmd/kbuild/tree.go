@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -10,6 +9,7 @@ import (
 	"github.com/kbuild/kbuild/builder/base"
 	"github.com/kbuild/kbuild/builder/progress"
 	"github.com/kbuild/kbuild/builder/source"
+	"github.com/kbuild/kbuild/cli"
 )
 
 // treeCommand makes the Debian trees that kbuild works with, for whoever wants
@@ -28,17 +28,13 @@ and print its directory. Read it, never write it.
 		Example: `  kbuild tree vm
   ls $(kbuild tree os)/usr/bin`,
 		ValidArgs: []string{"os", "tools", "vm", "debian"},
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usage(errors.New("want one of os, tools, vm and debian"))
-			}
-			return nil
-		},
+		Args:      cli.OneArg("os, tools, vm or debian"),
+		Hidden:    true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			trees := map[string]func(context.Context, base.Config) (base.Tree, error){"os": base.OS, "tools": base.Tools, "vm": base.VM, "debian": base.Debian}
 			get, ok := trees[args[0]]
 			if !ok {
-				return usage(fmt.Errorf("unknown tree %q: want os, tools, vm or debian", args[0]))
+				return cli.Usagef("unknown tree %q: want os, tools, vm or debian", args[0])
 			}
 			if err := base.Reexec(); err != nil {
 				return err

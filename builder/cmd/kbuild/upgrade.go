@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -10,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbuild/kbuild/builder/fleet"
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -21,12 +21,10 @@ func upgradeCommand() *cobra.Command {
 		Long: `Take the nodes of a running cluster to another version of Kubernetes. Each node
 boots an image of that version from its other slot; one that does not become
 healthy in it goes back by itself.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.PersistentFlags().StringVar(&kubeconfig, "kubeconfig", "", kubeconfigUsage)
 	cmd.AddCommand(upgradePlanCommand(&kubeconfig), upgradeApplyCommand(&kubeconfig), upgradeDiffCommand(&kubeconfig))
-	return cmd
+	return cli.Group(cmd)
 }
 
 func upgradePlanCommand(kubeconfig *string) *cobra.Command {
@@ -38,13 +36,10 @@ func upgradePlanCommand(kubeconfig *string) *cobra.Command {
 what is done with each, and whether going back will be legal. It only reads.`,
 		Example: `  kbuild upgrade plan
   kbuild upgrade plan --to v1.20.15 -o json`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := textOrJSON(format); err != nil {
-				return err
-			}
 			if _, err := images.Lookup(to); to != "" && err != nil {
-				return usage(fmt.Errorf("--to: %w", err))
+				return cli.Usagef("--to: %w", err)
 			}
 			_, seen, err := observe(cmd.Context(), *kubeconfig)
 			if err != nil {
@@ -54,34 +49,12 @@ what is done with each, and whether going back will be legal. It only reads.`,
 			if err != nil {
 				return fmt.Errorf("cannot upgrade to %s: %w; %s", to, err, mayBecome(p))
 			}
-			if format == "json" {
-				return printJSON(cmd.OutOrStdout(), p)
-			}
-			return printPlan(cmd.OutOrStdout(), p)
+			return cli.Print(cmd.OutOrStdout(), format, p, func(w io.Writer) error { return printPlan(w, p) })
 		},
 	}
 	cmd.Flags().StringVar(&to, "to", "", "`version` to go to (default: the newest that the cluster may become)")
-	outputFlag(cmd, &format)
+	cli.OutputFlag(cmd, &format, "text", "json")
 	return cmd
-}
-
-func outputFlag(cmd *cobra.Command, format *string) {
-	cmd.Flags().StringVarP(format, "output", "o", "text", "output format: text or json")
-}
-
-func textOrJSON(format string) error {
-	if format != "text" && format != "json" {
-		return usage(fmt.Errorf("--output is %q: use text or json", format))
-	}
-	return nil
-}
-
-func printJSON(w io.Writer, v any) error {
-	b, err := json.MarshalIndent(v, "", "  ")
-	if err == nil {
-		_, err = fmt.Fprintf(w, "%s\n", b)
-	}
-	return err
 }
 
 func mayBecome(p fleet.Plan) string {

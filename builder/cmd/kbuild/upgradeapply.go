@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -10,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbuild/kbuild/builder/fleet"
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -34,7 +34,7 @@ version are left alone. A second operator is kept out meanwhile by a Lease.
 it: the --out of 'kbuild image' on a web server.`,
 		Example: `  kbuild upgrade apply --to v1.20.15 --source https://images.example.com/v1.20.15/
   kbuild upgrade apply --to v1.20.15 --source https://images.example.com/v1.20.15/ --max-unavailable 3 --yes -o json`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkUpgrade(o, format, yes); err != nil {
 				return err
@@ -56,7 +56,7 @@ it: the --out of 'kbuild image' on a web server.`,
 			if len(p.Blocked) > 0 {
 				return fmt.Errorf("cannot upgrade to %s: %s", o.To, strings.Join(p.Blocked, "; "))
 			}
-			if err := confirm(cmd, yes, "The nodes are rebooted into "+o.To+" in this order. Are you sure?"); err != nil {
+			if err := cli.Confirm(cmd, yes, "The nodes are rebooted into "+o.To+" in this order. Are you sure?"); err != nil {
 				return err
 			}
 			for _, n := range p.Nodes {
@@ -73,33 +73,30 @@ it: the --out of 'kbuild image' on a web server.`,
 	fl.DurationVar(&o.DrainTimeout, "drain-timeout", 10*time.Minute, "how long the pods of a node may take to leave; 0 is for ever")
 	fl.DurationVar(&o.NodeTimeout, "node-timeout", 45*time.Minute, "how long a node may take to write the image, and each boot of it to come back")
 	fl.BoolVar(&yes, "yes", false, "do not ask")
-	outputFlag(cmd, &format)
+	cli.OutputFlag(cmd, &format, "text", "json")
 	return cmd
 }
 
 func checkUpgrade(o fleet.UpgradeOptions, format string, yes bool) error {
-	if err := textOrJSON(format); err != nil {
-		return err
-	}
 	source, err := url.Parse(o.Source)
 	switch {
 	case o.To == "":
-		return usage(errors.New("--to is missing: say which version (`kbuild upgrade plan` tells which there are)"))
+		return cli.Usagef("--to is missing: say which version (`kbuild upgrade plan` tells which there are)")
 	case o.Source == "":
-		return usage(errors.New("--source is missing: say where the nodes find the new image, as in https://images.example.com/v1.20.15/"))
+		return cli.Usagef("--source is missing: say where the nodes find the new image, as in https://images.example.com/v1.20.15/")
 	case err != nil || strings.ContainsAny(o.Source, "{} \t\n") || !strings.HasPrefix(o.Source, "/") && (source.Scheme == "" || source.Host == "" && source.Path == ""):
-		return usage(fmt.Errorf("--source is %q: want the URL of a directory, or a path on the nodes, without any template", o.Source))
+		return cli.Usagef("--source is %q: want the URL of a directory, or a path on the nodes, without any template", o.Source)
 	case err == nil && (source.User != nil || source.RawQuery != ""):
-		return usage(fmt.Errorf("--source has a user, a password or a query: it is shown in Jobs and in the nodes' journals, so it must hold no secret. Updates are signed: serve them without"))
+		return cli.Usagef("--source has a user, a password or a query: it is shown in Jobs and in the nodes' journals, so it must hold no secret. Updates are signed: serve them without")
 	case o.MaxUnavailable < 1:
-		return usage(fmt.Errorf("--max-unavailable is %d: no worker could be taken", o.MaxUnavailable))
+		return cli.Usagef("--max-unavailable is %d: no worker could be taken", o.MaxUnavailable)
 	case o.DrainTimeout < 0 || o.NodeTimeout <= 0:
-		return usage(errors.New("--drain-timeout and --node-timeout are durations such as 10m"))
+		return cli.Usagef("--drain-timeout and --node-timeout are durations such as 10m")
 	case format == "json" && !yes:
-		return usage(errors.New("-o json asks no questions: give --yes, too"))
+		return cli.Usagef("-o json asks no questions: give --yes, too")
 	}
 	if _, err := images.Lookup(o.To); err != nil {
-		return usage(fmt.Errorf("--to: %w", err))
+		return cli.Usagef("--to: %w", err)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbuild/kbuild/builder/fleet"
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -22,13 +23,10 @@ of kubeadm, kubelets and add-ons. It only reads. What only the nodes know, the
 patches of their user-data, is not seen.`,
 		Example: `  kbuild upgrade diff
   kbuild upgrade diff --to v1.20.15 | less`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := textOrJSON(format); err != nil {
-				return err
-			}
 			if _, err := images.Lookup(to); to != "" && err != nil {
-				return usage(fmt.Errorf("--to: %w", err))
+				return cli.Usagef("--to: %w", err)
 			}
 			f, seen, err := observe(cmd.Context(), *kubeconfig)
 			if err != nil {
@@ -45,18 +43,17 @@ patches of their user-data, is not seen.`,
 			if err != nil {
 				return err
 			}
-			if format == "json" {
-				return printJSON(cmd.OutOrStdout(), changes)
-			}
-			for _, d := range changes {
-				if _, err := io.WriteString(cmd.OutOrStdout(), d.Diff); err != nil {
-					return err
+			return cli.Print(cmd.OutOrStdout(), format, changes, func(w io.Writer) error {
+				for _, d := range changes {
+					if _, err := io.WriteString(w, d.Diff); err != nil {
+						return err
+					}
 				}
-			}
-			return nil
+				return nil
+			})
 		},
 	}
 	cmd.Flags().StringVar(&to, "to", "", "`version` to compare with (default: the newest that the cluster may become)")
-	outputFlag(cmd, &format)
+	cli.OutputFlag(cmd, &format, "text", "json")
 	return cmd
 }

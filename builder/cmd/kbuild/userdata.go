@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbuild/kbuild/builder/identity"
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot/config"
 )
 
@@ -56,24 +57,24 @@ there for two hours, as kubeadm has it, so power them on with the init node.`,
   kbuild cluster userdata prod --role worker --format ignition
   kbuild cluster userdata prod --role init --node cp1 --format nocloud-iso --out cp1.iso
   qemu-system-x86_64 … -smbios type=11,value=$(kbuild cluster userdata prod --role worker --format smbios)`,
-		Args: oneArg("the cluster's directory"),
+		Args: cli.OneArg("the cluster's directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !slices.Contains(userdataFormats(), format) {
-				return usage(fmt.Errorf("--format is %q: use %s", format, strings.Join(userdataFormats(), ", ")))
+				return cli.Usagef("--format is %q: use %s", format, strings.Join(userdataFormats(), ", "))
 			}
 			switch {
 			case role == "":
-				return usage(errors.New("--role is missing: use init for one machine, control-plane or worker for the others"))
+				return cli.Usagef("--role is missing: use init for one machine, control-plane or worker for the others")
 			case cmd.Flags().Changed("token-ttl") && role != string(config.RoleInit):
-				return usage(errors.New("--token-ttl is for --role init: that node makes the token"))
+				return cli.Usagef("--token-ttl is for --role init: that node makes the token")
 			case ttl < 0:
-				return usage(errors.New("--token-ttl is less than no time: use a duration such as 48h, or 0s for ever"))
+				return cli.Usagef("--token-ttl is less than no time: use a duration such as 48h, or 0s for ever")
 			case platform != "" && !slices.Contains(identity.Platforms(), platform):
-				return usage(fmt.Errorf("no limit is known of platform %q: known are %s", platform, strings.Join(identity.Platforms(), ", ")))
+				return cli.Usagef("no limit is known of platform %q: known are %s", platform, strings.Join(identity.Platforms(), ", "))
 			case format == volumeFormat && out.file == "":
-				return usage(errors.New("--out is missing: name the file for the volume, as in --out " + role + ".iso"))
+				return cli.Usage(errors.New("--out is missing: name the file for the volume, as in --out " + role + ".iso"))
 			case format == volumeFormat && platform != "":
-				return usage(errors.New("--platform is for user-data that a platform hands over; a volume has no such limit"))
+				return cli.Usagef("--platform is for user-data that a platform hands over; a volume has no such limit")
 			}
 			if err := out.check(); err != nil {
 				return err
@@ -85,7 +86,7 @@ there for two hours, as kubeadm has it, so power them on with the init node.`,
 			defer d.Close()
 			docs, err := d.UserData(config.Role(role), node, ttl)
 			if _, wrong := errors.AsType[identity.SpecError](err); wrong {
-				return usage(err)
+				return cli.Usage(err)
 			}
 			if err != nil {
 				return err
@@ -100,7 +101,7 @@ there for two hours, as kubeadm has it, so power them on with the init node.`,
 			if platform != "" {
 				says, err := identity.Fits(platform, b)
 				if err != nil {
-					return usage(err)
+					return cli.Usage(err)
 				}
 				fmt.Fprintln(cmd.ErrOrStderr(), says)
 			}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
 	"github.com/kbuild/kbuild/firstboot/metadata"
@@ -136,7 +137,7 @@ func TestWorkerIsSmall(t *testing.T) {
 	long := strings.Repeat(strings.Repeat("a", 63)+".", 3) + strings.Repeat("b", 61) // 253: the longest DNS name
 	dir := filepath.Join(t.TempDir(), "c")
 	code, _, stderr := run(t, strings.Replace(quick, "k8s.example.com:6443", long+":65535", 1), "cluster", "new", dir, "--config", "-", "--version", "v1.19.12")
-	if code != exitOK {
+	if code != cli.ExitOK {
 		t.Fatalf("%d %s", code, stderr)
 	}
 	name := strings.Repeat("n", 64)
@@ -159,15 +160,15 @@ func TestUserdataPlatform(t *testing.T) {
 		code int
 		want string
 	}{
-		{"--role worker --platform virtualbox", exitOK, " of the 1023 bytes that virtualbox takes\n"},
-		{"--role init --platform aws", exitOK, " of the 16384 bytes that aws takes\n"},
-		{"--role init --platform aws --format ignition", exitOK, " of the 16384 bytes that aws takes\n"},
-		{"--role init --platform openstack", exitOK, " of the 65535 bytes that openstack takes (after base64)\n"},
-		{"--role init --platform virtualbox", exitUsage, "and virtualbox takes 1023: give it in another way, such as a volume (--format nocloud-iso)"},
-		{"--role init --platform moon", exitUsage, `platform "moon": known are aws, azure`},
+		{"--role worker --platform virtualbox", cli.ExitOK, " of the 1023 bytes that virtualbox takes\n"},
+		{"--role init --platform aws", cli.ExitOK, " of the 16384 bytes that aws takes\n"},
+		{"--role init --platform aws --format ignition", cli.ExitOK, " of the 16384 bytes that aws takes\n"},
+		{"--role init --platform openstack", cli.ExitOK, " of the 65535 bytes that openstack takes (after base64)\n"},
+		{"--role init --platform virtualbox", cli.ExitUsage, "and virtualbox takes 1023: give it in another way, such as a volume (--format nocloud-iso)"},
+		{"--role init --platform moon", cli.ExitUsage, `platform "moon": known are aws, azure`},
 	} {
 		code, out, stderr := kbuild(t, append([]string{"cluster", "userdata", dir}, strings.Fields(c.args)...)...)
-		if code != c.code || !strings.Contains(stderr, c.want) || (out == "") != (code != exitOK) {
+		if code != c.code || !strings.Contains(stderr, c.want) || (out == "") != (code != cli.ExitOK) {
 			t.Errorf("%s: %d, %d bytes, %s", c.args, code, len(out), stderr)
 		}
 	}
