@@ -8,7 +8,7 @@
 //	sh parsed: WHY     the commands' flags and arguments are parsed
 //	yaml [NAME]        user-data, loaded as a node loads it; a file of the commands that run
 //	yaml NAME: WHAT    another file that the commands that run are given
-//	text quoted        each line is a message of the program, … for what varies
+//	text quoted        each line is a message of the program; … is what varies
 //	text picture       a drawing
 //	mermaid            a drawing
 package docs
