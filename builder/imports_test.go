@@ -12,14 +12,15 @@ const module = "github.com/kbuild/kbuild/"
 // not. A room is a path below the module; a name stands for itself and all
 // below it.
 var may = map[string][]string{
-	"cli":              {"cli"},
-	"images":           {"images"},
-	"firstboot/config": {"firstboot/config", "images"},
-	"firstboot/host":   {"firstboot/host", "images"},
-	"firstboot/pki":    {"firstboot/pki", "firstboot/config", "firstboot/host", "images"},
-	"templates":        {"templates", "images", "firstboot/config"},
-	"firstboot":        {"firstboot", "templates", "images"},
-	"builder":          {"builder", "images", "templates", "firstboot/config"},
+	"cli":               {"cli"},
+	"images":            {"images"},
+	"firstboot/config":  {"firstboot/config", "images"},
+	"firstboot/host":    {"firstboot/host", "images"},
+	"firstboot/outcome": {},
+	"firstboot/pki":     {"firstboot/pki", "firstboot/config", "firstboot/host", "firstboot/outcome", "images"},
+	"templates":         {"templates", "images", "firstboot/config"},
+	"firstboot":         {"firstboot", "templates", "images"},
+	"builder":           {"builder", "images", "templates", "firstboot/config"},
 	// The operator prepares a cluster, and talks to a running one: authorities,
 	// kubeconfigs and tokens are made by the code by which a node makes them.
 	// What builds images knows none of it.

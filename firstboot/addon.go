@@ -46,7 +46,7 @@ func stepAddon() Step {
 			if err != nil {
 				return err
 			}
-			return soon(errors.Join(applyMissing(ctx, c, addons), applyInOrder(ctx, c, manifests)))
+			return cluster.RetryIfTemporary(errors.Join(applyMissing(ctx, c, addons), applyInOrder(ctx, c, manifests)))
 		},
 	}
 }

@@ -2,8 +2,6 @@ package firstboot
 
 import (
 	"context"
-	"errors"
-	"time"
 
 	"github.com/kbuild/kbuild/firstboot/pki"
 )
@@ -22,13 +20,13 @@ func stepCertsCA() Step {
 				return false, err
 			}
 			done, err := pki.HasCA(r.Host, r.Node, certClock(r))
-			return done, whenClockIsRight(err)
+			return done, err
 		},
 		Do: func(ctx context.Context, r *Run) error {
 			if err := pki.PlaceGiven(r.Host, r.Node); err != nil {
 				return err
 			}
-			return whenClockIsRight(pki.EnsureCA(ctx, r.Host, r.Node, certClock(r)))
+			return pki.EnsureCA(ctx, r.Host, r.Node, certClock(r))
 		},
 	}
 }
@@ -42,24 +40,14 @@ func stepCerts() Step {
 		Needs: []string{"certs/ca"},
 		Done: func(_ context.Context, r *Run) (bool, error) {
 			done, err := pki.Complete(r.Host, r.Node, certClock(r))
-			return done, whenClockIsRight(err)
+			return done, err
 		},
 		Do: func(ctx context.Context, r *Run) error {
-			return whenClockIsRight(pki.Ensure(ctx, r.Host, r.Node, certClock(r)))
+			return pki.Ensure(ctx, r.Host, r.Node, certClock(r))
 		},
 	}
 }
 
 func certClock(r *Run) pki.Clock {
 	return pki.Clock{Now: r.Host.Now(), Built: r.Baked.BuildTime}
-}
-
-// whenClockIsRight makes an error of a certificate that begins in the future
-// one that is waited out: on a machine without a battery the clock is set only
-// when the network has told the time.
-func whenClockIsRight(err error) error {
-	if _, ok := errors.AsType[pki.NotYet](err); ok {
-		return Retry{After: 5 * time.Second, Why: "the right time: " + err.Error()}
-	}
-	return err
 }

@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // etcdRetry is how often etcd is asked again.
@@ -30,11 +31,11 @@ func stepCheckEtcd() Step {
 			}
 			e, c, err := etcdOf(ctx, r)
 			if err != nil {
-				return false, soon(err)
+				return false, cluster.RetryIfTemporary(err)
 			}
 			defer e.Close()
 			_, err = deadMembers(ctx, r, e, c)
-			return err == nil, soon(err)
+			return err == nil, cluster.RetryIfTemporary(err)
 		},
 		Do: func(context.Context, *Run) error { return nil },
 	}
@@ -54,7 +55,7 @@ func etcdOf(ctx context.Context, r *Run) (*cluster.Etcd, kubernetes.Interface, e
 	own := cluster.ClientURL(r.Node.Init.LocalAPIEndpoint.AdvertiseAddress)
 	urls = slices.DeleteFunc(urls, func(u string) bool { return u == own })
 	if len(urls) == 0 {
-		return nil, nil, Retry{After: etcdRetry, Why: "no other member of etcd is known yet"}
+		return nil, nil, outcome.Retry{After: etcdRetry, Why: "no other member of etcd is known yet"}
 	}
 	e, err := cluster.ConnectEtcd(r.Host, r.Node.Cluster.CertificatesDir, urls...)
 	return e, c, err
@@ -96,7 +97,7 @@ func deadMembers(ctx context.Context, r *Run, e *cluster.Etcd, c kubernetes.Inte
 		}
 		why := e.Answers(ctx, m)
 		if why == nil && m.Name == self {
-			return nil, Retry{After: joinRetry(), Why: fmt.Sprintf("etcd has a living member named %s at %s: another machine has this node's name; give this one another name in user-data, or stop the other", self, strings.Join(m.PeerURLs, ", "))}
+			return nil, outcome.Retry{After: outcome.Soon(), Why: fmt.Sprintf("etcd has a living member named %s at %s: another machine has this node's name; give this one another name in user-data, or stop the other", self, strings.Join(m.PeerURLs, ", "))}
 		}
 		if why == nil {
 			continue
@@ -106,7 +107,7 @@ func deadMembers(ctx context.Context, r *Run, e *cluster.Etcd, c kubernetes.Inte
 			continue
 		}
 		if m.Name == "" {
-			return nil, Retry{After: etcdRetry, Why: fmt.Sprintf("another node is becoming a member of etcd (%x, %s); if it is gone for good, remove it with `etcdctl member remove %[1]x`", m.ID, strings.Join(m.PeerURLs, ", "))}
+			return nil, outcome.Retry{After: etcdRetry, Why: fmt.Sprintf("another node is becoming a member of etcd (%x, %s); if it is gone for good, remove it with `etcdctl member remove %[1]x`", m.ID, strings.Join(m.PeerURLs, ", "))}
 		} else {
 			_, err := c.CoreV1().Nodes().Get(ctx, m.Name, metav1.GetOptions{})
 			if apierrors.IsNotFound(err) {
@@ -117,7 +118,7 @@ func deadMembers(ctx context.Context, r *Run, e *cluster.Etcd, c kubernetes.Inte
 				return nil, err
 			}
 		}
-		return nil, Retry{After: joinRetry(), Why: fmt.Sprintf("etcd member %q (%x, %s) does not answer: %v; bring its node back, or say that it is gone for good: `kubectl delete node %s`", m.Name, m.ID, strings.Join(m.PeerURLs, ", "), why, m.Name)}
+		return nil, outcome.Retry{After: outcome.Soon(), Why: fmt.Sprintf("etcd member %q (%x, %s) does not answer: %v; bring its node back, or say that it is gone for good: `kubectl delete node %s`", m.Name, m.ID, strings.Join(m.PeerURLs, ", "), why, m.Name)}
 	}
 	return dead, nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -125,7 +126,7 @@ func converge(ctx context.Context, r *Run, steps ...Step) error {
 					}
 				}
 			}
-			var wait Retry
+			var wait outcome.Retry
 			if err != nil && (!errors.As(err, &wait) || tries > 100) {
 				return fmt.Errorf("%s: %w", s.Name, err)
 			}
@@ -150,7 +151,7 @@ func TestClusterSteps(t *testing.T) {
 		s := start(t)
 		c := s.Client(t)
 		r := clusterRun(t, s, testUserdata)
-		var wait Retry
+		var wait outcome.Retry
 		if _, err := stepMarkControlPlane().Done(ctx, r); !errors.As(err, &wait) {
 			t.Errorf("without a Node, Done returned %v, want a Retry", err)
 		}

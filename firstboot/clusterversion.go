@@ -29,7 +29,7 @@ func stepUpgradeCluster() Step {
 			edits, err := editsCluster(ctx, r)
 			return !edits, err
 		},
-		Do: func(ctx context.Context, r *Run) error { return soon(upgradeCluster(ctx, r)) },
+		Do: func(ctx context.Context, r *Run) error { return cluster.RetryIfTemporary(upgradeCluster(ctx, r)) },
 	}
 }
 
@@ -79,7 +79,7 @@ func editsCluster(ctx context.Context, r *Run) (bool, error) {
 	}
 	version, err := clusterVersion(ctx, c)
 	if err != nil {
-		return false, soon(err)
+		return false, cluster.RetryIfTemporary(err)
 	}
 	own, joins := r.Baked.Release, r.Node.Role.Joins()
 	switch {
@@ -90,7 +90,7 @@ func editsCluster(ctx context.Context, r *Run) (bool, error) {
 			return false, nil
 		}
 		newer, err := newerControlPlane(ctx, r, c)
-		return !newer, soon(err)
+		return !newer, cluster.RetryIfTemporary(err)
 	}
 	return true, nil
 }
@@ -173,7 +173,7 @@ func stepStalePods() Step {
 		Needs: []string{"node-ready"},
 		Done: func(ctx context.Context, r *Run) (bool, error) {
 			_, pods, err := stalePods(ctx, r)
-			return err == nil && len(pods) == 0, soon(err)
+			return err == nil && len(pods) == 0, cluster.RetryIfTemporary(err)
 		},
 		Do: func(ctx context.Context, r *Run) error {
 			begun, err := bootBegan(r)
@@ -198,7 +198,7 @@ func stepStalePods() Step {
 					err = nil
 				}
 			}
-			return soon(err)
+			return cluster.RetryIfTemporary(err)
 		},
 	}
 }

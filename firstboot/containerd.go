@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // crt is a connection to containerd, in the kubelet's namespace.
@@ -37,7 +39,7 @@ func (o handover) dial(ctx context.Context) (*crt, error) {
 	}
 	if !o.host.Exists(o.socket) {
 		conn.Close()
-		return nil, Retry{After: time.Second, Why: "containerd's socket " + o.socket + " is not there yet; containerd.service makes it",
+		return nil, outcome.Retry{After: time.Second, Why: "containerd's socket " + o.socket + " is not there yet; containerd.service makes it",
 			Wake: func(ctx context.Context) { o.host.WaitFile(ctx, o.socket) }}
 	}
 	client, err := containerd.NewWithConn(conn, containerd.WithDefaultNamespace("k8s.io"))
@@ -47,7 +49,7 @@ func (o handover) dial(ctx context.Context) (*crt, error) {
 	if err != nil {
 		conn.Close()
 		if errdefs.IsUnavailable(err) || errors.Is(err, context.DeadlineExceeded) {
-			return nil, Retry{After: 200 * time.Millisecond, Why: "containerd does not answer: " + err.Error()}
+			return nil, outcome.Retry{After: 200 * time.Millisecond, Why: "containerd does not answer: " + err.Error()}
 		}
 		return nil, fmt.Errorf("cannot connect to containerd at %s: %w", o.socket, err)
 	}
@@ -91,7 +93,7 @@ func (c *crt) seen(ctx context.Context, want []bakedImage) error {
 	// containerd answers its own API a moment before its CRI service is ready,
 	// and says so with code Unknown up to 1.7.
 	if status.Code(err) == codes.Unavailable || err != nil && strings.Contains(err.Error(), "server is not initialized yet") {
-		return Retry{After: 50 * time.Millisecond, Why: "containerd does not serve the kubelet yet"}
+		return outcome.Retry{After: 50 * time.Millisecond, Why: "containerd does not serve the kubelet yet"}
 	}
 	if err != nil {
 		return fmt.Errorf("cannot list the images that containerd shows to the kubelet: %w", err)
@@ -105,7 +107,7 @@ func (c *crt) seen(ctx context.Context, want []bakedImage) error {
 	for _, img := range want {
 		for _, ref := range img.refs {
 			if !known[ref] {
-				return Retry{After: 20 * time.Millisecond, Why: "containerd does not show image " + ref + " to the kubelet yet"}
+				return outcome.Retry{After: 20 * time.Millisecond, Why: "containerd does not show image " + ref + " to the kubelet yet"}
 			}
 		}
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -72,13 +73,13 @@ func discover(ctx context.Context, r *Run) error {
 	}
 	found, err := findCluster(ctx, r)
 	if err != nil {
-		return refused(err)
+		return cluster.RetryIfTemporary(err)
 	}
 	var user *clientcmdapi.AuthInfo
 	if t := r.Node.Join.Discovery.TLSBootstrapToken; t != "" {
 		user = &clientcmdapi.AuthInfo{Token: t.Reveal()}
 	} else if found.User == nil {
-		return Final{cluster.Refusal{What: "the discovery file holds no credentials, and there is no token beside it", Remedy: "give `token` in user-data"}}
+		return outcome.Refused{Why: "the discovery file holds no credentials, and there is no token beside it", Remedy: "give `token` in user-data"}
 	}
 	c, _, err := cluster.Client(r.Host, cluster.Kubeconfig(found, "kubernetes", user))
 	if err != nil {
@@ -107,8 +108,8 @@ func discoverAgain(ctx context.Context, r *Run) error {
 		return err
 	}
 	conf, err := readClusterConfig(ctx, r, c)
-	if final, ok := errors.AsType[Final](err); ok {
-		return Retry{After: 5 * time.Second, Why: final.Error()}
+	if final, ok := errors.AsType[outcome.Refused](err); ok {
+		return outcome.Retry{After: 5 * time.Second, Why: final.Error()}
 	}
 	if err != nil {
 		return err
@@ -127,7 +128,7 @@ func findCluster(ctx context.Context, r *Run) (cluster.Discovered, error) {
 		return cluster.DiscoverByFile(ctx, r.Host, d.File.KubeConfigPath)
 	}
 	if d.BootstrapToken == nil || d.BootstrapToken.Token == "" {
-		return cluster.Discovered{}, cluster.Refusal{What: "this node has joined once and forgotten its token, and its kubelet.conf is gone", Remedy: "wipe the var partition to join anew"}
+		return cluster.Discovered{}, outcome.Refused{Why: "this node has joined once and forgotten its token, and its kubelet.conf is gone", Remedy: "wipe the var partition to join anew"}
 	}
 	if len(d.BootstrapToken.CACertHashes) == 0 {
 		r.Host.Log.Warn("joining WITHOUT a pin of the cluster's CA, as unsafeSkipCAVerification asks: whoever answers and knows the token is taken for the cluster",
@@ -168,7 +169,7 @@ func readClusterConfig(ctx context.Context, r *Run, c kubernetes.Interface) (con
 		r.Host.Log.Warn("configuration of the cluster: " + w)
 	}
 	if _, bad := errors.AsType[config.Problems](err); bad {
-		return conf, Final{fmt.Errorf("cannot join this cluster: %w", err)}
+		return conf, outcome.Refuse("cannot join this cluster: %w", err)
 	}
 	return conf, err
 }
@@ -182,9 +183,9 @@ func clusterMap(ctx context.Context, r *Run, c kubernetes.Interface, name, key s
 	case !must && (apierrors.IsNotFound(err) || apierrors.IsForbidden(err)):
 		return doc, nil // a cluster without kube-proxy
 	case apierrors.IsNotFound(err):
-		return doc, Retry{After: joinRetry(), Why: fmt.Sprintf("the cluster has no ConfigMap %s yet; the first control plane writes it when it comes up (phase upload-config)", name)}
+		return doc, outcome.Retry{After: outcome.Soon(), Why: fmt.Sprintf("the cluster has no ConfigMap %s yet; the first control plane writes it when it comes up (phase upload-config)", name)}
 	case err != nil:
-		return doc, refused(cluster.RefusedBy(err, r.Host.Now()))
+		return doc, cluster.JoinOutcome(err, r.Host.Now())
 	}
 	doc.Data = []byte(cm.Data[key])
 	return doc, nil

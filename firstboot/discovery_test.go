@@ -13,6 +13,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // TestDiscoveryReal asks a real API server, whose cluster-info a real
@@ -39,8 +40,8 @@ func TestDiscoveryReal(t *testing.T) {
 	}
 	refuses := func(what, want string, waits bool, err error) {
 		t.Helper()
-		_, wait := errors.AsType[Retry](err)
-		_, final := errors.AsType[Final](err)
+		_, wait := errors.AsType[outcome.Retry](err)
+		_, final := errors.AsType[outcome.Refused](err)
 		if err == nil || !strings.Contains(err.Error(), want) || wait != waits || final == waits || strings.Contains(err.Error(), "0123456789abcdef") {
 			t.Errorf("%s: %v (waits %t, final %t), want one with %q (waits %t)", what, err, wait, final, want, waits)
 		}

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // stepDownloadCerts gets what all control-plane nodes share out of the cluster,
@@ -50,12 +51,11 @@ func missingShared(r *Run) []string {
 func downloadCerts(ctx context.Context, r *Run) error {
 	key := r.Node.Init.CertificateKey
 	if key == "" {
-		return Final{cluster.Refusal{What: "a control-plane node needs the cluster's certificates, and there is neither a certificateKey nor " + strings.Join(missingShared(r), ", "),
-			Remedy: "give certificateKey in user-data; `kubeadm init phase upload-certs --upload-certs` prints one"}}
+		return outcome.Refused{Why: "a control-plane node needs the cluster's certificates, and there is neither a certificateKey nor " + strings.Join(missingShared(r), ", "), Remedy: "give certificateKey in user-data; `kubeadm init phase upload-certs --upload-certs` prints one"}
 	}
 	sealer, err := cluster.NewSealer(key)
 	if err != nil {
-		return Final{err}
+		return outcome.Refuse("%w", err)
 	}
 	c, _, err := cluster.Connect(r.Host, bootstrapKubeconfig)
 	if err != nil {
@@ -63,10 +63,10 @@ func downloadCerts(ctx context.Context, r *Run) error {
 	}
 	secret, err := c.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, certsSecret, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return Retry{After: joinRetry(), Why: "the cluster holds no uploaded certificates (Secret " + certsSecret + "), or no more: they live for two hours. Upload them again with this node's key: `kubeadm init phase upload-certs --upload-certs --certificate-key KEY`"}
+		return outcome.Retry{After: outcome.Soon(), Why: "the cluster holds no uploaded certificates (Secret " + certsSecret + "), or no more: they live for two hours. Upload them again with this node's key: `kubeadm init phase upload-certs --upload-certs --certificate-key KEY`"}
 	}
 	if err != nil {
-		return refused(cluster.RefusedBy(err, r.Host.Now()))
+		return cluster.JoinOutcome(err, r.Host.Now())
 	}
 	files, err := openShared(r, sealer, secret.Data)
 	if err != nil {
@@ -97,17 +97,17 @@ func openShared(r *Run, sealer *cluster.Sealer, data map[string][]byte) (map[str
 	for name, file := range sharedCerts(r.Node) {
 		sealed, ok := data[name]
 		if !ok {
-			return nil, Final{cluster.Refusal{What: "Secret " + certsSecret + " holds no " + name, Remedy: "upload the certificates again from a control plane of this cluster"}}
+			return nil, outcome.Refused{Why: "Secret " + certsSecret + " holds no " + name, Remedy: "upload the certificates again from a control plane of this cluster"}
 		}
 		if len(sealed) == 0 || file == "" {
 			continue // an external authority's key, or an etcd without TLS
 		}
 		plain, err := sealer.Open(sealed)
 		if err != nil {
-			return nil, Final{cluster.Refusal{What: fmt.Sprintf("%s in Secret %s: %v", name, certsSecret, err), Remedy: "give the certificateKey in user-data that the certificates were uploaded with, or upload them again"}}
+			return nil, outcome.Refused{Why: fmt.Sprintf("%s in Secret %s: %v", name, certsSecret, err), Remedy: "give the certificateKey in user-data that the certificates were uploaded with, or upload them again"}
 		}
 		if block, _ := pem.Decode(plain); block == nil {
-			return nil, Final{cluster.Refusal{What: name + " in Secret " + certsSecret + " holds no PEM", Remedy: "upload the certificates again"}}
+			return nil, outcome.Refused{Why: name + " in Secret " + certsSecret + " holds no PEM", Remedy: "upload the certificates again"}
 		}
 		files[file] = plain
 	}
@@ -123,7 +123,7 @@ func openShared(r *Run, sealer *cluster.Sealer, data map[string][]byte) (map[str
 	ca := files[path.Join(r.Node.Cluster.CertificatesDir, "ca.crt")]
 	for _, c := range conf.Clusters {
 		if !bytes.Contains(c.CertificateAuthorityData, bytes.TrimSpace(ca)) {
-			return nil, Final{cluster.Refusal{What: "the uploaded ca.crt is not the authority of the cluster that was found", Remedy: "upload the certificates again from a control plane of this cluster"}}
+			return nil, outcome.Refused{Why: "the uploaded ca.crt is not the authority of the cluster that was found", Remedy: "upload the certificates again from a control plane of this cluster"}
 		}
 	}
 	return files, nil

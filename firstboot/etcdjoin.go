@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/templates"
 )
 
@@ -47,7 +48,7 @@ func stepEtcdJoin() Step {
 			ms, err := etcdManifest(r, state)
 			return err == nil && manifestsDone(r, ms), err
 		},
-		Do: func(ctx context.Context, r *Run) error { return soon(joinEtcd(ctx, r)) },
+		Do: func(ctx context.Context, r *Run) error { return cluster.RetryIfTemporary(joinEtcd(ctx, r)) },
 	}
 }
 
@@ -89,7 +90,7 @@ func joinEtcd(ctx context.Context, r *Run) error {
 	}
 	i := slices.IndexFunc(members, at)
 	if i < 0 {
-		return Retry{After: etcdRetry, Why: "etcd does not list this node's member yet"}
+		return outcome.Retry{After: etcdRetry, Why: "etcd does not list this node's member yet"}
 	}
 	ours := members[i]
 	if ours.Name == "" || len(state.InitialCluster) == 0 {
@@ -111,14 +112,14 @@ func joinEtcd(ctx context.Context, r *Run) error {
 	}
 	switch {
 	case ours.Name == "":
-		return Retry{After: etcdRetry, Why: "this node's etcd has not started yet; its log is in /var/log/pods"}
+		return outcome.Retry{After: etcdRetry, Why: "this node's etcd has not started yet; its log is in /var/log/pods"}
 	case ours.IsLearner:
 		if err := e.Promote(ctx, ours); err != nil {
 			return err
 		}
 	}
 	if err := e.Answers(ctx, ours); err != nil {
-		return Retry{After: etcdRetry, Why: fmt.Sprintf("this node's etcd does not answer yet: %v", err)}
+		return outcome.Retry{After: etcdRetry, Why: fmt.Sprintf("this node's etcd does not answer yet: %v", err)}
 	}
 	state.Joined = true
 	return writeEtcdJoin(r, state)

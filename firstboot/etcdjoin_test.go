@@ -23,6 +23,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // etcdCluster is a cluster whose first control plane runs real etcd, with
@@ -367,7 +368,7 @@ func TestForget(t *testing.T) {
 	refused := func(name, want string) {
 		t.Helper()
 		err := forget(t.Context(), e.first, name)
-		if _, final := errors.AsType[Final](err); !final || !strings.Contains(err.Error(), want) {
+		if _, final := errors.AsType[outcome.Refused](err); !final || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", name, err, want)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // Forget takes out of etcd, and in versions that have one out of ClusterStatus,
@@ -27,10 +28,10 @@ func Forget(ctx context.Context, r *Run, name string) error {
 
 func forget(ctx context.Context, r *Run, name string) error {
 	if r.Node == nil || r.Node.Role == config.RoleWorker {
-		return Final{fmt.Errorf("cannot forget %s: this node is no control plane", name)}
+		return outcome.Refuse("cannot forget %s: this node is no control plane", name)
 	}
 	if name == r.Node.Init.NodeRegistration.Name {
-		return Final{fmt.Errorf("cannot forget %s: it is this node; `kbuild-firstboot reset` takes it out of its cluster", name)}
+		return outcome.Refuse("cannot forget %s: it is this node; `kbuild-firstboot reset` takes it out of its cluster", name)
 	}
 	c, _, err := asAdmin(r)
 	if err != nil {
@@ -43,7 +44,7 @@ func forget(ctx context.Context, r *Run, name string) error {
 	if err == nil && slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
 		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
 	}) {
-		return Final{fmt.Errorf("cannot forget %s: the node is Ready; `kbuild reset %[1]s` resets it", name)}
+		return outcome.Refuse("cannot forget %s: the node is Ready; `kbuild reset %[1]s` resets it", name)
 	}
 	if r.Node.Cluster.Etcd.Local != nil {
 		urls, err := etcdURLs(ctx, c)
@@ -76,7 +77,7 @@ func forgetMember(ctx context.Context, r *Run, e *cluster.Etcd, name string) err
 			continue
 		}
 		if e.Answers(ctx, m) == nil {
-			return Final{fmt.Errorf("cannot forget %s: its member of etcd answers", name)}
+			return outcome.Refuse("cannot forget %s: its member of etcd answers", name)
 		}
 		r.Host.Log.Warn("removing a dead member of etcd", slog.String("name", m.Name))
 		if err := e.Remove(ctx, m); err != nil {

@@ -24,6 +24,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -204,7 +205,7 @@ func holds(t *testing.T, o handover) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); ; {
 		done, err := o.done(t.Context())
-		if wait, ok := errors.AsType[Retry](err); ok && time.Now().Before(end) {
+		if wait, ok := errors.AsType[outcome.Retry](err); ok && time.Now().Before(end) {
 			time.Sleep(wait.After)
 			continue
 		}
@@ -467,7 +468,7 @@ func TestImagesWaits(t *testing.T) {
 	dir := t.TempDir()
 	o := testHandover(t, &daemon{dir: dir}, w)
 	done, err := o.done(t.Context())
-	wait, ok := errors.AsType[Retry](err)
+	wait, ok := errors.AsType[outcome.Retry](err)
 	if done || !ok || !strings.Contains(wait.Why, "containerd's socket") {
 		t.Fatalf("done %v, error %v", done, err)
 	}

@@ -32,6 +32,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 const (
@@ -387,8 +388,8 @@ func TestJoinTrouble(t *testing.T) {
 					break
 				}
 			}
-			_, waits := errors.AsType[Retry](err)
-			_, final := errors.AsType[Final](err)
+			_, waits := errors.AsType[outcome.Retry](err)
+			_, final := errors.AsType[outcome.Refused](err)
 			if err == nil || !strings.Contains(err.Error(), c.want) || waits != c.waits || final == c.waits {
 				t.Errorf("%v (waits %t, final %t), want one with %q (waits %t)", err, waits, final, c.want, c.waits)
 			}

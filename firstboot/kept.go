@@ -12,6 +12,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 const (
@@ -104,7 +105,7 @@ func keep(r *Run, n *config.Node, old string) error {
 func undo(r *Run, k kept) error {
 	h := r.Host
 	if k.Data != "" && !r.Baked.Release.ReadsEtcd(k.Etcd) {
-		return Final{fmt.Errorf("cannot go back to %s by itself: etcd %s has used the data, and this version's etcd does not read it; the data from before is in %s", k.Version, k.Etcd, keptDir+k.Data)}
+		return outcome.Refuse("cannot go back to %s by itself: etcd %s has used the data, and this version's etcd does not read it; the data from before is in %s", k.Version, k.Etcd, keptDir+k.Data)
 	}
 	for _, p := range keptPaths() {
 		if err := restoreTree(h, keptDir+p, p); err != nil {
@@ -155,7 +156,7 @@ func roomFor(h *host.Host, paths []string) error {
 		return fmt.Errorf("cannot ask how much room there is: %w", err)
 	}
 	if want := uint64(size) + spare; free < want {
-		return Final{fmt.Errorf("cannot move this node to another version: /var has %d MiB free, and a copy of what the move changes (certificates, configuration, etcd) takes %d MiB; make room or grow the disk", free>>20, want>>20)}
+		return outcome.Refuse("cannot move this node to another version: /var has %d MiB free, and a copy of what the move changes (certificates, configuration, etcd) takes %d MiB; make room or grow the disk", free>>20, want>>20)
 	}
 	return nil
 }

@@ -16,10 +16,10 @@ func stepKubeconfigKubelet() Step {
 		Needs: []string{"certs/ca"},
 		Done: func(_ context.Context, r *Run) (bool, error) {
 			done, err := pki.KubeconfigsComplete(r.Host, r.Node, r.Baked.Release, certClock(r), file)
-			return done, whenClockIsRight(err)
+			return done, err
 		},
 		Do: func(ctx context.Context, r *Run) error {
-			return whenClockIsRight(pki.EnsureKubeconfigs(ctx, r.Host, r.Node, r.Baked.Release, certClock(r), file))
+			return pki.EnsureKubeconfigs(ctx, r.Host, r.Node, r.Baked.Release, certClock(r), file)
 		},
 	}
 }
@@ -32,10 +32,10 @@ func stepKubeconfig() Step {
 		Needs: []string{"certs", "kubeconfig/kubelet"},
 		Done: func(_ context.Context, r *Run) (bool, error) {
 			done, err := pki.KubeconfigsComplete(r.Host, r.Node, r.Baked.Release, certClock(r), kubeconfigsOf(r)...)
-			return done, whenClockIsRight(err)
+			return done, err
 		},
 		Do: func(ctx context.Context, r *Run) error {
-			return whenClockIsRight(pki.EnsureKubeconfigs(ctx, r.Host, r.Node, r.Baked.Release, certClock(r), kubeconfigsOf(r)...))
+			return pki.EnsureKubeconfigs(ctx, r.Host, r.Node, r.Baked.Release, certClock(r), kubeconfigsOf(r)...)
 		},
 	}
 }

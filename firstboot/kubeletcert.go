@@ -12,6 +12,7 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/firstboot/pki"
 )
 
@@ -38,7 +39,7 @@ func renewClientCertificate(r *Run) error {
 	}
 	pair, err := pki.NodeClient(r.Host, r.Node, certClock(r))
 	if errors.Is(err, fs.ErrNotExist) {
-		return Retry{After: 10 * time.Second, Why: fmt.Sprintf("the kubelet's certificate has expired (%s), and this machine's clock shows %s: if the clock is right, the node was off for too long, and `kbuild-firstboot reset --force` makes it a new one; a token that is good must be in its user-data",
+		return outcome.Retry{After: 10 * time.Second, Why: fmt.Sprintf("the kubelet's certificate has expired (%s), and this machine's clock shows %s: if the clock is right, the node was off for too long, and `kbuild-firstboot reset --force` makes it a new one; a token that is good must be in its user-data",
 			ended.UTC().Format(time.RFC3339), r.Host.Now().UTC().Format(time.RFC3339))}
 	}
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 const (
@@ -38,7 +39,7 @@ func stepKubeletFinalize() Step {
 			// It is a link that kubelets write as an absolute one, which Root does
 			// not follow: that the link is there must do.
 			if _, err := r.Host.Root.Lstat(strings.TrimPrefix(pem, "/")); err != nil {
-				return false, Retry{After: 200 * time.Millisecond, Why: fmt.Sprintf("the kubelet has not written %s yet", pem)}
+				return false, outcome.Retry{After: 200 * time.Millisecond, Why: fmt.Sprintf("the kubelet has not written %s yet", pem)}
 			}
 			_, user, err := readKubeletConf(r)
 			if err != nil {

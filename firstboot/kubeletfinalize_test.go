@@ -11,6 +11,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 const firstKubeletConf = `apiVersion: v1
@@ -66,7 +67,7 @@ func TestKubeletFinalize(t *testing.T) {
 	ctx := context.Background()
 	restarts := 0
 	r := finalizeRun(t, &restarts)
-	var wait Retry
+	var wait outcome.Retry
 	if _, err := stepKubeletFinalize().Done(ctx, r); !errors.As(err, &wait) {
 		t.Errorf("before the kubelet wrote its certificate, Done returned %v, want a Retry", err)
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -132,11 +133,11 @@ func kubeletStarted(ctx context.Context, r *Run) (bool, error) {
 	case state == "inactive" || state == "failed":
 		return false, nil // somebody stopped it
 	case state != "active":
-		return false, Retry{After: time.Second, Why: fmt.Sprintf("%s is %s; `journalctl -u %s` says why", kubeletUnit, state, kubeletUnit),
+		return false, outcome.Retry{After: time.Second, Why: fmt.Sprintf("%s is %s; `journalctl -u %s` says why", kubeletUnit, state, kubeletUnit),
 			Wake: func(ctx context.Context) { r.Host.Systemd.Wait(ctx, kubeletUnit) }}
 	}
 	if err := kubeletHealthy(ctx, r); err != nil {
-		return false, Retry{After: 50 * time.Millisecond, Why: err.Error()}
+		return false, outcome.Retry{After: 50 * time.Millisecond, Why: err.Error()}
 	}
 	return true, nil
 }

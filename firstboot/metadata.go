@@ -15,6 +15,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
 	"github.com/kbuild/kbuild/firstboot/metadata"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/firstboot/pki"
 )
 
@@ -142,7 +143,7 @@ func rebake(ctx context.Context, r *Run, n *config.Node) error {
 		_, err = config.Validate(rebaked, r.Baked)
 	}
 	if err != nil {
-		return Final{fmt.Errorf("this image's own configuration does not go with this node: %w", err)}
+		return outcome.Refuse("this image's own configuration does not go with this node: %w", err)
 	}
 	if len(kept) > 0 {
 		r.Host.Log.Warn("this image's own configuration says what a node keeps for good; reset the node to apply it", slog.String("fields", strings.Join(kept, ", ")))
@@ -169,16 +170,16 @@ func freezeMetadata(ctx context.Context, r *Run) error {
 			return rebake(ctx, r, n)
 		}
 	}
-	wait := func(err error) error { return Retry{After: metadataRetry, Why: err.Error()} }
+	wait := func(err error) error { return outcome.Retry{After: metadataRetry, Why: err.Error()} }
 	found, err := metadata.Find(ctx, r.Host)
-	if late, ok := errors.AsType[metadata.NotYet](err); ok {
-		return Retry{After: max(late.After, backoff(r.Host)), Why: err.Error()}
+	if late, ok := errors.AsType[outcome.Retry](err); ok {
+		return outcome.Retry{After: max(late.After, backoff(r.Host)), Why: err.Error()}
 	}
 	if err != nil {
 		return wait(err)
 	}
 	if found.Source == "" && r.Host.Exists(udevQueue) {
-		return Retry{After: 200 * time.Millisecond, Why: "the machine's devices, on one of which user-data may be"}
+		return outcome.Retry{After: 200 * time.Millisecond, Why: "the machine's devices, on one of which user-data may be"}
 	}
 	m, err := machineFacts(ctx, r.Host)
 	if err != nil {
@@ -192,7 +193,7 @@ func freezeMetadata(ctx context.Context, r *Run) error {
 	case errors.Is(err, config.ErrNoRole) && found.Source == "":
 		return wait(errors.New("user-data: " + noUserData))
 	case errors.Is(err, config.ErrNoAddress):
-		return Retry{After: time.Second, Why: err.Error()}
+		return outcome.Retry{After: time.Second, Why: err.Error()}
 	case err != nil:
 		return wait(err)
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -127,7 +128,7 @@ func firstSteps() []Step { return []Step{stepMetadata(), stepHostname()} }
 // why is what a step waits for.
 func why(t testing.TB, err error) string {
 	t.Helper()
-	var r Retry
+	var r outcome.Retry
 	if !errors.As(err, &r) || r.After <= 0 {
 		t.Fatalf("it does not wait: %v", err)
 	}
@@ -328,7 +329,7 @@ func TestMetadataPlatform(t *testing.T) {
 	if !strings.Contains(w, "OpenStack metadata service: waiting for it at 169.254.169.254: network is unreachable") {
 		t.Errorf("not reached: %s", w)
 	}
-	if wait, _ := errors.AsType[Retry](stepMetadata().Do(ctx, m.Run)); wait.After < time.Second || wait.After > 3*time.Second {
+	if wait, _ := errors.AsType[outcome.Retry](stepMetadata().Do(ctx, m.Run)); wait.After < time.Second || wait.After > 3*time.Second {
 		t.Errorf("up for 20 s, it waits for %v", wait.After)
 	}
 
@@ -522,7 +523,7 @@ func TestMetadataRebaked(t *testing.T) {
 	m.write(t, file, "apiVersion: kubeadm.k8s.io/v1beta2\nkind: ClusterConfiguration\napiServr: {}\n")
 	m.reboot(t)
 	err := converge(t.Context(), m.Run, firstSteps()...)
-	if final, ok := errors.AsType[Final](err); !ok || !strings.Contains(final.Error(), "line 3") && !strings.Contains(final.Error(), ":3") {
+	if final, ok := errors.AsType[outcome.Refused](err); !ok || !strings.Contains(final.Error(), "line 3") && !strings.Contains(final.Error(), ":3") {
 		t.Errorf("a bad file in the image: %v", err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // thisNode returns the Node object that this machine's kubelet registered, and
@@ -26,12 +27,12 @@ func thisNode(ctx context.Context, r *Run) (kubernetes.Interface, *corev1.Node, 
 	name := r.Node.Init.NodeRegistration.Name
 	n, err := c.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return nil, nil, Retry{After: 200 * time.Millisecond, Why: fmt.Sprintf("the kubelet has not registered node %s yet", name)}
+		return nil, nil, outcome.Retry{After: 200 * time.Millisecond, Why: fmt.Sprintf("the kubelet has not registered node %s yet", name)}
 	} else if err != nil {
-		return nil, nil, soon(fmt.Errorf("cannot read node %s: %w", name, err))
+		return nil, nil, cluster.RetryIfTemporary(fmt.Errorf("cannot read node %s: %w", name, err))
 	}
 	if n.Labels[corev1.LabelHostname] == "" {
-		return nil, nil, Retry{After: 200 * time.Millisecond, Why: fmt.Sprintf("the kubelet has not labelled node %s yet", name)}
+		return nil, nil, outcome.Retry{After: 200 * time.Millisecond, Why: fmt.Sprintf("the kubelet has not labelled node %s yet", name)}
 	}
 	return c, n, nil
 }
@@ -61,7 +62,7 @@ func nodeDo(ctx context.Context, r *Run, change func(*corev1.Node)) error {
 	}
 	_, err = c.CoreV1().Nodes().Patch(ctx, n.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: cluster.Manager})
 	if err != nil {
-		return soon(fmt.Errorf("cannot change node %s: %w", n.Name, err))
+		return cluster.RetryIfTemporary(fmt.Errorf("cannot change node %s: %w", n.Name, err))
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -28,7 +29,7 @@ func stepNodeReady() Step {
 			if why == "" {
 				return true, nil
 			}
-			again := Retry{After: 10 * time.Second, Why: why, Wake: func(ctx context.Context) { watchNode(ctx, c, n) }}
+			again := outcome.Retry{After: 10 * time.Second, Why: why, Wake: func(ctx context.Context) { watchNode(ctx, c, n) }}
 			if r.Baked.Release.Has(images.FactSlowReady) && waitsForCSINode(n) && !r.Host.Exists(kubeletNudged) {
 				if _, err := c.StorageV1().CSINodes().Get(ctx, n.Name, metav1.GetOptions{}); err == nil {
 					return false, nil

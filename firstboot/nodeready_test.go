@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // say is the kubelet telling the cluster how its node is.
@@ -44,10 +45,10 @@ func TestNodeReady(t *testing.T) {
 		say(t, c, corev1.ConditionTrue, "kubelet is posting ready status")
 		return nil
 	}
-	waits := func(why string) Retry {
+	waits := func(why string) outcome.Retry {
 		t.Helper()
 		_, err := stepNodeReady().Done(t.Context(), r)
-		wait, ok := errors.AsType[Retry](err)
+		wait, ok := errors.AsType[outcome.Retry](err)
 		if !ok {
 			t.Fatalf("%s: Done says %v, want a Retry", why, err)
 		}

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -38,14 +37,6 @@ func asNode(r *Run) (kubernetes.Interface, *rest.Config, error) {
 		return asAdmin(r)
 	}
 	return cluster.Connect(r.Host, kubeletKubeconfig)
-}
-
-// soon asks to be called again after an error of the cluster that may pass.
-func soon(err error) error {
-	if cluster.Temporary(err) {
-		return Retry{After: 300 * time.Millisecond, Why: err.Error()}
-	}
-	return err
 }
 
 // part is a share of what a step puts into the cluster. It is applied once for
@@ -143,7 +134,7 @@ func partsApplied(ctx context.Context, r *Run, build partsOf) (bool, error) {
 		return false, err
 	}
 	todo, err := missing(ctx, c, parts)
-	return err == nil && len(todo) == 0, soon(err)
+	return err == nil && len(todo) == 0, cluster.RetryIfTemporary(err)
 }
 
 // applyParts is the Do of a step that consists of parts.
@@ -156,5 +147,5 @@ func applyParts(ctx context.Context, r *Run, build partsOf) error {
 	if err != nil {
 		return err
 	}
-	return soon(applyMissing(ctx, c, parts))
+	return cluster.RetryIfTemporary(applyMissing(ctx, c, parts))
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // PlanState is what a run would do with a step.
@@ -61,7 +63,7 @@ func planned(ctx context.Context, r *Run, s Step) Planned {
 	ctx, cancel := context.WithTimeoutCause(ctx, planLimit, errors.New("it takes too long to tell"))
 	defer cancel()
 	done, err := callDone(ctx, r, s)
-	wait, waits := errors.AsType[Retry](err)
+	wait, waits := errors.AsType[outcome.Retry](err)
 	switch {
 	case waits:
 		p.State, p.Why = PlanWaits, wait.Why

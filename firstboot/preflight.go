@@ -8,7 +8,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/firstboot/preflight"
 )
 
@@ -52,8 +52,7 @@ func stepPreflightControlPlane() Step {
 		Name: "preflight/control-plane", Needs: []string{"discovery"}, Done: preflightDone(preflightControlPlaneFile),
 		Do: func(ctx context.Context, r *Run) error {
 			if r.Node.Cluster.ControlPlaneEndpoint == "" {
-				return Final{cluster.Refusal{What: "the cluster has no stable endpoint (controlPlaneEndpoint in ConfigMap kubeadm-config), so it can have one control-plane node only",
-					Remedy: "give the first control plane an `endpoint`; it cannot be added later without new certificates"}}
+				return outcome.Refused{Why: "the cluster has no stable endpoint (controlPlaneEndpoint in ConfigMap kubeadm-config), so it can have one control-plane node only", Remedy: "give the first control plane an `endpoint`; it cannot be added later without new certificates"}
 			}
 			return preflightDo(ctx, r, preflightControlPlaneFile, preflight.JoinControlPlane)
 		},
@@ -71,7 +70,7 @@ func preflightDo(ctx context.Context, r *Run, file string, checksOf func(preflig
 		return err
 	}
 	if err := found.Err(); err != nil {
-		return Retry{After: preflightRetry, Why: err.Error()}
+		return outcome.Retry{After: preflightRetry, Why: err.Error()}
 	}
 	passed := preflightPassed{Version: r.Baked.Release.Version, Time: r.Host.Now().UTC()}
 	for _, w := range found.Warnings {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // resetFile says that this machine is being reset: from the moment that it is
@@ -141,10 +142,10 @@ func forceable(r *Run, step string, err error) error {
 	if readErr != nil {
 		return readErr
 	}
-	wait, waits := errors.AsType[Retry](err)
+	wait, waits := errors.AsType[outcome.Retry](err)
 	if !waits {
 		waits = cluster.Temporary(err)
-		wait = Retry{After: 3 * time.Second, Why: err.Error()}
+		wait = outcome.Retry{After: 3 * time.Second, Why: err.Error()}
 	}
 	if !m.Force {
 		if !waits {
@@ -162,5 +163,5 @@ func forceable(r *Run, step string, err error) error {
 			return err
 		}
 	}
-	return Retry{After: time.Second, Why: wait.Why + "; this is given up soon, because the reset is forced"}
+	return outcome.Retry{After: time.Second, Why: wait.Why + "; this is given up soon, because the reset is forced"}
 }

@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // stepCleanupNode ends what runs and removes what this machine wrote as a node
@@ -103,7 +105,7 @@ func removeSandboxes(ctx context.Context, r *Run, socket string) error {
 	rt := cri.NewRuntimeServiceClient(c.conn)
 	pods, err := rt.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
 	if err != nil {
-		return Retry{After: time.Second, Why: fmt.Sprintf("cannot list the pods of this machine: %v", err)}
+		return outcome.Retry{After: time.Second, Why: fmt.Sprintf("cannot list the pods of this machine: %v", err)}
 	}
 	var g errgroup.Group
 	g.SetLimit(8)
@@ -116,7 +118,7 @@ func removeSandboxes(ctx context.Context, r *Run, socket string) error {
 					_, err = rt.RemovePodSandbox(ctx, &cri.RemovePodSandboxRequest{PodSandboxId: p.Id})
 				}
 				if err != nil {
-					return Retry{After: time.Second, Why: fmt.Sprintf("cannot remove pod %s: %v", name, err)}
+					return outcome.Retry{After: time.Second, Why: fmt.Sprintf("cannot remove pod %s: %v", name, err)}
 				}
 				return nil
 			})
@@ -141,7 +143,7 @@ func undoMounts(ctx context.Context, r *Run, dir string) error {
 		if err != nil {
 			r.Host.Log.Warn("a mount is in use and is taken out of sight", slog.String("mount", m), slog.Any("error", err))
 			if _, err := r.Host.Run(ctx, "umount", "--lazy", m); err != nil {
-				return Retry{After: time.Second, Why: err.Error()}
+				return outcome.Retry{After: time.Second, Why: err.Error()}
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/firstboot/slot"
 )
 
@@ -42,7 +43,7 @@ func wipeState(ctx context.Context, r *Run) error {
 		empty = slot.Cancel
 	}
 	err = empty(ctx, r.Host)
-	if _, none := errors.AsType[slot.Refusal](err); err != nil && !none {
+	if _, none := errors.AsType[outcome.Refused](err); err != nil && !none {
 		r.Host.Log.Warn("the image in the other slot stays", slog.Any("error", err))
 	}
 	if !m.Asked {
@@ -74,5 +75,5 @@ func reboot(ctx context.Context, r *Run) error {
 	if err := r.Host.Do("reboot", func() error { return r.Host.Systemd.Start(ctx, "reboot.target") }); err != nil {
 		return err
 	}
-	return Retry{After: time.Minute, Why: "the machine goes down and boots as a new one"}
+	return outcome.Retry{After: time.Minute, Why: "the machine goes down and boots as a new one"}
 }

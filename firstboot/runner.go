@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // Options narrow a pass through the list.
@@ -224,7 +225,7 @@ func one(ctx context.Context, r *Run, s Step, report *Report) (err error) {
 				continue
 			}
 		}
-		if wait, ok := errors.AsType[Retry](err); ok {
+		if wait, ok := errors.AsType[outcome.Retry](err); ok {
 			why = wait.Why
 			report.waiting(s.Name, why)
 			if pause(ctx, wait) == nil {
@@ -246,7 +247,7 @@ func one(ctx context.Context, r *Run, s Step, report *Report) (err error) {
 }
 
 // pause sleeps as a step asks, and returns ctx's error when that ends first.
-func pause(ctx context.Context, w Retry) error {
+func pause(ctx context.Context, w outcome.Retry) error {
 	nap, cancel := context.WithTimeout(ctx, max(w.After, time.Millisecond))
 	defer cancel()
 	if w.Wake != nil {

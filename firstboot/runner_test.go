@@ -14,6 +14,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // script is a list of steps for the runner's tests, and what it did.
@@ -138,14 +139,14 @@ func TestConvergeWaits(t *testing.T) {
 			Done: func(context.Context, *Run) (bool, error) {
 				if tries < 3 {
 					tries++
-					return false, Retry{After: time.Hour, Why: "the tide"}
+					return false, outcome.Retry{After: time.Hour, Why: "the tide"}
 				}
 				return done, nil
 			},
 			Do: func(context.Context, *Run) error {
 				if tries < 5 {
 					tries++
-					return Retry{After: time.Hour, Why: "the ebb"}
+					return outcome.Retry{After: time.Hour, Why: "the ebb"}
 				}
 				done = true
 				return nil
@@ -184,7 +185,7 @@ func TestConvergeWakes(t *testing.T) {
 			Name: "watch",
 			Done: func(context.Context, *Run) (bool, error) {
 				if n < 2 {
-					return false, Retry{After: time.Hour, Why: "news", Wake: wake}
+					return false, outcome.Retry{After: time.Hour, Why: "news", Wake: wake}
 				}
 				return true, nil
 			},
@@ -202,7 +203,7 @@ func TestConvergeWakes(t *testing.T) {
 func TestConvergeLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		wait := Step{Name: "never", Limit: 10 * time.Minute, Done: func(context.Context, *Run) (bool, error) {
-			return false, Retry{After: 7 * time.Minute, Why: "a miracle"}
+			return false, outcome.Retry{After: 7 * time.Minute, Why: "a miracle"}
 		}}
 		hang := Step{Name: "never", LimitOf: func(*Run) time.Duration { return 10 * time.Minute },
 			Done: func(context.Context, *Run) (bool, error) { return false, nil },
@@ -243,7 +244,7 @@ func TestConvergeStops(t *testing.T) {
 		cause := errors.New("SIGTERM")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		s := &script{rest: []Step{{Name: "wait", Limit: time.Hour, Done: func(context.Context, *Run) (bool, error) {
-			return false, Retry{After: time.Minute, Why: "anything"}
+			return false, outcome.Retry{After: time.Minute, Why: "anything"}
 		}}}}
 		time.AfterFunc(90*time.Second, func() { cancel(cause) })
 		begun := time.Now()

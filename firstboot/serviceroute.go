@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // stepServiceRoute gives the service subnets a route on a machine that has no
@@ -113,5 +114,5 @@ func nodeLink(r *Run) (string, netip.Addr, error) {
 			}
 		}
 	}
-	return "", addr, Retry{After: metadataRetry, Why: fmt.Sprintf("no interface of this machine has the node's address %s; configure the network, or correct the address in the user-data", addr)}
+	return "", addr, outcome.Retry{After: metadataRetry, Why: fmt.Sprintf("no interface of this machine has the node's address %s; configure the network, or correct the address in the user-data", addr)}
 }

@@ -9,7 +9,6 @@ package firstboot
 
 import (
 	"context"
-	"fmt"
 	"time"
 )
 
@@ -40,16 +39,3 @@ func (s Step) after(needs ...string) Step {
 	s.Needs = needs
 	return s
 }
-
-// Retry is the error by which Done or Do asks to be called again. Only the
-// runner sleeps.
-type Retry struct {
-	After time.Duration
-	Why   string // what is waited for, for people
-	// Wake, if set, returns before After has passed when it is worth looking
-	// again: a watched file came, a unit changed its state. Its context ends
-	// after After.
-	Wake func(ctx context.Context)
-}
-
-func (r Retry) Error() string { return fmt.Sprintf("waiting: %s", r.Why) }

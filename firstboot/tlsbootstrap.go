@@ -23,6 +23,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // bootstrapKey is the key of the certificate that is asked for. It is kept
@@ -85,10 +86,10 @@ func getCertificate(ctx context.Context, r *Run) error {
 	}
 	cert, err := cluster.Issue(ctx, c, request, key)
 	if err != nil {
-		return refused(cluster.RefusedBy(err, r.Host.Now()))
+		return cluster.JoinOutcome(err, r.Host.Now())
 	}
 	if cert == nil {
-		return Retry{After: 10 * time.Second, Why: fmt.Sprintf("certificate signing request %s is not approved and signed yet; the controller manager does both, or `kubectl certificate approve` approves it", request.Name),
+		return outcome.Retry{After: 10 * time.Second, Why: fmt.Sprintf("certificate signing request %s is not approved and signed yet; the controller manager does both, or `kubectl certificate approve` approves it", request.Name),
 			Wake: func(ctx context.Context) { cluster.WatchRequest(ctx, c, request.Name) }}
 	}
 	return writeKubeletConf(r, here, bytes.Join([][]byte{cert, bytes.TrimSpace(keyPEM), nil}, []byte("\n")))
@@ -103,11 +104,11 @@ func nameIsFree(ctx context.Context, r *Run, c kubernetes.Interface) error {
 		return nil
 	}
 	if err != nil {
-		return refused(cluster.RefusedBy(err, r.Host.Now()))
+		return cluster.JoinOutcome(err, r.Host.Now())
 	}
 	for _, cond := range n.Status.Conditions {
 		if cond.Type == corev1.NodeReady && cond.Status == corev1.ConditionTrue {
-			return Retry{After: 5 * time.Second, Why: fmt.Sprintf("the cluster has a Ready node named %s already; give this machine another name in user-data, or stop the other and `kubectl delete node %s`: this node waits for the name", name, name)}
+			return outcome.Retry{After: 5 * time.Second, Why: fmt.Sprintf("the cluster has a Ready node named %s already; give this machine another name in user-data, or stop the other and `kubectl delete node %s`: this node waits for the name", name, name)}
 		}
 	}
 	return nil

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/firstboot/slot"
 	"github.com/kbuild/kbuild/images"
 )
@@ -43,10 +44,10 @@ func stepHealth() Step {
 				return true, nil
 			}
 			if err := podsAlive(ctx, r); err != nil {
-				return false, Retry{After: 2 * time.Second, Why: err.Error()}
+				return false, outcome.Retry{After: 2 * time.Second, Why: err.Error()}
 			}
 			if err := userChecks(ctx, r); err != nil {
-				return false, Retry{After: 10 * time.Second, Why: err.Error()}
+				return false, outcome.Retry{After: 10 * time.Second, Why: err.Error()}
 			}
 			return true, nil
 		},
@@ -157,7 +158,7 @@ func stepTellFallback() Step {
 		Do: func(ctx context.Context, r *Run) error {
 			unlock, err := slot.Lock(r.Host)
 			if err != nil {
-				return Retry{After: 2 * time.Second, Why: err.Error()}
+				return outcome.Retry{After: 2 * time.Second, Why: err.Error()}
 			}
 			defer unlock()
 			rec, err := slot.Settle(ctx, r.Host)
@@ -165,7 +166,7 @@ func stepTellFallback() Step {
 				return err
 			}
 			r.Host.Log.Error(rec.Untold, slog.String("MESSAGE_ID", FallbackID))
-			err = r.Host.Do("tell of the fallback", func() error { return soon(nodeEvent(ctx, r, cluster.FellBackReason, rec.Untold)) })
+			err = r.Host.Do("tell of the fallback", func() error { return cluster.RetryIfTemporary(nodeEvent(ctx, r, cluster.FellBackReason, rec.Untold)) })
 			if _, refused := errors.AsType[*apierrors.StatusError](err); refused { // by a quota, or a policy
 				r.Host.Log.Warn("the cluster takes no Event about the fallback; the journal has told of it", slog.Any("error", err))
 			} else if err != nil {
@@ -225,9 +226,9 @@ func GiveUp(ctx context.Context, r *Run) error {
 func MayTry(r *Run) error {
 	switch {
 	case Resetting(r.Host):
-		return Final{errors.New("this machine is being reset; let it become a new node first")}
+		return outcome.Refuse("this machine is being reset; let it become a new node first")
 	case !r.Host.Exists(nodeFile):
-		return Final{errors.New("this machine is no node yet, so nothing could tell whether the new image is healthy; give it user-data first, or install the new image")}
+		return outcome.Refuse("this machine is no node yet, so nothing could tell whether the new image is healthy; give it user-data first, or install the new image")
 	}
 	return nil
 }
@@ -244,14 +245,14 @@ func MayRollBack(r *Run, other string) error {
 		return err
 	}
 	if k.Version != other || k.To != own {
-		return Final{fmt.Errorf("cannot go back to %s: this node was made in %s, and has kept nothing of that version; stage an image of this version or a newer one", other, own)}
+		return outcome.Refuse("cannot go back to %s: this node was made in %s, and has kept nothing of that version; stage an image of this version or a newer one", other, own)
 	}
 	old, err := images.Lookup(k.Version)
 	if err != nil {
-		return Final{err}
+		return outcome.Refuse("%w", err)
 	}
 	if k.Data != "" && !old.ReadsEtcd(k.Etcd) {
-		return Final{fmt.Errorf("cannot go back to %s: etcd %s has used this node's data, and %s's etcd %s does not read it", k.Version, k.Etcd, k.Version, old.Etcd.Tag)}
+		return outcome.Refuse("cannot go back to %s: etcd %s has used this node's data, and %s's etcd %s does not read it", k.Version, k.Etcd, k.Version, old.Etcd.Tag)
 	}
 	return nil
 }

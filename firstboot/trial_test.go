@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/firstboot/slot"
 	"github.com/kbuild/kbuild/images"
 )
@@ -55,7 +56,7 @@ func TestHealth(t *testing.T) {
 	holds := func(why string) {
 		t.Helper()
 		ok, err := stepHealth().Done(t.Context(), r)
-		wait, waits := errors.AsType[Retry](err)
+		wait, waits := errors.AsType[outcome.Retry](err)
 		if why == "" && (!ok || err != nil) || why != "" && (ok || !waits || !strings.Contains(wait.Why, why)) {
 			t.Errorf("%v, %v; want %q", ok, err, why)
 		}

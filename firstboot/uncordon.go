@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // Uncordon lets pods come to this node again that kbuild has cordoned in this
@@ -18,7 +19,7 @@ func Uncordon(ctx context.Context, r *Run, d time.Duration) error {
 		return err
 	}
 	if r.Node == nil {
-		return Final{errors.New("cannot uncordon this machine: it is no node")}
+		return outcome.Refuse("cannot uncordon this machine: it is no node")
 	}
 	return uncordon(ctx, r, d)
 }
@@ -28,7 +29,7 @@ func uncordon(ctx context.Context, r *Run, d time.Duration) error {
 	if err != nil {
 		return err
 	}
-	for wait := (Retry{After: d}); ; {
+	for wait := (outcome.Retry{After: d}); ; {
 		if pause(ctx, wait) != nil {
 			return context.Cause(ctx)
 		}
@@ -37,7 +38,7 @@ func uncordon(ctx context.Context, r *Run, d time.Duration) error {
 				cluster.Uncordon(n)
 			}
 		})
-		again, ok := errors.AsType[Retry](err)
+		again, ok := errors.AsType[outcome.Retry](err)
 		if !ok {
 			return err
 		}

@@ -25,9 +25,9 @@ func stepUpdateStatus() Step {
 				return false, err
 			}
 			endpoints, err := apiEndpoints(ctx, c)
-			return err == nil && endpoints[r.Node.Init.NodeRegistration.Name] == r.Node.Init.LocalAPIEndpoint, soon(err)
+			return err == nil && endpoints[r.Node.Init.NodeRegistration.Name] == r.Node.Init.LocalAPIEndpoint, cluster.RetryIfTemporary(err)
 		},
-		Do: func(ctx context.Context, r *Run) error { return soon(updateStatus(ctx, r)) },
+		Do: func(ctx context.Context, r *Run) error { return cluster.RetryIfTemporary(updateStatus(ctx, r)) },
 	}
 }
 

@@ -3,10 +3,10 @@ package firstboot
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/firstboot/pki"
 	"github.com/kbuild/kbuild/templates"
 )
@@ -67,7 +67,7 @@ func moveVersion(_ context.Context, r *Run) error {
 	}
 	old := n.Cluster.KubernetesVersion
 	if err := r.Baked.Release.Follows(old); err != nil {
-		return Final{fmt.Errorf("cannot boot this image on this node: %w", err)}
+		return outcome.Refuse("cannot boot this image on this node: %w", err)
 	}
 	// A control plane that joined knows from its cluster where its etcd is.
 	with := *r
@@ -78,7 +78,7 @@ func moveVersion(_ context.Context, r *Run) error {
 	}
 	moved := n.MoveTo(r.Baked)
 	if _, err := config.Validate(moved, r.Baked); err != nil && !n.Role.Joins() {
-		return Final{fmt.Errorf("cannot boot this image on this node: its configuration does not go with Kubernetes %s: %w", own, err)}
+		return outcome.Refuse("cannot boot this image on this node: its configuration does not go with Kubernetes %s: %w", own, err)
 	}
 	if k.Version != old || k.To != own { // else: kept before a power cut
 		if err := keep(r, with.Node, old); err != nil {

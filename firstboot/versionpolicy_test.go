@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -126,7 +127,7 @@ func TestVersionPolicyRefuses(t *testing.T) {
 			c.spoil(r)
 			before := diskView(t, r.Host.Path("/"))
 			err := converge(t.Context(), r, stepVersionPolicy())
-			if _, final := errors.AsType[Final](err); !final || !strings.Contains(err.Error(), c.want) {
+			if _, final := errors.AsType[outcome.Refused](err); !final || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v (final %t), want one with %q", err, final, c.want)
 			}
 			if d := cmp.Diff(before, diskView(t, r.Host.Path("/"))); d != "" {

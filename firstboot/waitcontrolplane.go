@@ -19,6 +19,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/templates"
 )
 
@@ -46,7 +47,7 @@ func stepWaitControlPlane() Step {
 				return false, ctx.Err()
 			}
 			// Why is asked for seldom, the API server often.
-			return false, Retry{After: 2 * time.Second, Why: whyNoAPI(ctx, r, err), Wake: func(ctx context.Context) {
+			return false, outcome.Retry{After: 2 * time.Second, Why: whyNoAPI(ctx, r, err), Wake: func(ctx context.Context) {
 				for ctx.Err() == nil && apiHealthy(ctx, c) != nil {
 					select {
 					case <-ctx.Done():

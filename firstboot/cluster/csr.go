@@ -48,7 +48,7 @@ func NodeRequest(key crypto.Signer, node string) (*certv1.CertificateSigningRequ
 
 // Issue makes the request if it is not there and returns what the cluster
 // answered so far: the certificate in PEM, or nil while it is neither approved
-// nor signed. A certificate that is another key's is a Refusal, as is a denied
+// nor signed. A certificate that is another key's is Refused, as is a denied
 // request.
 func Issue(ctx context.Context, c kubernetes.Interface, want *certv1.CertificateSigningRequest, key crypto.Signer) ([]byte, error) {
 	csrs := c.CertificatesV1().CertificateSigningRequests()
@@ -61,7 +61,7 @@ func Issue(ctx context.Context, c kubernetes.Interface, want *certv1.Certificate
 	}
 	for _, cond := range have.Status.Conditions {
 		if cond.Status != corev1.ConditionFalse && (cond.Type == certv1.CertificateDenied || cond.Type == certv1.CertificateFailed) {
-			return nil, Refusal{fmt.Sprintf("certificate signing request %s was answered %s: %s", have.Name, cond.Type, cond.Message), "delete it with kubectl and boot this node again, if it shall join", false}
+			return nil, refuse(fmt.Sprintf("certificate signing request %s was answered %s: %s", have.Name, cond.Type, cond.Message), "delete it with kubectl and boot this node again, if it shall join")
 		}
 	}
 	if len(have.Status.Certificate) == 0 {
@@ -70,7 +70,7 @@ func Issue(ctx context.Context, c kubernetes.Interface, want *certv1.Certificate
 	certs := parseCerts(have.Status.Certificate)
 	public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
 	if len(certs) == 0 || !ok || !public.Equal(certs[0].PublicKey) {
-		return nil, Refusal{fmt.Sprintf("certificate signing request %s brought a certificate that is not this node's key's", have.Name), "delete it with kubectl and boot this node again", false}
+		return nil, refuse(fmt.Sprintf("certificate signing request %s brought a certificate that is not this node's key's", have.Name), "delete it with kubectl and boot this node again")
 	}
 	return bytes.TrimSpace(have.Status.Certificate), nil
 }

@@ -47,7 +47,7 @@ type Discovered struct {
 // here the certificate of the one connection is judged afterwards, which costs
 // the API server half as much and leaves no gap between two answers.
 //
-// The error is a Refusal, or ctx's.
+// The error is an outcome, or ctx's.
 func DiscoverByToken(ctx context.Context, t *config.BootstrapTokenDiscovery, now time.Time) (Discovered, error) {
 	data, chain, err := insecureInfo(ctx, t.APIServerEndpoint)
 	if err != nil {
@@ -71,7 +71,7 @@ func insecureInfo(ctx context.Context, endpoint string) (map[string]string, []*x
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+endpoint+infoPath, nil)
 	if err != nil {
-		return nil, nil, Refusal{fmt.Sprintf("%q is no host and port of an API server", endpoint), "correct endpoint in user-data", false}
+		return nil, nil, refuse(fmt.Sprintf("%q is no host and port of an API server", endpoint), "correct endpoint in user-data")
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "kbuild-firstboot")
@@ -81,28 +81,28 @@ func insecureInfo(ctx context.Context, endpoint string) (map[string]string, []*x
 	}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, nil, Refusal{fmt.Sprintf("no API server answers at %s: %v", endpoint, cause(err)), "this node waits for it; if it never comes, correct endpoint in user-data or what lies between", true}
+		return nil, nil, retry(fmt.Sprintf("no API server answers at %s: %v", endpoint, cause(err)), "this node waits for it; if it never comes, correct endpoint in user-data or what lies between")
 	}
 	defer resp.Body.Close()
 	switch {
 	case resp.StatusCode == http.StatusOK:
 	case resp.StatusCode == http.StatusNotFound:
-		return nil, nil, Refusal{fmt.Sprintf("the API server at %s has no ConfigMap cluster-info yet", endpoint), "the first control plane makes it when it comes up (phase bootstrap-token); this node waits for it", true}
+		return nil, nil, retry(fmt.Sprintf("the API server at %s has no ConfigMap cluster-info yet", endpoint), "the first control plane makes it when it comes up (phase bootstrap-token); this node waits for it")
 	case resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusUnauthorized:
-		return nil, nil, Refusal{fmt.Sprintf("the API server at %s does not let anybody read cluster-info yet", endpoint), "the first control plane allows it when it comes up; if it was forbidden on purpose, use a discoveryFile", true}
+		return nil, nil, retry(fmt.Sprintf("the API server at %s does not let anybody read cluster-info yet", endpoint), "the first control plane allows it when it comes up; if it was forbidden on purpose, use a discoveryFile")
 	default:
-		return nil, nil, Refusal{fmt.Sprintf("what answers at %s says %s when it is asked for cluster-info", endpoint, resp.Status), "this node waits for the API server; see what lies between if it stays so", true}
+		return nil, nil, retry(fmt.Sprintf("what answers at %s says %s when it is asked for cluster-info", endpoint, resp.Status), "this node waits for the API server; see what lies between if it stays so")
 	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxInfo))
 	if err != nil {
-		return nil, nil, Refusal{fmt.Sprintf("the answer of %s broke off: %v", endpoint, cause(err)), "this node asks again", true}
+		return nil, nil, retry(fmt.Sprintf("the answer of %s broke off: %v", endpoint, cause(err)), "this node asks again")
 	}
 	var cm struct {
 		Kind string            `json:"kind"`
 		Data map[string]string `json:"data"`
 	}
 	if err := json.Unmarshal(b, &cm); err != nil || cm.Kind != "ConfigMap" || resp.TLS == nil {
-		return nil, nil, Refusal{fmt.Sprintf("what answers at %s is no API server: it sent no ConfigMap", endpoint), "correct endpoint in user-data, or what lies between", true}
+		return nil, nil, retry(fmt.Sprintf("what answers at %s is no API server: it sent no ConfigMap", endpoint), "correct endpoint in user-data, or what lies between")
 	}
 	return cm.Data, resp.TLS.PeerCertificates, nil
 }
@@ -125,14 +125,14 @@ func trustInfo(data map[string]string, t *config.BootstrapTokenDiscovery) (Disco
 	kubeconfig, signature := data["kubeconfig"], data[signaturePrefix+id]
 	switch {
 	case kubeconfig == "":
-		return Discovered{}, Refusal{"cluster-info holds no kubeconfig", "run `kubeadm init phase bootstrap-token` on a control plane", false}
+		return Discovered{}, refuse("cluster-info holds no kubeconfig", "run `kubeadm init phase bootstrap-token` on a control plane")
 	case signature == "":
-		return Discovered{}, Refusal{fmt.Sprintf("cluster-info is not signed with token %s: the token has expired, was deleted, or is not made yet", id),
-			"make it with `kbuild token create TOKEN` or `kubeadm token create TOKEN`, or give this node another in user-data; this node waits for the signature", true}
+		return Discovered{}, retry(fmt.Sprintf("cluster-info is not signed with token %s: the token has expired, was deleted, or is not made yet", id),
+			"make it with `kbuild token create TOKEN` or `kubeadm token create TOKEN`, or give this node another in user-data; this node waits for the signature")
 	}
 	if err := verifyInfo(signature, kubeconfig, t.Token); err != nil {
-		return Discovered{}, Refusal{fmt.Sprintf("cluster-info is forged, or token %s in user-data is wrong: its signature does not verify: %v", id, err),
-			"correct token or endpoint in user-data, and look who answers there", false}
+		return Discovered{}, refuse(fmt.Sprintf("cluster-info is forged, or token %s in user-data is wrong: its signature does not verify: %v", id, err),
+			"correct token or endpoint in user-data, and look who answers there")
 	}
 	found, err := readInfo(kubeconfig)
 	if err != nil || len(t.CACertHashes) == 0 {
@@ -143,8 +143,8 @@ func trustInfo(data map[string]string, t *config.BootstrapTokenDiscovery) (Disco
 		pins = append(pins, Pin(c))
 	}
 	if !slices.ContainsFunc(pins, func(p string) bool { return slices.Contains(t.CACertHashes, p) }) {
-		return Discovered{}, Refusal{fmt.Sprintf("the cluster's CA is not the pinned one: it is %s", strings.Join(pins, ", ")),
-			"if that is your cluster, correct caCertHashes in user-data; if not, correct endpoint, and look who answers there", false}
+		return Discovered{}, refuse(fmt.Sprintf("the cluster's CA is not the pinned one: it is %s", strings.Join(pins, ", ")),
+			"if that is your cluster, correct caCertHashes in user-data; if not, correct endpoint, and look who answers there")
 	}
 	return found, nil
 }
@@ -158,7 +158,7 @@ func Pin(c *x509.Certificate) string {
 // readInfo reads the kubeconfig in cluster-info.
 func readInfo(text string) (Discovered, error) {
 	bad := func(what string) (Discovered, error) {
-		return Discovered{}, Refusal{"the kubeconfig in cluster-info cannot be used: " + what, "run `kubeadm init phase bootstrap-token` on a control plane", false}
+		return Discovered{}, refuse("the kubeconfig in cluster-info cannot be used: "+what, "run `kubeadm init phase bootstrap-token` on a control plane")
 	}
 	kc, err := clientcmd.Load([]byte(text))
 	if err != nil {
@@ -182,7 +182,7 @@ func readInfo(text string) (Discovered, error) {
 // trustServer judges the certificate that a server showed for host.
 func trustServer(host string, chain []*x509.Certificate, ca []byte, now time.Time) error {
 	if len(chain) == 0 {
-		return Refusal{"the API server showed no certificate", "look who answers at endpoint", false}
+		return refuse("the API server showed no certificate", "look who answers at endpoint")
 	}
 	o := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: now, DNSName: host, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	for _, c := range parseCerts(ca) {
@@ -198,8 +198,8 @@ func trustServer(host string, chain []*x509.Certificate, ca []byte, now time.Tim
 	if clock := clockRefusal(err, now); clock != nil {
 		return clock
 	}
-	return Refusal{fmt.Sprintf("whoever answers at %s is not the cluster's API server: %v", host, err),
-		"correct endpoint in user-data to a name or address in the API server's certificate (apiServerCertSANs), and look who answers there", false}
+	return refuse(fmt.Sprintf("whoever answers at %s is not the cluster's API server: %v", host, err),
+		"correct endpoint in user-data to a name or address in the API server's certificate (apiServerCertSANs), and look who answers there")
 }
 
 // parseCerts reads the certificates of PEM; what is none is left out.

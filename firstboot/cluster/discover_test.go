@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"net"
 	"net/http"
@@ -21,6 +22,7 @@ import (
 	"time"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 const testToken = config.Secret("abcdef.0123456789abcdef")
@@ -139,9 +141,8 @@ func TestDiscoverByToken(t *testing.T) {
 			d := s.discovery()
 			c.spoil(s, d)
 			_, err := DiscoverByToken(context.Background(), d, now)
-			var r Refusal
-			if !errors.As(err, &r) || !strings.Contains(err.Error(), c.want) || r.Mends != c.mends || r.Remedy == "" {
-				t.Errorf("%v (mends %t), want one with %q (mends %t)", err, r.Mends, c.want, c.mends)
+			if kind := kindOf(err); !strings.Contains(fmt.Sprint(err), c.want) || kind != kindIf(c.mends) {
+				t.Errorf("%v (%s), want one with %q (%s)", err, kind, c.want, kindIf(c.mends))
 			}
 			if err != nil && strings.Contains(err.Error(), "0123456789abcdef") {
 				t.Errorf("the error shows the token: %v", err)
@@ -156,8 +157,7 @@ func TestDiscoverClock(t *testing.T) {
 	s := newStranger(t, now.Add(-time.Hour), now.Add(time.Hour))
 	for want, clock := range map[string]time.Time{"is valid from": now.AddDate(-5, 0, 0), "expired on": now.AddDate(5, 0, 0)} {
 		_, err := DiscoverByToken(context.Background(), s.discovery(), clock)
-		var r Refusal
-		if !errors.As(err, &r) || !r.Mends || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "clock") {
+		if kindOf(err) != "retry" || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "clock") {
 			t.Errorf("a clock at %s: %v", clock, err)
 		}
 	}
@@ -215,9 +215,27 @@ func FuzzInfo(f *testing.F) {
 		if err == nil && (verifyInfo(signature, kubeconfig, testToken) != nil || !strings.HasPrefix(found.Server, "https://") || len(parseCerts(found.CA)) == 0) {
 			t.Errorf("taken: %q %q %+v", kubeconfig, signature, found)
 		}
-		var r Refusal
-		if err != nil && !errors.As(err, &r) {
-			t.Errorf("an error that is no Refusal: %v", err)
+		if err != nil && kindOf(err) == "neither" {
+			t.Errorf("an error that is no outcome: %v", err)
 		}
 	})
+}
+
+// kindOf is the outcome that an error is: "retry", "refused", or "neither". Each
+// of the two must say what to do.
+func kindOf(err error) string {
+	if again, ok := errors.AsType[outcome.Retry](err); ok && again.After > 0 && strings.Contains(again.Why, "; ") {
+		return "retry"
+	}
+	if r, ok := errors.AsType[outcome.Refused](err); ok && r.Why != "" && r.Remedy != "" {
+		return "refused"
+	}
+	return "neither"
+}
+
+func kindIf(mends bool) string {
+	if mends {
+		return "retry"
+	}
+	return "refused"
 }

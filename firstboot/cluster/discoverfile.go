@@ -19,7 +19,7 @@ import (
 // DiscoverByFile trusts the kubeconfig at file, a path of the machine or an
 // https URL, and takes the newest server and authority from the cluster-info
 // of the cluster that it names, if that can be read (kubeadm:
-// cmd/kubeadm/app/discovery/file, https). The error is a Refusal, or ctx's.
+// cmd/kubeadm/app/discovery/file, https). The error is an outcome, or ctx's.
 func DiscoverByFile(ctx context.Context, h *host.Host, file string) (Discovered, error) {
 	b, err := discoveryFile(ctx, h, file)
 	if err != nil {
@@ -38,10 +38,10 @@ func DiscoverByFile(ctx context.Context, h *host.Host, file string) (Discovered,
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
 		return found, nil // hidden on purpose; the server is the right one
 	case err != nil:
-		if err := RefusedBy(err, h.Now()); !apierrors.IsNotFound(err) {
+		if err := JoinOutcome(err, h.Now()); !apierrors.IsNotFound(err) {
 			return Discovered{}, err
 		}
-		return Discovered{}, Refusal{"the cluster has no ConfigMap cluster-info yet", "the first control plane makes it when it comes up; this node waits for it", true}
+		return Discovered{}, retry("the cluster has no ConfigMap cluster-info yet", "the first control plane makes it when it comes up; this node waits for it")
 	}
 	if newest, err := readInfo(cm.Data["kubeconfig"]); err == nil {
 		found.Server, found.CA = newest.Server, newest.CA
@@ -50,7 +50,7 @@ func DiscoverByFile(ctx context.Context, h *host.Host, file string) (Discovered,
 }
 
 func badFile(file, what string) error {
-	return Refusal{fmt.Sprintf("discovery file %s cannot be used: %s", file, what), "put a kubeconfig there that names one cluster with its certificate authority, as `kubectl -n kube-public get cm cluster-info -o jsonpath={.data.kubeconfig}` prints it", false}
+	return refuse(fmt.Sprintf("discovery file %s cannot be used: %s", file, what), "put a kubeconfig there that names one cluster with its certificate authority, as `kubectl -n kube-public get cm cluster-info -o jsonpath={.data.kubeconfig}` prints it")
 }
 
 // discoveryFile reads the file, or fetches it from where the system's
@@ -59,7 +59,7 @@ func discoveryFile(ctx context.Context, h *host.Host, file string) ([]byte, erro
 	if !strings.HasPrefix(file, "https://") {
 		b, err := h.ReadFile(file)
 		if err != nil {
-			return nil, Refusal{fmt.Sprintf("discovery file %s cannot be read: %v", file, err), "bake it into the image, or give a URL", true}
+			return nil, retry(fmt.Sprintf("discovery file %s cannot be read: %v", file, err), "bake it into the image, or give a URL")
 		}
 		return b, nil
 	}
@@ -75,15 +75,15 @@ func discoveryFile(ctx context.Context, h *host.Host, file string) ([]byte, erro
 		if clock := clockRefusal(err, h.Now()); clock != nil {
 			return nil, clock
 		}
-		return nil, Refusal{fmt.Sprintf("discovery file %s cannot be fetched: %v", file, cause(err)), "this node tries again; see that its server is up and has a certificate that this machine trusts", true}
+		return nil, retry(fmt.Sprintf("discovery file %s cannot be fetched: %v", file, cause(err)), "this node tries again; see that its server is up and has a certificate that this machine trusts")
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, Refusal{fmt.Sprintf("discovery file %s cannot be fetched: the server says %s", file, resp.Status), "put it there; this node tries again", true}
+		return nil, retry(fmt.Sprintf("discovery file %s cannot be fetched: the server says %s", file, resp.Status), "put it there; this node tries again")
 	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxInfo))
 	if err != nil {
-		return nil, Refusal{fmt.Sprintf("discovery file %s broke off: %v", file, cause(err)), "this node tries again", true}
+		return nil, retry(fmt.Sprintf("discovery file %s broke off: %v", file, cause(err)), "this node tries again")
 	}
 	return b, nil
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 const document = "apiVersion: kbuild.dev/v1alpha1\nkind: NodeMetadata\nrole: init\n"
@@ -282,7 +283,7 @@ func redirect(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "http://192.0.2.66/evil", http.StatusFound)
 }
 
-// What goes wrong is an error that names the platform; NotYet where time may
+// What goes wrong is an error that names the platform; a Retry where time may
 // mend it. Nothing of it is taken for "no user-data".
 func TestCloudErrors(t *testing.T) {
 	const ec2, gce, azure, do, hetzner, openstack = "EC2 metadata service", "GCE metadata service", "Azure metadata service", "DigitalOcean metadata service", "Hetzner metadata service", "OpenStack metadata service"
@@ -328,7 +329,7 @@ func TestCloudErrors(t *testing.T) {
 		s := services(document)[c.cloud]
 		n := online(t, s.marks, tampered{s, c.path, c.answer}, v4)
 		f, err := Find(t.Context(), n.Host)
-		_, waits := errors.AsType[NotYet](err)
+		_, waits := errors.AsType[outcome.Retry](err)
 		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), c.cloud) {
 			t.Errorf("%s: %v (%+v)", name, err, f)
 		}
@@ -375,7 +376,7 @@ func TestCloudNotReached(t *testing.T) {
 		words := ""
 		for range c.tries {
 			_, err := Find(t.Context(), n.Host)
-			if _, ok := errors.AsType[NotYet](err); !ok || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "GCE metadata service: waiting for it at 169.254.169.254") {
+			if _, ok := errors.AsType[outcome.Retry](err); !ok || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "GCE metadata service: waiting for it at 169.254.169.254") {
 				t.Fatalf("%s: %v", name, err)
 			}
 			if words != "" && words != err.Error() {
@@ -399,7 +400,7 @@ func TestCloudBusyThenOK(t *testing.T) {
 			s.ServeHTTP(w, r)
 		}), v4)
 		_, err := Find(t.Context(), n.Host)
-		if late, ok := errors.AsType[NotYet](err); !ok || late.After != 7*time.Second {
+		if late, ok := errors.AsType[outcome.Retry](err); !ok || late.After != 7*time.Second {
 			t.Errorf("%s, busy: %v", name, err)
 		}
 		busy = false

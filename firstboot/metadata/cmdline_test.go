@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // web is the machine with this kernel command line and, at example.com, a
@@ -91,7 +92,7 @@ func TestURL(t *testing.T) {
 		t.Errorf("an unknown certificate: %v", err)
 	}
 	n = web(t, "kbuild.userdata=https://example.com/busy", paths)
-	if _, err := Find(t.Context(), n.Host); !func() bool { _, ok := errors.AsType[NotYet](err); return ok }() {
+	if _, err := Find(t.Context(), n.Host); !func() bool { _, ok := errors.AsType[outcome.Retry](err); return ok }() {
 		t.Errorf("a busy server is not waited for: %v", err)
 	}
 }

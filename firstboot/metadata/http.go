@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // answer is what a server said.
@@ -19,7 +21,7 @@ type answer struct {
 }
 
 // ask sends one request and reads the whole answer, up to the size of
-// user-data. Its error is a NotYet unless the answer is too large.
+// user-data. Its error is a Retry unless the answer is too large.
 func ask(ctx context.Context, client *http.Client, method, url string, header map[string]string) (answer, error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
@@ -30,7 +32,7 @@ func ask(ctx context.Context, client *http.Client, method, url string, header ma
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return answer{}, NotYet{What: reason(err)}
+		return answer{}, outcome.Retry{Why: reason(err)}
 	}
 	defer resp.Body.Close()
 	a := answer{status: resp.StatusCode, header: resp.Header}
@@ -39,7 +41,7 @@ func ask(ctx context.Context, client *http.Client, method, url string, header ma
 		return a, fmt.Errorf("the answer is %w", err)
 	}
 	if err != nil {
-		return a, NotYet{What: "the answer breaks off: " + reason(err)}
+		return a, outcome.Retry{Why: "the answer breaks off: " + reason(err)}
 	}
 	return a, nil
 }
@@ -51,7 +53,7 @@ func (a answer) notOK(mends bool) error {
 	if a.status < 500 && a.status != http.StatusTooManyRequests && !mends {
 		return errors.New(what)
 	}
-	return NotYet{What: what, After: a.retryAfter()}
+	return outcome.Retry{Why: what, After: a.retryAfter()}
 }
 
 // retryAfter is how long the server asks to be left alone (RFC 9110, 10.2.3),

@@ -21,7 +21,6 @@ import (
 	"os"
 	"path"
 	"strings"
-	"time"
 
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
@@ -69,18 +68,10 @@ func given(name string, data []byte) Found {
 	return Found{Source: name, Documents: []config.Document{{Source: name, Data: data}}}
 }
 
-// NotYet is the error of a source that is there but has no answer yet: time
-// may mend it.
-type NotYet struct {
-	What  string
-	After time.Duration // how long it asks to be left alone; zero if it does not say
-}
-
-func (e NotYet) Error() string { return e.What }
-
 // Find looks for user-data. Finding none is no error: Source is empty then.
 // Something that is there but cannot be read is an error; it names the source
-// and what to do, and is a NotYet where waiting helps.
+// and what to do, and is a Retry where waiting helps; its After is
+// zero where the source does not say how long it wants to be left alone.
 func Find(ctx context.Context, h *host.Host) (Found, error) {
 	found := Found{}
 	for _, s := range sources() {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // session is a conversation with a metadata service at one base.
@@ -49,8 +50,8 @@ func (s *session) read(ctx context.Context) (f Found, err error) {
 	at, _ := url.Parse(s.base) // a constant, and an interface's name
 	where := at.Host
 	defer func() {
-		if wait, ok := errors.AsType[NotYet](err); ok {
-			err = NotYet{fmt.Sprintf("waiting for it at %s: %s", where, wait.What), wait.After}
+		if wait, ok := errors.AsType[outcome.Retry](err); ok {
+			err = outcome.Retry{Why: fmt.Sprintf("waiting for it at %s: %s", where, wait.Why), After: wait.After}
 		} else if err != nil && !errors.Is(err, errNone) {
 			err = fmt.Errorf("at %s: %w", where, err)
 		}
@@ -62,7 +63,7 @@ func (s *session) read(ctx context.Context) (f Found, err error) {
 	}
 	id, ok, err := s.value(ctx, s.instanceID)
 	if err == nil && !ok {
-		err = NotYet{What: "it does not know this machine"}
+		err = outcome.Retry{Why: "it does not know this machine"}
 	}
 	if err != nil {
 		return Found{}, err
@@ -155,7 +156,7 @@ func (s *session) get(ctx context.Context, path string) (b []byte, ok bool, err 
 	case a.status == http.StatusNoContent, a.status == http.StatusNotFound && !s.mends:
 		return nil, false, nil
 	case a.status == http.StatusUnauthorized && s.token:
-		return nil, false, NotYet{What: "it does not take its own token (401)"}
+		return nil, false, outcome.Retry{Why: "it does not take its own token (401)"}
 	}
 	path, _, _ = strings.Cut(path, "?")
 	return nil, false, fmt.Errorf("asked for %s, %w", path, a.notOK(s.mends && (a.status == http.StatusNotFound || a.status == http.StatusGone)))

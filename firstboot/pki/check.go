@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // pair is a certificate and its key as they lie on disk; either may be
@@ -47,19 +48,23 @@ func load(h *host.Host, dir string, c Cert) (pair, error) {
 	return p, nil
 }
 
+// invalid is the error of a file that is there and not valid. One that begins in
+// the future is right as soon as the clock is: on a machine without a battery
+// that is when the network has told the time.
 func invalid(file string, why error) error {
-	return fmt.Errorf("%s is there and not valid: %w; put a valid one in its place, or remove it to have it made", file, why)
+	err := fmt.Errorf("%s is there and not valid: %w; put a valid one in its place, or remove it to have it made", file, why)
+	if _, early := errors.AsType[notYet](why); early {
+		return outcome.Retry{After: 5 * time.Second, Why: "the right time: " + err.Error()}
+	}
+	return err
 }
 
-// NotYet is the error of a certificate that begins in the future. It is right
-// as soon as the clock is.
-type NotYet struct{ Begins, Now time.Time }
+// notYet is the error of a certificate that begins in the future.
+type notYet struct{ begins, now time.Time }
 
-func (e NotYet) Error() string {
-	return fmt.Sprintf("it is valid from %s on, and the clock shows %s", e.Begins.UTC().Format(time.RFC3339), e.Now.UTC().Format(time.RFC3339))
+func (e notYet) Error() string {
+	return fmt.Sprintf("it is valid from %s on, and the clock shows %s", e.begins.UTC().Format(time.RFC3339), e.now.UTC().Format(time.RFC3339))
 }
-
-func notYet(c *x509.Certificate, now time.Time) error { return NotYet{c.NotBefore, now} }
 
 // expired is the error of a certificate that is right but for its end.
 type expired struct{ end time.Time }
@@ -70,7 +75,7 @@ func (e expired) Error() string { return "it expired on " + e.end.Format(time.RF
 // and uses that it must have, and is in force.
 func valid(c Cert, got, ca *x509.Certificate, now time.Time) error {
 	if now.Before(got.NotBefore) {
-		return notYet(got, now)
+		return notYet{got.NotBefore, now}
 	}
 	at, end := now, error(nil)
 	if now.After(got.NotAfter) {

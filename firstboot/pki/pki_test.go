@@ -20,6 +20,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -292,7 +293,7 @@ func TestInvalid(t *testing.T) {
 			if !strings.Contains(err.Error(), filepath.Base(c.file)) && c.file != "" || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("the error should name %s and say %q: %v", c.file, c.want, err)
 			}
-			if errors.As(err, new(NotYet)) != (name == "not yet by the clock") {
+			if errors.As(err, new(outcome.Retry)) != (name == "not yet by the clock") {
 				t.Errorf("the error is of the wrong kind: %v", err)
 			}
 			if !maps.Equal(before, contents(t, h)) {

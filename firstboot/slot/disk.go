@@ -27,6 +27,7 @@ import (
 	"strings"
 
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // Partition types for x86-64 (Discoverable Partitions Specification).
@@ -95,7 +96,7 @@ func FindDisk(ctx context.Context, h *host.Host) (Disk, error) {
 // the machine falls back to. One without slots tries nothing.
 func OnTrial(ctx context.Context, h *host.Host) (bool, error) {
 	d, list, err := look(ctx, h)
-	if _, none := errors.AsType[Refusal](err); none {
+	if _, none := errors.AsType[outcome.Refused](err); none {
 		return false, nil
 	}
 	return err == nil && d.onTrial(list), err
@@ -112,7 +113,7 @@ func runningHash(h *host.Host) (string, error) {
 			return strings.ToLower(v), nil
 		}
 	}
-	return "", Refusal("this machine does not run from a slot (no roothash= on its kernel's command line): its operating system brings its own updates")
+	return "", outcome.Refuse("this machine does not run from a slot (no roothash= on its kernel's command line): its operating system brings its own updates")
 }
 
 // rootDisk finds the disk below the verified root.
@@ -218,11 +219,3 @@ func (d *Disk) name(ctx context.Context, h *host.Host, hash, root, verity string
 func formatUUID(b []byte) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:16])
 }
-
-// Refusal is the error of what will not be done, and is not mended by trying
-// again.
-type Refusal string
-
-func (r Refusal) Error() string { return string(r) }
-
-func refuse(format string, args ...any) error { return Refusal(fmt.Sprintf(format, args...)) }

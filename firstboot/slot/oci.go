@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -52,7 +53,7 @@ type artifact struct {
 func openArtifact(ctx context.Context, h *host.Host, u *url.URL) (*artifact, error) {
 	ref, err := name.ParseReference(u.Host + u.Path)
 	if err != nil {
-		return nil, refuse("cannot read the source %q: %v", u.Redacted(), err)
+		return nil, outcome.Refuse("cannot read the source %q: %v", u.Redacted(), err)
 	}
 	base := downloads(h).Transport
 	img, err := remote.Image(ref, remote.WithContext(ctx), remote.WithTransport(base))
@@ -64,7 +65,7 @@ func openArtifact(ctx context.Context, h *host.Host, u *url.URL) (*artifact, err
 		return nil, err
 	}
 	if string(m.Config.MediaType) != images.ArtifactType {
-		return nil, refuse("%s is no update of kbuild's, but a %s: push one with `kbuild push`", u.Redacted(), m.Config.MediaType)
+		return nil, outcome.Refuse("%s is no update of kbuild's, but a %s: push one with `kbuild push`", u.Redacted(), m.Config.MediaType)
 	}
 	rt, err := transport.NewWithContext(ctx, ref.Context().Registry, authn.Anonymous, base, []string{ref.Scope(transport.PullScope)})
 	if err != nil {

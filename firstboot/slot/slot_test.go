@@ -33,6 +33,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -644,7 +645,7 @@ func TestRefusals(t *testing.T) {
 			url, _ := up.serve(t)
 			before, seen := n.snapshot(t), n.seen
 			_, err := Stage(t.Context(), n.h, n.baked, url)
-			if _, ok := errors.AsType[Refusal](err); !ok || !strings.Contains(err.Error(), c.want) {
+			if _, ok := errors.AsType[outcome.Refused](err); !ok || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v, want a refusal with %q", err, c.want)
 			}
 			if n.seen != seen || !maps.Equal(before, n.snapshot(t)) {

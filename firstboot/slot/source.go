@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -54,10 +55,10 @@ func openSource(h *host.Host, where string) (source, error) {
 	}
 	u, err := url.Parse(where)
 	if err != nil {
-		return source{}, refuse("cannot read the source: %v", errors.Unwrap(err))
+		return source{}, outcome.Refuse("cannot read the source: %v", errors.Unwrap(err))
 	}
 	if u.User != nil || u.RawQuery != "" {
-		return source{}, refuse("the source has a user, a password or a query; it is shown in the status and in the journal, so it must hold no secret. Updates are signed: serve them without")
+		return source{}, outcome.Refuse("the source has a user, a password or a query; it is shown in the status and in the journal, so it must hold no secret. Updates are signed: serve them without")
 	}
 	switch u.Scheme {
 	case "http", "https":
@@ -65,7 +66,7 @@ func openSource(h *host.Host, where string) (source, error) {
 	case "oci":
 		return ociSource(h, u), nil
 	}
-	return source{}, refuse("cannot fetch an update from %q: want the URL (http, https or oci) or the absolute path of a directory with %s", where, images.UpdateFile)
+	return source{}, outcome.Refuse("cannot fetch an update from %q: want the URL (http, https or oci) or the absolute path of a directory with %s", where, images.UpdateFile)
 }
 
 func httpSource(h *host.Host, u *url.URL) source {
@@ -173,11 +174,11 @@ func (s source) update(ctx context.Context, baked images.Baked) (images.Update, 
 		return images.Update{}, err
 	}
 	if want, got := sumOf(sums, images.UpdateFile), sha256.Sum256(b); want != hex.EncodeToString(got[:]) {
-		return images.Update{}, refuse("%s of %s is not the one that its %s names: the upload is not whole, or somebody has changed it", images.UpdateFile, s.name, images.UpdateSums)
+		return images.Update{}, outcome.Refuse("%s of %s is not the one that its %s names: the upload is not whole, or somebody has changed it", images.UpdateFile, s.name, images.UpdateSums)
 	}
 	u, err := images.ReadUpdate(b)
 	if err != nil {
-		return u, Refusal(err.Error())
+		return u, outcome.Refuse("%w", err)
 	}
 	return u, nil
 }
@@ -188,11 +189,11 @@ func trusted(baked images.Baked, sums, sig []byte) error {
 	case sig == nil && baked.UnsignedUpdates:
 		return nil
 	case sig == nil:
-		return refuse("this update is not signed (it has no %s), and this node's image takes only signed ones: build it with --sign-key", images.UpdateSignature)
+		return outcome.Refuse("this update is not signed (it has no %s), and this node's image takes only signed ones: build it with --sign-key", images.UpdateSignature)
 	case len(baked.UpdateKeys) == 0 && baked.UnsignedUpdates:
 		return nil
 	case len(baked.UpdateKeys) == 0:
-		return refuse("this node's image has no key to check updates with: it was built without --sign-key, --update-key and --allow-unsigned-updates, and can only be installed anew")
+		return outcome.Refuse("this node's image has no key to check updates with: it was built without --sign-key, --update-key and --allow-unsigned-updates, and can only be installed anew")
 	}
 	for _, k := range baked.UpdateKeys {
 		block, _ := pem.Decode([]byte(k))
@@ -204,7 +205,7 @@ func trusted(baked images.Baked, sums, sig []byte) error {
 			return nil
 		}
 	}
-	return refuse("this update is signed by a key that this node's image does not know, or was changed after it was signed: build it with the --sign-key of the image that runs, or go over an image that has the new key as --update-key")
+	return outcome.Refuse("this update is signed by a key that this node's image does not know, or was changed after it was signed: build it with the --sign-key of the image that runs, or go over an image that has the new key as --update-key")
 }
 
 // sumOf is a file's digest in the format of sha256sum(1); empty where it is

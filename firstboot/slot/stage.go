@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -27,14 +28,14 @@ const chunk = 32 << 20
 
 // Stage puts the update that where names (a URL or a directory) whole into the
 // other slot, and goes on with one that was cut. Nothing boots from it before
-// Apply. A Refusal leaves the node as it was.
+// Apply. A refusal leaves the node as it was.
 func Stage(ctx context.Context, h *host.Host, baked images.Baked, where string) (Record, error) {
 	d, list, err := look(ctx, h)
 	if err != nil {
 		return Record{}, err
 	}
 	if d.onTrial(list) {
-		return Record{}, refuse("the image that runs is on trial itself: until it is known to be healthy, the other slot is what the node falls back to (`kbuild-firstboot status`)")
+		return Record{}, outcome.Refuse("the image that runs is on trial itself: until it is known to be healthy, the other slot is what the node falls back to (`kbuild-firstboot status`)")
 	}
 	src, err := openSource(h, where)
 	if err != nil {
@@ -81,30 +82,30 @@ func fits(h *host.Host, d Disk, list []Entry, baked images.Baked, u images.Updat
 	own := baked.Release.Version
 	switch {
 	case u.Arch != runtime.GOARCH:
-		return refuse("this update is for %s, and this machine is %s", u.Arch, runtime.GOARCH)
+		return outcome.Refuse("this update is for %s, and this machine is %s", u.Arch, runtime.GOARCH)
 	case u.RootHash == d.Running.Hash():
-		return refuse("this node runs this very image already")
+		return outcome.Refuse("this node runs this very image already")
 	case u.Release.Version == own && u.BuildTime.Before(baked.BuildTime):
-		return refuse("this update was built at %s, before the image that runs (%s): `kbuild-firstboot upgrade rollback` goes back to what the other slot holds", u.BuildTime.Format(time.RFC3339), baked.BuildTime.Format(time.RFC3339))
+		return outcome.Refuse("this update was built at %s, before the image that runs (%s): `kbuild-firstboot upgrade rollback` goes back to what the other slot holds", u.BuildTime.Format(time.RFC3339), baked.BuildTime.Format(time.RFC3339))
 	}
 	if err := u.Release.Follows(own); err != nil {
-		return Refusal(err.Error())
+		return outcome.Refuse("%w", err)
 	}
 	if secure, err := secureBoot(h); err != nil {
 		return err
 	} else if secure && !u.SecureBoot {
-		return refuse("this machine's firmware boots only what is signed (Secure Boot), and the update's kernel is not: build it with --secure-boot-key and --secure-boot-cert")
+		return outcome.Refuse("this machine's firmware boots only what is signed (Secure Boot), and the update's kernel is not: build it with --secure-boot-key and --secure-boot-cert")
 	}
 	for _, p := range []struct {
 		part images.Part
 		into Partition
 	}{{u.Root, d.Other.Root}, {u.Verity, d.Other.Verity}} {
 		if p.part.Size > p.into.Size {
-			return refuse("%s takes %d MiB, and its partition %s has %d MiB: bake fewer container images", p.part.Name, mib(p.part.Size), p.into.Node, p.into.Size>>20)
+			return outcome.Refuse("%s takes %d MiB, and its partition %s has %d MiB: bake fewer container images", p.part.Name, mib(p.part.Size), p.into.Node, p.into.Size>>20)
 		}
 	}
 	if u.UKI.Size > maxUKI {
-		return refuse("%s takes %d MiB, more than the %d MiB that are possible", u.UKI.Name, mib(u.UKI.Size), maxUKI>>20)
+		return outcome.Refuse("%s takes %d MiB, more than the %d MiB that are possible", u.UKI.Name, mib(u.UKI.Size), maxUKI>>20)
 	}
 	free, err := freeOnESP(h)
 	if err != nil {
@@ -119,7 +120,7 @@ func fits(h *host.Host, d Disk, list []Entry, baked images.Baked, u images.Updat
 		}
 	}
 	if want := u.UKI.Size + 1<<20; free < want {
-		return refuse("the EFI system partition has room for %d MiB, and %s takes %d MiB: remove what is on it beside kbuild's", free>>20, u.UKI.Name, mib(want))
+		return outcome.Refuse("the EFI system partition has room for %d MiB, and %s takes %d MiB: remove what is on it beside kbuild's", free>>20, u.UKI.Name, mib(want))
 	}
 	return nil
 }

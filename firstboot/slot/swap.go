@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -23,7 +24,7 @@ func Apply(ctx context.Context, h *host.Host) (Record, error) {
 	}
 	e := find(list, d.Other)
 	if e == nil || rec.Staged.IsZero() || rec.Update.RootHash != d.Other.Hash() || e.Bad() || e.Left < 0 && !e.Staged {
-		return rec, refuse("nothing is staged: `kbuild-firstboot upgrade stage SOURCE` comes first")
+		return rec, outcome.Refuse("nothing is staged: `kbuild-firstboot upgrade stage SOURCE` comes first")
 	}
 	// Before the kernel is in the list: however it comes to be booted, it was
 	// meant to.
@@ -44,7 +45,7 @@ func Cancel(ctx context.Context, h *host.Host) error {
 		return err
 	}
 	if d.onTrial(list) {
-		return refuse("the image that runs is on trial: the other slot is what the node falls back to")
+		return outcome.Refuse("the image that runs is on trial: the other slot is what the node falls back to")
 	}
 	rec, err := ReadRecord(h)
 	rec.settle(h, d, list)
@@ -52,7 +53,7 @@ func Cancel(ctx context.Context, h *host.Host) error {
 	case err != nil:
 		return err
 	case rec.Begun.IsZero() || rec.Outcome != Pending || rec.Update.RootHash == d.Running.Hash():
-		return refuse("there is no update to cancel")
+		return outcome.Refuse("there is no update to cancel")
 	}
 	return clearOther(ctx, h, d, rec)
 }
@@ -65,7 +66,7 @@ func DropOther(ctx context.Context, h *host.Host) error {
 		return err
 	}
 	if d.onTrial(list) {
-		return refuse("the image that runs is on trial: the other slot is what the node falls back to")
+		return outcome.Refuse("the image that runs is on trial: the other slot is what the node falls back to")
 	}
 	return clearOther(ctx, h, d, Record{})
 }
@@ -101,20 +102,20 @@ func Rollback(ctx context.Context, h *host.Host, may func(version string) error)
 	own, other := find(list, d.Running), find(list, d.Other)
 	switch {
 	case own == nil:
-		return refuse("the kernel of the slot that runs is not where the boot loader counts (%s): this machine was not booted by it", linuxDir)
+		return outcome.Refuse("the kernel of the slot that runs is not where the boot loader counts (%s): this machine was not booted by it", linuxDir)
 	case other == nil || other.Staged:
-		return refuse("the other slot has nothing to go back to")
+		return outcome.Refuse("the other slot has nothing to go back to")
 	case other.Bad():
-		return refuse("the other slot holds %s, which was given up: it did not become healthy, or was rolled back from", other.Version)
+		return outcome.Refuse("the other slot holds %s, which was given up: it did not become healthy, or was rolled back from", other.Version)
 	case other.Left > 0:
-		return refuse("the other slot holds %s, which was never kept: `kbuild-firstboot upgrade cancel` takes it out", other.Version)
+		return outcome.Refuse("the other slot holds %s, which was never kept: `kbuild-firstboot upgrade cancel` takes it out", other.Version)
 	}
 	if err := may(other.Version); err != nil {
 		return err
 	}
 	// It may have lain there for long, and there is no way back from it.
 	if err := d.Other.verify(ctx, h, d.Other.Hash()); err != nil {
-		return refuse("the other slot is damaged, its verity hashes do not match: %v", err)
+		return outcome.Refuse("the other slot is damaged, its verity hashes do not match: %v", err)
 	}
 	rec, err := ReadRecord(h)
 	if err != nil {
@@ -199,14 +200,14 @@ func ReadStatus(ctx context.Context, h *host.Host, baked images.Baked) (Status, 
 		st.Other.Version, st.Other.RootHash = e.Version, d.Other.Hash()
 	}
 	if !rec.Begun.IsZero() {
-		rec.Outcome = outcome(rec, d, list)
+		rec.Outcome = result(rec, d, list)
 		st.Update = &rec
 	}
 	return st, nil
 }
 
-// outcome is how an update came out, as the slots stand.
-func outcome(rec Record, d Disk, list []Entry) Outcome {
+// result is how an update came out, as the slots stand.
+func result(rec Record, d Disk, list []Entry) Outcome {
 	if rec.Outcome != Pending || rec.Applied.IsZero() {
 		return rec.Outcome
 	}
@@ -249,7 +250,7 @@ func (rec *Record) settle(h *host.Host, d Disk, list []Entry) {
 	if rec.Applied.IsZero() || rec.Outcome != Pending {
 		return
 	}
-	if rec.Outcome = outcome(*rec, d, list); rec.Outcome == Pending {
+	if rec.Outcome = result(*rec, d, list); rec.Outcome == Pending {
 		return
 	}
 	rec.Ended = h.Now().UTC()

@@ -14,8 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kbuild/kbuild/firstboot"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // ended is the exit code of a command that was run for somebody, and has said
@@ -91,7 +91,7 @@ func (o hostRun) run(ctx context.Context, h *host.Host, args []string, out io.Wr
 			return err
 		}
 		if now != o.boot {
-			return firstboot.Final{Err: fmt.Errorf("this was to be done in boot %s, and the machine has booted again since (%s): nothing was done", o.boot, now)}
+			return outcome.Refuse("this was to be done in boot %s, and the machine has booted again since (%s): nothing was done", o.boot, now)
 		}
 	}
 	if !strings.Contains(args[0], "/") {

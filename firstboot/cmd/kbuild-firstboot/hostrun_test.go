@@ -167,7 +167,7 @@ func TestHostRunRefusals(t *testing.T) {
 		"no command":   {[]string{"--unit", "a"}, exitUsage, "behind --"},
 		"no unit":      {[]string{"--", "true"}, exitUsage, "--unit"},
 		"a path":       {[]string{"--unit", "../a", "--", "true"}, exitUsage, "--unit"},
-		"another boot": {[]string{"--unit", "a", "--boot", "0", "--", "true"}, exitFinal, "nothing was done"},
+		"another boot": {[]string{"--unit", "a", "--boot", "0", "--", "true"}, exitRefused, "nothing was done"},
 	} {
 		code, said, _ := hostRunOf(t.Context(), t, x.args...)
 		if code != x.code || !strings.Contains(said, x.want) {

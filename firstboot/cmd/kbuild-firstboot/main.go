@@ -16,7 +16,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot"
 	"github.com/kbuild/kbuild/firstboot/host"
-	"github.com/kbuild/kbuild/firstboot/slot"
+	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -25,7 +25,7 @@ const (
 	exitOK      = 0
 	exitFailed  = 1   // it went wrong, or is not so yet (status); what is said tells why
 	exitUsage   = 2   // the command line is wrong: nothing was done
-	exitFinal   = 4   // it went wrong, and trying again does not mend it
+	exitRefused = 4   // it went wrong, and trying again does not help
 	exitStopped = 128 // and the signal's number
 )
 
@@ -87,10 +87,8 @@ func Execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if _, told := errors.AsType[*firstboot.StepError](err); !told {
 		fmt.Fprintf(stderr, "kbuild-firstboot: %v\n", err)
 	}
-	_, final := errors.AsType[firstboot.Final](err)
-	_, refused := errors.AsType[slot.Refusal](err)
-	if final || refused {
-		return exitFinal
+	if _, refused := errors.AsType[outcome.Refused](err); refused {
+		return exitRefused
 	}
 	if s, ok := errors.AsType[stopped](context.Cause(ctx)); ok {
 		return exitStopped + int(s.Signal)

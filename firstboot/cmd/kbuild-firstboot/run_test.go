@@ -93,11 +93,11 @@ func TestFinal(t *testing.T) {
 		}
 	}
 	code, _, errs := execute(t, root, "phase", "discovery")
-	if code != exitFinal || !strings.Contains(errs, "names no cluster") || !strings.Contains(errs, "put a kubeconfig there") {
-		t.Errorf("exit code %d, want %d, what is wrong, and what to do:\n%s", code, exitFinal, errs)
+	if code != exitRefused || !strings.Contains(errs, "names no cluster") || !strings.Contains(errs, "put a kubeconfig there") {
+		t.Errorf("exit code %d, want %d, what is wrong, and what to do:\n%s", code, exitRefused, errs)
 	}
 	unit, err := os.ReadFile("../../../templates/root/usr/lib/systemd/system/kbuild-firstboot.service")
-	if want := fmt.Sprintf("\nRestartPreventExitStatus=%d\n", exitFinal); err != nil || !strings.Contains(string(unit), want) {
+	if want := fmt.Sprintf("\nRestartPreventExitStatus=%d\n", exitRefused); err != nil || !strings.Contains(string(unit), want) {
 		t.Errorf("the unit does not say %q: %v", want, err)
 	}
 }
