@@ -14,6 +14,8 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/pki"
 	"github.com/kbuild/kbuild/images"
 	"github.com/kbuild/kbuild/templates"
@@ -28,17 +30,16 @@ const dnsReplicas = 2
 
 // stepAddon installs what every cluster needs (the pod network that is baked,
 // kube-proxy, CoreDNS) and the manifests that are baked.
-func stepAddon() Step {
-	return Step{
-		Name:  "addon",
-		Needs: []string{"wait-control-plane"},
-		Done: func(ctx context.Context, r *Run) (bool, error) {
+func stepAddon() converge.Step {
+	return converge.Step{
+		Name: "addon",
+		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
 			if r.Baked.CNI == "flannel" && !hasCNIConf(r) {
 				return false, nil
 			}
 			return partsApplied(ctx, r, allAddonParts)
 		},
-		Do: func(ctx context.Context, r *Run) error {
+		Do: func(ctx context.Context, r *node.Machine) error {
 			if err := writeCNIConf(r); err != nil {
 				return err
 			}
@@ -46,15 +47,15 @@ func stepAddon() Step {
 			if err != nil {
 				return err
 			}
-			return cluster.RetryIfTemporary(errors.Join(applyMissing(ctx, c, addons), applyInOrder(ctx, c, manifests)))
+			return cluster.RetryIfTemporary(errors.Join(cluster.ApplyMissing(ctx, c, addons), cluster.ApplyInOrder(ctx, c, manifests)))
 		},
 	}
 }
 
 // adminAddons are what the administrator applies: the add-ons side by side, the
 // baked manifests in their order.
-func adminAddons(r *Run) (c kubernetes.Interface, addons, manifests []part, err error) {
-	c, cfg, err := asAdmin(r)
+func adminAddons(r *node.Machine) (c kubernetes.Interface, addons, manifests []cluster.Part, err error) {
+	c, cfg, err := r.AsAdmin()
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -67,19 +68,19 @@ func adminAddons(r *Run) (c kubernetes.Interface, addons, manifests []part, err 
 
 // writeCNIConf writes what the container runtime must know of the baked pod
 // network.
-func writeCNIConf(r *Run) error {
+func writeCNIConf(r *node.Machine) error {
 	if r.Baked.CNI != "flannel" {
 		return nil
 	}
 	return r.Host.WriteFile(flannelCNIConf, []byte(templates.FlannelCNIConf()), 0o644)
 }
 
-func hasCNIConf(r *Run) bool {
+func hasCNIConf(r *node.Machine) bool {
 	b, err := r.Host.ReadFile(flannelCNIConf)
 	return err == nil && string(b) == templates.FlannelCNIConf()
 }
 
-func allAddonParts(r *Run, c kubernetes.Interface) ([]part, error) {
+func allAddonParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Part, error) {
 	addons, err := addonParts(r, c)
 	if err != nil {
 		return nil, err
@@ -89,12 +90,12 @@ func allAddonParts(r *Run, c kubernetes.Interface) ([]part, error) {
 }
 
 // addonParts are the add-ons of this image and configuration.
-func addonParts(r *Run, c kubernetes.Interface) ([]part, error) {
+func addonParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Part, error) {
 	params, err := addonParams(r)
 	if err != nil {
 		return nil, err
 	}
-	var parts []part
+	var parts []cluster.Part
 	add := func(a templates.Addon, change func(ctx context.Context, objs []runtime.Object) ([]runtime.Object, error)) error {
 		text, err := a.Render(params)
 		if err != nil {
@@ -104,7 +105,7 @@ func addonParts(r *Run, c kubernetes.Interface) ([]part, error) {
 		if err != nil {
 			return err
 		}
-		parts = append(parts, part{"addon." + string(a), string(text), func(ctx context.Context) error {
+		parts = append(parts, cluster.Part{Name: "addon." + string(a), Wants: string(text), Apply: func(ctx context.Context) error {
 			objs, err := change(ctx, objs)
 			if err != nil {
 				return err
@@ -157,7 +158,7 @@ func ensureAddon(ctx context.Context, c kubernetes.Interface, objs []runtime.Obj
 	return nil
 }
 
-func addonParams(r *Run) (templates.AddonParams, error) {
+func addonParams(r *node.Machine) (templates.AddonParams, error) {
 	n, rel := r.Node, r.Baked.Release
 	if n.Cluster.DNS.Type == images.KubeDNS {
 		return templates.AddonParams{}, fmt.Errorf("cannot install DNS: dns.type %s is not supported, only %s is; leave the field out", images.KubeDNS, images.CoreDNS)

@@ -11,6 +11,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/node"
 )
 
 // stepBootstrapToken lets nodes join: the tokens of the configuration, the
@@ -19,17 +21,18 @@ import (
 //
 // The tokens are made once in the cluster's life: they expire, and a reboot
 // must not bring them back.
-func stepBootstrapToken() Step {
-	return Step{
-		Name:  "bootstrap-token",
-		Needs: []string{"wait-control-plane"},
-		Done:  func(ctx context.Context, r *Run) (bool, error) { return partsApplied(ctx, r, bootstrapTokenParts) },
-		Do:    func(ctx context.Context, r *Run) error { return applyParts(ctx, r, bootstrapTokenParts) },
+func stepBootstrapToken() converge.Step {
+	return converge.Step{
+		Name: "bootstrap-token",
+		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
+			return partsApplied(ctx, r, bootstrapTokenParts)
+		},
+		Do: func(ctx context.Context, r *node.Machine) error { return applyParts(ctx, r, bootstrapTokenParts) },
 	}
 }
 
-func bootstrapTokenParts(r *Run, c kubernetes.Interface) ([]part, error) {
-	admin, err := r.Host.ReadFile(adminKubeconfig)
+func bootstrapTokenParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Part, error) {
+	admin, err := r.Host.ReadFile(node.AdminKubeconfig)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +43,7 @@ func bootstrapTokenParts(r *Run, c kubernetes.Interface) ([]part, error) {
 	objs := append(joinRules(), info)
 	objs = append(objs, readable("kubeadm:bootstrap-signer-clusterinfo", metav1.NamespacePublic, "configmaps", info.Name,
 		rbacv1.Subject{Kind: rbacv1.UserKind, Name: anonymousUser})...)
-	parts := []part{objectsPart(c, "bootstrap-token.join", objs, nil)}
+	parts := []cluster.Part{cluster.ObjectsPart(c, "bootstrap-token.join", objs, nil)}
 	for _, t := range r.Node.Init.BootstrapTokens { // none, once they have served and are forgotten
 		id, err := cluster.TokenID(t.Token)
 		if err != nil {
@@ -48,7 +51,7 @@ func bootstrapTokenParts(r *Run, c kubernetes.Interface) ([]part, error) {
 		}
 		// Neither the secret nor the moment of expiry may decide whether the
 		// token is made again.
-		parts = append(parts, part{"bootstrap-token.id-" + id, id, func(ctx context.Context) error {
+		parts = append(parts, cluster.Part{Name: "bootstrap-token.id-" + id, Wants: id, Apply: func(ctx context.Context) error {
 			s, err := cluster.TokenSecret(t, r.Host.Now())
 			if err != nil {
 				return err

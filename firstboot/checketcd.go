@@ -3,33 +3,29 @@ package firstboot
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 )
-
-// etcdRetry is how often etcd is asked again.
-const etcdRetry = 300 * time.Millisecond
 
 // stepCheckEtcd makes sure, before a member is added to a local etcd, that all
 // of those that it has are well (kubeadm join phase check-etcd). Members that
 // etcd-join will take out do not count.
-func stepCheckEtcd() Step {
-	return Step{
-		Name:  "check-etcd",
-		Needs: []string{"kubeconfig"},
-		Done: func(ctx context.Context, r *Run) (bool, error) {
-			if r.Node.Cluster.Etcd.Local == nil || r.Host.Exists(etcdJoinFile) {
+func stepCheckEtcd() converge.Step {
+	return converge.Step{
+		Name: "check-etcd",
+		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
+			if r.Node.Cluster.Etcd.Local == nil || r.Host.Exists(node.EtcdJoinFile) {
 				return true, nil // it is none of ours, or this node has begun to be part of it
 			}
-			e, c, err := etcdOf(ctx, r)
+			e, c, err := r.Etcd(ctx)
 			if err != nil {
 				return false, cluster.RetryIfTemporary(err)
 			}
@@ -37,49 +33,15 @@ func stepCheckEtcd() Step {
 			_, err = deadMembers(ctx, r, e, c)
 			return err == nil, cluster.RetryIfTemporary(err)
 		},
-		Do: func(context.Context, *Run) error { return nil },
+		Do: func(context.Context, *node.Machine) error { return nil },
 	}
-}
-
-// etcdOf connects to the members of the cluster's local etcd but this node's
-// own, which may be a learner, or not be there yet.
-func etcdOf(ctx context.Context, r *Run) (*cluster.Etcd, kubernetes.Interface, error) {
-	c, _, err := asAdmin(r)
-	if err != nil {
-		return nil, nil, err
-	}
-	urls, err := etcdURLs(ctx, c)
-	if err != nil {
-		return nil, nil, err
-	}
-	own := cluster.ClientURL(r.Node.Init.LocalAPIEndpoint.AdvertiseAddress)
-	urls = slices.DeleteFunc(urls, func(u string) bool { return u == own })
-	if len(urls) == 0 {
-		return nil, nil, outcome.Retry{After: etcdRetry, Why: "no other member of etcd is known yet"}
-	}
-	e, err := cluster.ConnectEtcd(r.Host, r.Node.Cluster.CertificatesDir, urls...)
-	return e, c, err
-}
-
-// etcdURLs are the client URLs of the members of the cluster's local etcd.
-func etcdURLs(ctx context.Context, c kubernetes.Interface) ([]string, error) {
-	endpoints, err := apiEndpoints(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	return cluster.EtcdEndpoints(ctx, c, endpoints)
-}
-
-// isOurs says whether a member of etcd is this node's.
-func isOurs(r *Run, m cluster.Member) bool {
-	return slices.Contains(m.PeerURLs, cluster.PeerURL(r.Node.Init.LocalAPIEndpoint.AdvertiseAddress))
 }
 
 // deadMembers are the members that go before this node's can come: one that an
 // earlier machine of this name or address has left, and those that do not
 // answer and whose Node an administrator has deleted. Another one that does not
 // answer is an error that asks to wait.
-func deadMembers(ctx context.Context, r *Run, e *cluster.Etcd, c kubernetes.Interface) ([]cluster.Member, error) {
+func deadMembers(ctx context.Context, r *node.Machine, e *cluster.Etcd, c kubernetes.Interface) ([]cluster.Member, error) {
 	members, err := e.Members(ctx)
 	if err != nil {
 		return nil, err
@@ -87,7 +49,7 @@ func deadMembers(ctx context.Context, r *Run, e *cluster.Etcd, c kubernetes.Inte
 	self := r.Node.Init.NodeRegistration.Name
 	var dead []cluster.Member
 	for _, m := range members {
-		atOurs := isOurs(r, m)
+		atOurs := r.OwnsMember(m)
 		switch {
 		case atOurs && m.Name == "":
 			continue // added before a power cut: it is adopted
@@ -107,7 +69,7 @@ func deadMembers(ctx context.Context, r *Run, e *cluster.Etcd, c kubernetes.Inte
 			continue
 		}
 		if m.Name == "" {
-			return nil, outcome.Retry{After: etcdRetry, Why: fmt.Sprintf("another node is becoming a member of etcd (%x, %s); if it is gone for good, remove it with `etcdctl member remove %[1]x`", m.ID, strings.Join(m.PeerURLs, ", "))}
+			return nil, outcome.Retry{After: node.EtcdRetry, Why: fmt.Sprintf("another node is becoming a member of etcd (%x, %s); if it is gone for good, remove it with `etcdctl member remove %[1]x`", m.ID, strings.Join(m.PeerURLs, ", "))}
 		} else {
 			_, err := c.CoreV1().Nodes().Get(ctx, m.Name, metav1.GetOptions{})
 			if apierrors.IsNotFound(err) {

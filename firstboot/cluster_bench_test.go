@@ -21,18 +21,18 @@ func BenchmarkClusterSteps(b *testing.B) {
 			registerNode(b, c)
 			r := clusterRun(b, s, testUserdata)
 			b.StartTimer()
-			if err := converge(ctx, r, clusterSteps()...); err != nil {
+			if err := runSteps(ctx, r, clusterSteps()...); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
 	b.Run("again", func(b *testing.B) {
 		r := clusterRun(b, s, testUserdata)
-		if err := converge(ctx, r, clusterSteps()...); err != nil {
+		if err := runSteps(ctx, r, clusterSteps()...); err != nil {
 			b.Fatal(err)
 		}
 		for b.Loop() {
-			if err := converge(ctx, r, clusterSteps()...); err != nil {
+			if err := runSteps(ctx, r, clusterSteps()...); err != nil {
 				b.Fatal(err)
 			}
 		}

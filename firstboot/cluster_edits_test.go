@@ -25,7 +25,7 @@ func TestClusterEditsStay(t *testing.T) {
 		registerNode(t, c)
 		boot := func() {
 			t.Helper()
-			if err := converge(ctx, r, clusterSteps()...); err != nil {
+			if err := runSteps(ctx, r, clusterSteps()...); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -105,7 +105,7 @@ func TestMarkControlPlane(t *testing.T) {
 			if _, err := c.CoreV1().Nodes().Create(ctx, n, metav1.CreateOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			if err := converge(ctx, r, stepMarkControlPlane()); err != nil {
+			if err := runSteps(ctx, r, stepMarkControlPlane()); err != nil {
 				t.Fatal(err)
 			}
 			n, err := c.CoreV1().Nodes().Get(ctx, "node-1", metav1.GetOptions{})

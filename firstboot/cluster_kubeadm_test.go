@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
+	"github.com/kbuild/kbuild/firstboot/node"
 )
 
 // differencesFile lists each place in which kbuild's cluster differs from
@@ -28,7 +29,7 @@ const differencesFile = "testdata/kubeadm-cluster-differences.txt"
 
 // kubeadmRoot is a root directory for kubeadm --rootfs, with the files of r's
 // machine.
-func kubeadmRoot(t testing.TB, r *Run, userdata string) string {
+func kubeadmRoot(t testing.TB, r *node.Machine, userdata string) string {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("kubeadm --rootfs needs root")
@@ -89,7 +90,7 @@ mode: ipvs
 				t.Fatal(err)
 			}
 			registerNode(t, ours.Client(t))
-			if err := converge(context.Background(), r, clusterSteps()...); err != nil {
+			if err := runSteps(context.Background(), r, clusterSteps()...); err != nil {
 				t.Fatal(err)
 			}
 
@@ -233,7 +234,7 @@ func TestKubeadmJoins(t *testing.T) {
 	s.ControllerManager(t, []string{"bootstrapsigner", "tokencleaner"})
 	r := clusterRun(t, s, strings.ReplaceAll(testUserdata, "networking:\n", "controlPlaneEndpoint: api.example.com\nnetworking:\n"))
 	registerNode(t, s.Client(t))
-	if err := converge(context.Background(), r, clusterSteps()...); err != nil {
+	if err := runSteps(context.Background(), r, clusterSteps()...); err != nil {
 		t.Fatal(err)
 	}
 	ca, err := os.ReadFile(filepath.Join(s.Dir, "pki/ca.crt"))
@@ -245,7 +246,7 @@ func TestKubeadmJoins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root := kubeadmRoot(t, &Run{Host: testHost(t)}, fmt.Sprintf(`apiVersion: kubeadm.k8s.io/v1beta2
+	root := kubeadmRoot(t, &node.Machine{Host: testHost(t)}, fmt.Sprintf(`apiVersion: kubeadm.k8s.io/v1beta2
 kind: JoinConfiguration
 nodeRegistration: {name: node-2, criSocket: /run/containerd/containerd.sock}
 discovery:

@@ -19,7 +19,9 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
 )
@@ -43,13 +45,13 @@ networking:
 `
 
 // clusterSteps are the steps of this file's subject, in order.
-func clusterSteps() []Step {
-	return []Step{stepUploadConfig(), stepUploadCerts(), stepMarkControlPlane(), stepBootstrapToken(), stepAddon()}
+func clusterSteps() []converge.Step {
+	return []converge.Step{stepUploadConfig(), stepUploadCerts(), stepMarkControlPlane(), stepBootstrapToken(), stepAddon()}
 }
 
 // clusterRun is a machine whose API server is s, after its control plane came
 // up and its kubelet registered.
-func clusterRun(t testing.TB, s *apitest.Server, userdata string) *Run {
+func clusterRun(t testing.TB, s *apitest.Server, userdata string) *node.Machine {
 	t.Helper()
 	release, err := images.Lookup("v1.19.12")
 	if err != nil {
@@ -57,12 +59,12 @@ func clusterRun(t testing.TB, s *apitest.Server, userdata string) *Run {
 	}
 	baked := images.Baked{Arch: "amd64", CNI: "flannel", PodCIDR: "10.244.0.0/16", Release: release}
 	machine := config.Machine{Hostname: "node-1", Links: []config.Link{{Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.10/24")}}}}
-	node, _, err := config.Load(baked, machine, config.Document{Source: "test", Data: []byte(userdata)})
+	n, _, err := config.Load(baked, machine, config.Document{Source: "test", Data: []byte(userdata)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	node.Init.UploadCerts = true
-	r := &Run{Baked: baked, Node: node, Host: testHost(t)}
+	n.Init.UploadCerts = true
+	r := &node.Machine{Baked: baked, Node: n, Host: testHost(t)}
 	dir := r.Host.Path("/")
 	files := map[string]string{
 		"etc/kubernetes/admin.conf":                     string(s.AdminConf),
@@ -111,18 +113,24 @@ func registerNode(t testing.TB, c kubernetes.Interface) {
 	}
 }
 
-// converge runs steps as the runner does, with a shorter breath.
-func converge(ctx context.Context, r *Run, steps ...Step) error {
+// runSteps runs steps as the runner does, with a shorter breath.
+func runSteps(ctx context.Context, r *node.Machine, steps ...converge.Step) error {
 	for _, s := range steps {
 		for tries := 0; ; tries++ {
 			done, err := s.Done(ctx, r)
 			if err == nil && done {
+				if s.Loads {
+					r.Node, _, err = node.Load(r.Host)
+				}
+				if err != nil {
+					return err
+				}
 				break
 			}
 			if err == nil {
 				if err = s.Do(ctx, r); err == nil {
 					if done, err = s.Done(ctx, r); err == nil && !done {
-						return fmt.Errorf("%s: done, but it does not hold", s.Name)
+						return fmt.Errorf("%s: the step ran, but its check still fails", s.Name)
 					}
 				}
 			}
@@ -160,14 +168,14 @@ func TestClusterSteps(t *testing.T) {
 			if done, err := step.Done(ctx, r); done || err != nil {
 				t.Errorf("%s: fresh, Done = %v, %v; want false", step.Name, done, err)
 			}
-			if err := converge(ctx, r, step); err != nil {
+			if err := runSteps(ctx, r, step); err != nil {
 				t.Fatal(err)
 			}
 		}
 		before := dump(t, c)
 		var changes []string
 		r.Host.Effect = func(what string) error { changes = append(changes, what); return nil }
-		if err := converge(ctx, r, clusterSteps()...); err != nil {
+		if err := runSteps(ctx, r, clusterSteps()...); err != nil {
 			t.Fatal(err)
 		}
 		if changes != nil {
@@ -197,7 +205,7 @@ func TestClusterStepsCrash(t *testing.T) {
 		r := clusterRun(t, s, testUserdata)
 		var total atomic.Int64
 		r.Host.Effect = func(string) error { total.Add(1); return nil }
-		if err := converge(ctx, r, clusterSteps()...); err != nil {
+		if err := runSteps(ctx, r, clusterSteps()...); err != nil {
 			t.Fatal(err)
 		}
 		want := dump(t, c)
@@ -215,11 +223,11 @@ func TestClusterStepsCrash(t *testing.T) {
 				}
 				return nil
 			}
-			if err := converge(ctx, r, clusterSteps()...); !errors.Is(err, cut) && n.Load() >= k {
+			if err := runSteps(ctx, r, clusterSteps()...); !errors.Is(err, cut) && n.Load() >= k {
 				t.Fatalf("cut at change %d: the error was %v", k, err)
 			}
 			r.Host.Effect = nil
-			if err := converge(ctx, r, clusterSteps()...); err != nil {
+			if err := runSteps(ctx, r, clusterSteps()...); err != nil {
 				t.Fatalf("boot after a cut at change %d: %v", k, err)
 			}
 			if d := cmp.Diff(want, dump(t, c)); d != "" {

@@ -14,6 +14,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/kbuild/kbuild/firstboot/node"
+	"github.com/kbuild/kbuild/images"
 )
 
 // Keys of CoreDNS's ConfigMap. As kubeadm does, the second holds the Corefile
@@ -25,7 +28,7 @@ const (
 
 // respectDNS leaves to the administrators what is theirs, when CoreDNS is
 // installed a second time: a Corefile of their own and the number of pods.
-func respectDNS(ctx context.Context, r *Run, c kubernetes.Interface, objs []runtime.Object) ([]runtime.Object, error) {
+func respectDNS(ctx context.Context, r *node.Machine, c kubernetes.Interface, objs []runtime.Object) ([]runtime.Object, error) {
 	var kept []runtime.Object
 	running := "" // version of CoreDNS
 	for _, o := range objs {
@@ -67,7 +70,7 @@ func respectDNS(ctx context.Context, r *Run, c kubernetes.Interface, objs []runt
 // library spells it; empty if it cannot be told.
 func dnsVersion(d *appsv1.Deployment) string {
 	for _, c := range d.Spec.Template.Spec.Containers {
-		if _, tag := splitImage(c.Image); tag != "" {
+		if _, tag := images.SplitName(c.Image); tag != "" {
 			return strings.TrimPrefix(tag, "v")
 		}
 	}

@@ -14,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -24,20 +26,20 @@ var errPowerCut = errors.New("power cut")
 // once for each change that they made, with the power cut just before that
 // change; then it boots again. Each time the disk must end as if nothing had
 // happened. A further boot must change nothing.
-func cutPower(t *testing.T, machine func(t *testing.T) *Run, steps ...Step) {
+func cutPower(t *testing.T, machine func(t *testing.T) *node.Machine, steps ...converge.Step) {
 	t.Helper()
 	ctx := context.Background()
 	r := machine(t)
 	var changes []string
 	r.Host.Effect = func(what string) error { changes = append(changes, what); return nil }
-	if err := converge(ctx, r, steps...); err != nil {
+	if err := runSteps(ctx, r, steps...); err != nil {
 		t.Fatal(err)
 	}
 	want, n := diskView(t, r.Host.Path("/")), len(changes)
 	if n == 0 {
 		t.Fatal("the steps changed nothing")
 	}
-	if err := converge(ctx, r, steps...); err != nil || len(changes) != n {
+	if err := runSteps(ctx, r, steps...); err != nil || len(changes) != n {
 		t.Errorf("a further boot changed %q (%v)", changes[n:], err)
 	}
 	for k := range n {
@@ -52,11 +54,11 @@ func cutPower(t *testing.T, machine func(t *testing.T) *Run, steps ...Step) {
 				litter(t, r, what)
 				return errPowerCut
 			}
-			if err := converge(ctx, r, steps...); !errors.Is(err, errPowerCut) {
+			if err := runSteps(ctx, r, steps...); !errors.Is(err, errPowerCut) {
 				t.Fatalf("the power is cut, and the steps say %v", err)
 			}
 			r.Host.Effect = nil
-			if err := converge(ctx, r, steps...); err != nil {
+			if err := runSteps(ctx, r, steps...); err != nil {
 				t.Fatalf("the boot afterwards: %v", err)
 			}
 			if d := cmp.Diff(want, diskView(t, r.Host.Path("/"))); d != "" {
@@ -68,7 +70,7 @@ func cutPower(t *testing.T, machine func(t *testing.T) *Run, steps ...Step) {
 
 // litter leaves what a write may leave behind that is cut half-way: part of a
 // temporary file.
-func litter(t *testing.T, r *Run, what string) {
+func litter(t *testing.T, r *node.Machine, what string) {
 	file, ok := strings.CutPrefix(what, "write ")
 	if !ok {
 		return
@@ -84,13 +86,13 @@ func litter(t *testing.T, r *Run, what string) {
 
 // initMachine is a machine that is to become a first control plane, with an
 // empty disk. Elliptic keys are made in no time.
-func initMachine(t *testing.T) *Run {
+func initMachine(t *testing.T) *node.Machine {
 	t.Helper()
 	release, err := images.Lookup("v1.19.12")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &Run{Host: testHost(t), Baked: images.Baked{Arch: "amd64", CNI: "none", Release: release}}
+	r := &node.Machine{Host: testHost(t), Baked: images.Baked{Arch: "amd64", CNI: "none", Release: release}}
 	machine := config.Machine{Hostname: "node-1", Links: []config.Link{{Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.10/24")}}}}
 	r.Node, _, err = config.Load(r.Baked, machine, config.Document{Source: "test", Data: []byte(testUserdata + "featureGates: {PublicKeysECDSA: true}\n")})
 	if err != nil {
@@ -108,13 +110,13 @@ func initMachine(t *testing.T) *Run {
 }
 
 // after makes machines on which steps ran already, once.
-func after(t *testing.T, steps ...Step) func(t *testing.T) *Run {
+func after(t *testing.T, steps ...converge.Step) func(t *testing.T) *node.Machine {
 	t.Helper()
 	first := initMachine(t)
-	if err := converge(context.Background(), first, steps...); err != nil {
+	if err := runSteps(context.Background(), first, steps...); err != nil {
 		t.Fatal(err)
 	}
-	return func(t *testing.T) *Run {
+	return func(t *testing.T) *node.Machine {
 		t.Helper()
 		r := initMachine(t)
 		if err := r.Host.Root.Remove("etc/kubernetes"); err != nil { // CopyFS will not replace it
@@ -128,16 +130,19 @@ func after(t *testing.T, steps ...Step) func(t *testing.T) *Run {
 	}
 }
 
-func TestCertsCrash(t *testing.T)        { cutPower(t, initMachine, stepCerts()) }
-func TestKubeconfigCrash(t *testing.T)   { cutPower(t, after(t, stepCerts()), stepKubeconfig()) }
-func TestEtcdCrash(t *testing.T)         { cutPower(t, initMachine, stepEtcd()) }
+func TestCertsCrash(t *testing.T) { cutPower(t, initMachine, stepCerts()) }
+
+func TestKubeconfigCrash(t *testing.T) { cutPower(t, after(t, stepCerts()), stepKubeconfig()) }
+
+func TestEtcdCrash(t *testing.T) { cutPower(t, initMachine, stepEtcd()) }
+
 func TestControlPlaneCrash(t *testing.T) { cutPower(t, initMachine, stepControlPlane()) }
 
 // The kubelet's step comes after the kubeconfigs, and waits for an answer that
 // this machine's kubelet does not give: so none is asked for.
 func TestKubeletStartCrash(t *testing.T) {
 	machine := after(t, stepCerts(), stepKubeconfig())
-	cutPower(t, func(t *testing.T) *Run {
+	cutPower(t, func(t *testing.T) *node.Machine {
 		r := machine(t)
 		r.Node.Kubelet["healthzPort"] = int64(0)
 		r.Baked.CNI = "flannel"
@@ -156,16 +161,16 @@ func TestNewImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Node.Cluster.KubernetesVersion = "v1.20.15"
-	if err := converge(ctx, r, stepCerts(), stepEtcd(), stepControlPlane()); err != nil {
+	if err := runSteps(ctx, r, stepCerts(), stepEtcd(), stepControlPlane()); err != nil {
 		t.Fatal(err)
 	}
 	now := oracleContents(t, r.Host.Path("/"))
 	for file := range maps.Keys(before) {
-		if manifest := filepath.Dir(file) == manifestDir; manifest == (before[file] == now[file]) {
+		if manifest := filepath.Dir(file) == node.ManifestDir; manifest == (before[file] == now[file]) {
 			t.Errorf("%s: changed %t", file, before[file] != now[file])
 		}
 	}
-	if len(now) != len(before) || !strings.Contains(now[manifestPath("kube-apiserver")], "kube-apiserver:v1.20.15") {
+	if len(now) != len(before) || !strings.Contains(now[node.ManifestPath("kube-apiserver")], "kube-apiserver:v1.20.15") {
 		t.Error("the manifests are not those of the new image")
 	}
 }

@@ -1,12 +1,9 @@
 package firstboot
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"time"
 
@@ -19,56 +16,26 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
-)
-
-const (
-	// clusterFile is what a joining node learned of its cluster, a config.Cluster.
-	clusterFile = "/var/lib/kbuild/cluster.json"
-	// bootstrapKubeconfig is what a joining node shows to its cluster until it
-	// has a certificate. It holds the server and the authority that were found.
-	bootstrapKubeconfig = "/etc/kubernetes/bootstrap-kubelet.conf"
 )
 
 // stepDiscovery finds the cluster, makes sure that it is the right one, and
 // freezes where it is and how it is configured: a node that has joined starts
 // without asking again.
-func stepDiscovery() Step {
-	return Step{Name: "discovery", Needs: []string{"preflight"}, Done: discoveryDone, Do: discover}
+func stepDiscovery() converge.Step {
+	return converge.Step{Name: "discovery", Loads: true, Done: discoveryDone, Do: discover}
 }
 
-// joined says whether this machine is a node of its cluster: its kubelet has a
-// kubeconfig of its own.
-func joined(r *Run) bool { return r.Host.Exists(kubeletKubeconfig) }
-
-func discoveryDone(_ context.Context, r *Run) (bool, error) {
-	known, err := loadCluster(r)
-	return known && (joined(r) || r.Host.Exists(bootstrapKubeconfig)), err
+func discoveryDone(_ context.Context, r *node.Machine) (bool, error) {
+	n, is, err := node.Load(r.Host)
+	return is && n.KnowsCluster() && (r.Joined() || r.Host.Exists(node.BootstrapKubeconfig)), err
 }
 
-// loadCluster makes what was found of the cluster part of the node's
-// configuration, and says whether there is any.
-func loadCluster(r *Run) (bool, error) {
-	b, err := r.Host.ReadFile(clusterFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("cannot read the frozen configuration of the cluster: %w", err)
-	}
-	var c config.Cluster
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&c); err != nil {
-		return false, fmt.Errorf("cannot read the frozen configuration of the cluster %s: %w; it was not written by this kbuild: wipe the var partition to join anew", clusterFile, err)
-	}
-	r.Node = r.Node.In(c)
-	return true, nil
-}
-
-func discover(ctx context.Context, r *Run) error {
-	if joined(r) {
+func discover(ctx context.Context, r *node.Machine) error {
+	if r.Joined() {
 		return discoverAgain(ctx, r)
 	}
 	found, err := findCluster(ctx, r)
@@ -91,19 +58,19 @@ func discover(ctx context.Context, r *Run) error {
 	}
 	kc, err := clientcmd.Write(cluster.Kubeconfig(found, conf.Cluster.ClusterName, user))
 	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", bootstrapKubeconfig, err)
+		return fmt.Errorf("cannot write %s: %w", node.BootstrapKubeconfig, err)
 	}
-	if err := r.Host.WriteFile(bootstrapKubeconfig, kc, 0o600); err != nil {
+	if err := r.Host.WriteFile(node.BootstrapKubeconfig, kc, 0o600); err != nil {
 		return err
 	}
-	return freezeCluster(r, conf)
+	return r.FreezeCluster(r.Node, conf)
 }
 
 // discoverAgain asks the cluster for its configuration as the node that this
 // machine already is: its image is of another version now, and its cluster has
 // another configuration for that, when its control planes have come so far.
-func discoverAgain(ctx context.Context, r *Run) error {
-	c, _, err := cluster.Connect(r.Host, kubeletKubeconfig)
+func discoverAgain(ctx context.Context, r *node.Machine) error {
+	c, _, err := cluster.Connect(r.Host, node.KubeletKubeconfig)
 	if err != nil {
 		return err
 	}
@@ -114,15 +81,10 @@ func discoverAgain(ctx context.Context, r *Run) error {
 	if err != nil {
 		return err
 	}
-	return freezeCluster(r, conf)
+	return r.FreezeCluster(r.Node, conf)
 }
 
-// freezeCluster writes what this node knows of its cluster.
-func freezeCluster(r *Run, conf config.Cluster) error {
-	return writeState(r, clusterFile, conf)
-}
-
-func findCluster(ctx context.Context, r *Run) (cluster.Discovered, error) {
+func findCluster(ctx context.Context, r *node.Machine) (cluster.Discovered, error) {
 	d := r.Node.Join.Discovery
 	if d.File != nil {
 		return cluster.DiscoverByFile(ctx, r.Host, d.File.KubeConfigPath)
@@ -139,8 +101,8 @@ func findCluster(ctx context.Context, r *Run) (cluster.Discovered, error) {
 
 // readClusterConfig fetches the configuration that the cluster keeps and makes
 // it this node's.
-func readClusterConfig(ctx context.Context, r *Run, c kubernetes.Interface) (config.Cluster, error) {
-	kubeadm, err := clusterMap(ctx, r, c, kubeadmConfig, "ClusterConfiguration", true)
+func readClusterConfig(ctx context.Context, r *node.Machine, c kubernetes.Interface) (config.Cluster, error) {
+	kubeadm, err := clusterMap(ctx, r, c, node.KubeadmConfig, "ClusterConfiguration", true)
 	if err != nil {
 		return config.Cluster{}, err
 	}
@@ -160,7 +122,7 @@ func readClusterConfig(ctx context.Context, r *Run, c kubernetes.Interface) (con
 	if err := g.Wait(); err != nil {
 		return config.Cluster{}, err
 	}
-	m, err := machineFacts(ctx, r.Host)
+	m, err := node.Facts(ctx, r.Host)
 	if err != nil {
 		return config.Cluster{}, err
 	}
@@ -176,7 +138,7 @@ func readClusterConfig(ctx context.Context, r *Run, c kubernetes.Interface) (con
 
 // clusterMap reads one document out of a ConfigMap of kube-system. One that
 // need not be there is empty where it is not.
-func clusterMap(ctx context.Context, r *Run, c kubernetes.Interface, name, key string, must bool) (config.Document, error) {
+func clusterMap(ctx context.Context, r *node.Machine, c kubernetes.Interface, name, key string, must bool) (config.Document, error) {
 	doc := config.Document{Source: "ConfigMap " + name}
 	cm, err := c.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, name, metav1.GetOptions{})
 	switch {

@@ -13,6 +13,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
@@ -23,7 +24,7 @@ func TestDiscoveryReal(t *testing.T) {
 	c := s.Client(t)
 	first := clusterRun(t, s, testUserdata)
 	registerNode(t, c)
-	if err := converge(t.Context(), first, clusterSteps()...); err != nil {
+	if err := runSteps(t.Context(), first, clusterSteps()...); err != nil {
 		t.Fatal(err)
 	}
 	pin, err := pinOf(s)
@@ -31,7 +32,7 @@ func TestDiscoveryReal(t *testing.T) {
 		t.Fatal(err)
 	}
 	// look is what a worker with the given token finds out.
-	look := func(token, pin string) (*Run, error) {
+	look := func(token, pin string) (*node.Machine, error) {
 		t.Helper()
 		r := joiningRun(t, first, s, "w1", pin)
 		r.Node.Join.Discovery.BootstrapToken.Token = config.Secret(token)
@@ -59,7 +60,7 @@ func TestDiscoveryReal(t *testing.T) {
 	if done, err := stepDiscovery().Done(t.Context(), r); !done || err != nil {
 		t.Errorf("what was found is not kept: %t, %v", done, err)
 	}
-	if kc, err := r.Host.ReadFile(bootstrapKubeconfig); err != nil || !strings.Contains(string(kc), s.URL) || r.Node.Cluster.Networking.PodSubnet != "10.244.0.0/16" {
+	if kc, err := r.Host.ReadFile(node.BootstrapKubeconfig); err != nil || !strings.Contains(string(kc), s.URL) || r.Node.Cluster.Networking.PodSubnet != "10.244.0.0/16" {
 		t.Errorf("it found %+v, %v", r.Node.Cluster.Networking, err)
 	}
 	_, err = look(joinToken, "sha256:"+strings.Repeat("0", 64))

@@ -16,6 +16,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
@@ -23,11 +25,10 @@ import (
 // where another one has put it, encrypted (kubeadm join phase
 // control-plane-prepare download-certs). Without a certificate key the files
 // must be there already: a second authority is never made.
-func stepDownloadCerts() Step {
-	return Step{
-		Name:  "download-certs",
-		Needs: []string{"preflight/control-plane"},
-		Done: func(_ context.Context, r *Run) (bool, error) {
+func stepDownloadCerts() converge.Step {
+	return converge.Step{
+		Name: "download-certs",
+		Done: func(_ context.Context, r *node.Machine) (bool, error) {
 			return len(missingShared(r)) == 0, nil
 		},
 		Do: downloadCerts,
@@ -36,7 +37,7 @@ func stepDownloadCerts() Step {
 
 // missingShared are the shared files that are not there and must be. The keys
 // of authorities may be missing (external CA).
-func missingShared(r *Run) []string {
+func missingShared(r *node.Machine) []string {
 	var missing []string
 	for _, name := range slices.Sorted(maps.Keys(sharedCerts(r.Node))) {
 		file := sharedCerts(r.Node)[name]
@@ -48,7 +49,7 @@ func missingShared(r *Run) []string {
 	return missing
 }
 
-func downloadCerts(ctx context.Context, r *Run) error {
+func downloadCerts(ctx context.Context, r *node.Machine) error {
 	key := r.Node.Init.CertificateKey
 	if key == "" {
 		return outcome.Refused{Why: "a control-plane node needs the cluster's certificates, and there is neither a certificateKey nor " + strings.Join(missingShared(r), ", "), Remedy: "give certificateKey in user-data; `kubeadm init phase upload-certs --upload-certs` prints one"}
@@ -57,7 +58,7 @@ func downloadCerts(ctx context.Context, r *Run) error {
 	if err != nil {
 		return outcome.Refuse("%w", err)
 	}
-	c, _, err := cluster.Connect(r.Host, bootstrapKubeconfig)
+	c, _, err := cluster.Connect(r.Host, node.BootstrapKubeconfig)
 	if err != nil {
 		return err
 	}
@@ -92,7 +93,7 @@ func downloadCerts(ctx context.Context, r *Run) error {
 }
 
 // openShared decrypts the Secret's entries, by file, and judges them.
-func openShared(r *Run, sealer *cluster.Sealer, data map[string][]byte) (map[string][]byte, error) {
+func openShared(r *node.Machine, sealer *cluster.Sealer, data map[string][]byte) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	for name, file := range sharedCerts(r.Node) {
 		sealed, ok := data[name]
@@ -112,13 +113,13 @@ func openShared(r *Run, sealer *cluster.Sealer, data map[string][]byte) (map[str
 		files[file] = plain
 	}
 	// Who uploaded them must be of the cluster that was found.
-	b, err := r.Host.ReadFile(bootstrapKubeconfig)
+	b, err := r.Host.ReadFile(node.BootstrapKubeconfig)
 	if err != nil {
 		return nil, err
 	}
 	conf, err := clientcmd.Load(b)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read %s: it is no kubeconfig", bootstrapKubeconfig)
+		return nil, fmt.Errorf("cannot read %s: it is no kubeconfig", node.BootstrapKubeconfig)
 	}
 	ca := files[path.Join(r.Node.Cluster.CertificatesDir, "ca.crt")]
 	for _, c := range conf.Clusters {

@@ -3,26 +3,27 @@ package firstboot
 import (
 	"context"
 
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/templates"
 )
 
 // stepEtcd writes the static pod of a local etcd (kubeadm init phase etcd
 // local). With an external etcd there is nothing to do.
-func stepEtcd() Step {
-	want := func(r *Run) ([]manifest, error) {
+func stepEtcd() converge.Step {
+	want := func(r *node.Machine) ([]manifest, error) {
 		if r.Node.Cluster.Etcd.Local == nil {
 			return nil, nil
 		}
 		return manifests(r, templates.EtcdPod(podParams(r)))
 	}
-	return Step{
-		Name:  "etcd",
-		Needs: []string{"certs", "images"},
-		Done: func(_ context.Context, r *Run) (bool, error) {
+	return converge.Step{
+		Name: "etcd",
+		Done: func(_ context.Context, r *node.Machine) (bool, error) {
 			ms, err := want(r)
 			return err == nil && manifestsDone(r, ms), err
 		},
-		Do: func(_ context.Context, r *Run) error {
+		Do: func(_ context.Context, r *node.Machine) error {
 			ms, err := want(r)
 			if err != nil {
 				return err

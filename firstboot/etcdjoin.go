@@ -8,14 +8,12 @@ import (
 	"strings"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/templates"
 )
-
-// etcdJoinFile says how far this node's member of etcd is, an etcdJoin. The
-// static pod's arguments follow from it, so that they stay as they are while
-// other members come and go.
-const etcdJoinFile = "/var/lib/kbuild/etcd-join.json"
 
 type etcdJoin struct {
 	// InitialCluster are the members as this one finds them at its first start,
@@ -33,11 +31,10 @@ type etcdJoin struct {
 // added as a learner, its static pod starts, and when it has caught up it gets
 // its vote. Cut anywhere, the next boot goes on: a member that was added and
 // has not started is adopted.
-func stepEtcdJoin() Step {
-	return Step{
-		Name:  "etcd-join",
-		Needs: []string{"check-etcd", "kubelet-start", "images"},
-		Done: func(_ context.Context, r *Run) (bool, error) {
+func stepEtcdJoin() converge.Step {
+	return converge.Step{
+		Name: "etcd-join",
+		Done: func(_ context.Context, r *node.Machine) (bool, error) {
 			if r.Node.Cluster.Etcd.Local == nil {
 				return true, nil
 			}
@@ -48,21 +45,25 @@ func stepEtcdJoin() Step {
 			ms, err := etcdManifest(r, state)
 			return err == nil && manifestsDone(r, ms), err
 		},
-		Do: func(ctx context.Context, r *Run) error { return cluster.RetryIfTemporary(joinEtcd(ctx, r)) },
+		Do: func(ctx context.Context, r *node.Machine) error { return cluster.RetryIfTemporary(joinEtcd(ctx, r)) },
 	}
 }
 
-func readEtcdJoin(r *Run) (etcdJoin, error) { return readState[etcdJoin](r, etcdJoinFile) }
+func readEtcdJoin(r *node.Machine) (etcdJoin, error) {
+	return host.ReadJSON[etcdJoin](r.Host, node.EtcdJoinFile)
+}
 
-func writeEtcdJoin(r *Run, state etcdJoin) error { return writeState(r, etcdJoinFile, state) }
+func writeEtcdJoin(r *node.Machine, state etcdJoin) error {
+	return r.Host.WriteJSON(node.EtcdJoinFile, state)
+}
 
-func etcdManifest(r *Run, state etcdJoin) ([]manifest, error) {
+func etcdManifest(r *node.Machine, state etcdJoin) ([]manifest, error) {
 	p := podParams(r)
 	p.EtcdMembers = state.InitialCluster
 	return manifests(r, templates.EtcdPod(p))
 }
 
-func joinEtcd(ctx context.Context, r *Run) error {
+func joinEtcd(ctx context.Context, r *node.Machine) error {
 	state, err := readEtcdJoin(r)
 	if err != nil {
 		return err
@@ -79,7 +80,7 @@ func joinEtcd(ctx context.Context, r *Run) error {
 	if err != nil {
 		return err
 	}
-	at := func(m cluster.Member) bool { return isOurs(r, m) }
+	at := func(m cluster.Member) bool { return r.OwnsMember(m) }
 	if !slices.ContainsFunc(members, at) {
 		if err := e.Add(ctx, cluster.PeerURL(r.Node.Init.LocalAPIEndpoint.AdvertiseAddress)); err != nil {
 			return err
@@ -90,7 +91,7 @@ func joinEtcd(ctx context.Context, r *Run) error {
 	}
 	i := slices.IndexFunc(members, at)
 	if i < 0 {
-		return outcome.Retry{After: etcdRetry, Why: "etcd does not list this node's member yet"}
+		return outcome.Retry{After: node.EtcdRetry, Why: "etcd does not list this node's member yet"}
 	}
 	ours := members[i]
 	if ours.Name == "" || len(state.InitialCluster) == 0 {
@@ -112,14 +113,14 @@ func joinEtcd(ctx context.Context, r *Run) error {
 	}
 	switch {
 	case ours.Name == "":
-		return outcome.Retry{After: etcdRetry, Why: "this node's etcd has not started yet; its log is in /var/log/pods"}
+		return outcome.Retry{After: node.EtcdRetry, Why: "this node's etcd has not started yet; its log is in /var/log/pods"}
 	case ours.IsLearner:
 		if err := e.Promote(ctx, ours); err != nil {
 			return err
 		}
 	}
 	if err := e.Answers(ctx, ours); err != nil {
-		return outcome.Retry{After: etcdRetry, Why: fmt.Sprintf("this node's etcd does not answer yet: %v", err)}
+		return outcome.Retry{After: node.EtcdRetry, Why: fmt.Sprintf("this node's etcd does not answer yet: %v", err)}
 	}
 	state.Joined = true
 	return writeEtcdJoin(r, state)
@@ -127,11 +128,11 @@ func joinEtcd(ctx context.Context, r *Run) error {
 
 // etcdForJoin connects to the other members; before anything is added, the dead
 // ones go.
-func etcdForJoin(ctx context.Context, r *Run, state etcdJoin) (*cluster.Etcd, error) {
+func etcdForJoin(ctx context.Context, r *node.Machine, state etcdJoin) (*cluster.Etcd, error) {
 	if len(state.Others) > 0 {
 		return cluster.ConnectEtcd(r.Host, r.Node.Cluster.CertificatesDir, state.Others...)
 	}
-	e, c, err := etcdOf(ctx, r)
+	e, c, err := r.Etcd(ctx)
 	if err != nil || len(state.InitialCluster) > 0 {
 		return e, err
 	}
@@ -169,7 +170,7 @@ func initialCluster(members []cluster.Member, ours uint64, name string) []templa
 }
 
 // startEtcd writes the static pod of this node's member.
-func startEtcd(r *Run, state etcdJoin) error {
+func startEtcd(r *node.Machine, state etcdJoin) error {
 	ms, err := etcdManifest(r, state)
 	if err != nil {
 		return err

@@ -23,7 +23,10 @@ import (
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
+	"github.com/kbuild/kbuild/firstboot/reset"
 )
 
 // etcdCluster is a cluster whose first control plane runs real etcd, with
@@ -32,7 +35,7 @@ import (
 type etcdCluster struct {
 	api   *apitest.Server
 	net   string // the first three bytes of the machines' addresses
-	first *Run
+	first *node.Machine
 	etcd  *cluster.Etcd // asks the first member
 }
 
@@ -41,7 +44,7 @@ func newEtcdCluster(t *testing.T) *etcdCluster {
 	apitest.Bin(t, "etcd")
 	e := &etcdCluster{api: apitest.Memory(t), net: fmt.Sprintf("127.%d.%d.", 1+rand.N(254), rand.N(256))}
 	e.first = e.machine(t, "cp1", 11)
-	if err := converge(t.Context(), e.first, stepCerts(), stepEtcd()); err != nil {
+	if err := runSteps(t.Context(), e.first, stepCerts(), stepEtcd()); err != nil {
 		t.Fatal(err)
 	}
 	runEtcd(t, e.first)
@@ -59,13 +62,13 @@ func (e *etcdCluster) address(k int) string { return fmt.Sprint(e.net, k) }
 
 // machine is a control plane of the cluster, up to the kubeconfigs; the first
 // one makes the authorities, the others are given them.
-func (e *etcdCluster) machine(t *testing.T, name string, k int) *Run {
+func (e *etcdCluster) machine(t *testing.T, name string, k int) *node.Machine {
 	t.Helper()
 	r := initMachine(t)
 	r.Node.Init.NodeRegistration.Name = name
 	r.Node.Init.LocalAPIEndpoint.AdvertiseAddress = e.address(k)
 	r.Host.Now = time.Now // etcd goes by it
-	if err := r.Host.WriteFile(adminKubeconfig, e.api.AdminConf, 0o600); err != nil {
+	if err := r.Host.WriteFile(node.AdminKubeconfig, e.api.AdminConf, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if e.first == nil {
@@ -81,7 +84,7 @@ func (e *etcdCluster) machine(t *testing.T, name string, k int) *Run {
 			t.Fatal(err)
 		}
 	}
-	if err := converge(t.Context(), r, stepCerts()); err != nil {
+	if err := runSteps(t.Context(), r, stepCerts()); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -127,22 +130,20 @@ func (e *etcdCluster) members(t *testing.T) []string {
 }
 
 // join takes a machine through the steps of joining etcd, as the runner does.
-func (e *etcdCluster) join(t *testing.T, r *Run) error {
+func (e *etcdCluster) join(t *testing.T, r *node.Machine) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	steps := []Step{stepCheckEtcd(), stepEtcdJoin()}
+	steps := []converge.Step{stepCheckEtcd(), stepEtcdJoin()}
 	quiet := *r.Host // what is reported meanwhile is no change of the steps
 	quiet.Effect = nil
-	report := &Report{Host: &quiet}
-	report.begin(steps)
-	return walk(ctx, r, steps, Options{}, report)
+	return converge.Steps(ctx, r, steps, &converge.Report{Host: &quiet})
 }
 
 // runEtcd is the part of the kubelet that matters here: it runs real etcd as
 // the machine's manifest says, anew when that changes or etcd ends. What it
 // returns cuts the machine's power; so does the end of the test.
-func runEtcd(t *testing.T, r *Run) (cut func()) {
+func runEtcd(t *testing.T, r *node.Machine) (cut func()) {
 	t.Helper()
 	program := apitest.Bin(t, "etcd")
 	log, err := os.OpenFile(r.Host.Path("/etcd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -164,7 +165,7 @@ func runEtcd(t *testing.T, r *Run) (cut func()) {
 		defer end()
 		text := ""
 		for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
-			b, err := r.Host.ReadFile(manifestPath("etcd"))
+			b, err := r.Host.ReadFile(node.ManifestPath("etcd"))
 			if err != nil {
 				continue
 			}
@@ -208,7 +209,7 @@ func runEtcd(t *testing.T, r *Run) (cut func()) {
 
 // etcdArgs are a static pod's arguments for a machine that is a directory, and
 // that has 127.0.0.1 and the port of the metrics for itself in name only.
-func etcdArgs(r *Run, args []string) []string {
+func etcdArgs(r *node.Machine, args []string) []string {
 	out := []string{"--unsafe-no-fsync"} // a killed process loses nothing that it wrote
 	for _, a := range args {
 		name, value, _ := strings.Cut(a, "=")
@@ -351,9 +352,9 @@ func TestEtcdJoinDead(t *testing.T) {
 	}
 }
 
-// TestForget takes out of etcd what a control plane has left whose machine is
+// TestRemoveMember takes out of etcd what a control plane has left whose machine is
 // gone, and nothing else.
-func TestForget(t *testing.T) {
+func TestRemoveMember(t *testing.T) {
 	e := newEtcdCluster(t)
 	var cut func()
 	for k, name := range []string{"cp2", "cp3"} {
@@ -365,9 +366,12 @@ func TestForget(t *testing.T) {
 		e.publish(t, name, 12+k)
 	}
 	e.first.Baked.Release.ClusterStatus = false // there is no kubeadm-config here
+	if err := e.first.Freeze(e.first.Node); err != nil {
+		t.Fatal(err)
+	}
 	refused := func(name, want string) {
 		t.Helper()
-		err := forget(t.Context(), e.first, name)
+		err := reset.RemoveMember(t.Context(), e.first, name)
 		if _, final := errors.AsType[outcome.Refused](err); !final || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", name, err, want)
 		}
@@ -391,7 +395,7 @@ func TestForget(t *testing.T) {
 	ready(corev1.ConditionUnknown)
 	cut()
 	for range 2 { // it may be asked for again
-		if err := forget(t.Context(), e.first, "cp3"); err != nil {
+		if err := reset.RemoveMember(t.Context(), e.first, "cp3"); err != nil {
 			t.Fatal(err)
 		}
 		if got, want := e.members(t), []string{"cp1@11", "cp2@12"}; !slices.Equal(got, want) {
@@ -412,7 +416,7 @@ func TestEtcdJoinTaken(t *testing.T) {
 	if got, want := e.members(t), []string{"cp1@11"}; !slices.Equal(got, want) {
 		t.Errorf("the members are %q, want %q", got, want)
 	}
-	if _, err := os.Stat(filepath.Join(r.Host.Path("/"), manifestPath("etcd"))); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(r.Host.Path("/"), node.ManifestPath("etcd"))); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("its etcd was started: %v", err)
 	}
 }

@@ -21,7 +21,9 @@ import (
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/templates"
 )
 
@@ -35,7 +37,7 @@ func BenchmarkJoinAtOnce(b *testing.B) {
 	s := apitest.Real(b)
 	r := clusterRun(b, s, testUserdata)
 	registerNode(b, s.Client(b))
-	if err := converge(b.Context(), r, clusterSteps()...); err != nil {
+	if err := runSteps(b.Context(), r, clusterSteps()...); err != nil {
 		b.Fatal(err)
 	}
 	s.ControllerManager(b, []string{"bootstrapsigner", "csrapproving", "csrsigning"},
@@ -51,7 +53,7 @@ func BenchmarkJoinAtOnce(b *testing.B) {
 			var took, cpu time.Duration
 			for b.Loop() {
 				b.StopTimer()
-				var nodes []*Run
+				var nodes []*node.Machine
 				for range n {
 					made++
 					nodes = append(nodes, joiningRun(b, r, s, fmt.Sprint("joins-", made), pin))
@@ -78,16 +80,14 @@ func BenchmarkJoinAtOnce(b *testing.B) {
 
 // joinAndRegister runs the steps that bring a node its certificate, as the
 // runner does, and registers the Node as its kubelet would.
-func joinAndRegister(ctx context.Context, r *Run) error {
+func joinAndRegister(ctx context.Context, r *node.Machine) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
-	steps := []Step{stepDiscovery(), stepTLSBootstrap()}
-	report := &Report{Host: r.Host}
-	report.begin(steps)
-	if err := walk(ctx, r, steps, Options{}, report); err != nil {
+	steps := []converge.Step{stepDiscovery(), stepTLSBootstrap()}
+	if err := converge.Steps(ctx, r, steps, &converge.Report{Host: r.Host}); err != nil {
 		return err
 	}
-	c, _, err := cluster.Connect(r.Host, kubeletKubeconfig)
+	c, _, err := cluster.Connect(r.Host, node.KubeletKubeconfig)
 	if err != nil {
 		return err
 	}
@@ -97,10 +97,10 @@ func joinAndRegister(ctx context.Context, r *Run) error {
 }
 
 // joiningRun is a machine with the user-data of a worker.
-func joiningRun(b testing.TB, first *Run, s *apitest.Server, name, pin string) *Run {
+func joiningRun(b testing.TB, first *node.Machine, s *apitest.Server, name, pin string) *node.Machine {
 	b.Helper()
 	machine := config.Machine{Hostname: name, Links: []config.Link{{Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.11/24")}}}}
-	node, _, err := config.Load(first.Baked, machine, config.Document{Source: "test", Data: []byte("apiVersion: kbuild.dev/v1alpha1\nkind: NodeMetadata\nrole: worker\nname: " + name +
+	n, _, err := config.Load(first.Baked, machine, config.Document{Source: "test", Data: []byte("apiVersion: kbuild.dev/v1alpha1\nkind: NodeMetadata\nrole: worker\nname: " + name +
 		"\nendpoint: " + strings.TrimPrefix(s.URL, "https://") + "\ntoken: abcdef.0123456789abcdef\ncaCertHashes: [" + pin + "]\n")})
 	if err != nil {
 		b.Fatal(err)
@@ -111,7 +111,11 @@ func joiningRun(b testing.TB, first *Run, s *apitest.Server, name, pin string) *
 	h.Probe.Links = func() ([]host.Link, error) {
 		return []host.Link{{Name: "eth0", Up: true, Addrs: machine.Links[0].Addrs}}, nil
 	}
-	return &Run{Baked: first.Baked, Node: node, Host: h}
+	r := &node.Machine{Baked: first.Baked, Node: n, Host: h}
+	if err := r.Freeze(n); err != nil {
+		b.Fatal(err)
+	}
+	return r
 }
 
 func pinOf(s *apitest.Server) (string, error) {

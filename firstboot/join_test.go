@@ -31,7 +31,10 @@ import (
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/kubelet"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
@@ -46,7 +49,7 @@ type joinable struct {
 	forbids  string // the end of paths where nothing may be made
 	endpoint string
 	pin      string
-	first    *Run
+	first    *node.Machine
 	admin    kubernetes.Interface
 	sign     func() // signs what waits to be signed
 }
@@ -84,7 +87,7 @@ func newJoinable(t *testing.T) *joinable {
 		t.Fatal(err)
 	}
 	j.first.Node.Init.UploadCerts = true
-	if err := converge(ctx, j.first, stepCerts(), stepKubeconfig()); err != nil {
+	if err := runSteps(ctx, j.first, stepCerts(), stepKubeconfig()); err != nil {
 		t.Fatal(err)
 	}
 	read := func(file string) []byte {
@@ -102,7 +105,7 @@ func newJoinable(t *testing.T) *joinable {
 	web.StartTLS()
 	t.Cleanup(web.Close)
 	registerNode(t, j.admin)
-	if err := converge(ctx, j.first, stepUploadConfig(), stepUploadCerts(), stepBootstrapToken()); err != nil {
+	if err := runSteps(ctx, j.first, stepUploadConfig(), stepUploadCerts(), stepBootstrapToken()); err != nil {
 		t.Fatal(err)
 	}
 	ca := parseTestCert(t, read("ca.crt"))
@@ -134,7 +137,7 @@ func (j *joinable) forget(t *testing.T) {
 	t.Helper()
 	ctx := context.Background()
 	maps := j.admin.CoreV1().ConfigMaps(metav1.NamespaceSystem)
-	cm, err := maps.Get(ctx, kubeadmConfig, metav1.GetOptions{})
+	cm, err := maps.Get(ctx, node.KubeadmConfig, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +198,7 @@ func signRequests(t *testing.T, c kubernetes.Interface, ca *x509.Certificate, ke
 
 // machine is one that is to join, with an empty disk but for its frozen
 // configuration.
-func (j *joinable) machine(t *testing.T, role config.Role) *Run {
+func (j *joinable) machine(t *testing.T, role config.Role) *node.Machine {
 	t.Helper()
 	r := initMachine(t)
 	r.Host.Now = j.first.Host.Now
@@ -208,7 +211,7 @@ func (j *joinable) machine(t *testing.T, role config.Role) *Run {
 		t.Fatal(err)
 	}
 	r.Node = n
-	if err := freeze(r, n); err != nil {
+	if err := r.Freeze(n); err != nil {
 		t.Fatal(err)
 	}
 	r.Host.Hostname = func() (string, error) { return "node-2", nil }
@@ -216,11 +219,11 @@ func (j *joinable) machine(t *testing.T, role config.Role) *Run {
 	return r
 }
 
-func joinSteps(role config.Role) []Step {
+func joinSteps(role config.Role) []converge.Step {
 	if role == config.RoleWorker {
-		return []Step{stepDiscovery(), stepTLSBootstrap(), stepForgetSecrets()}
+		return []converge.Step{stepDiscovery(), stepTLSBootstrap(), stepScrubSecrets()}
 	}
-	return []Step{stepDiscovery(), stepDownloadCerts(), stepTLSBootstrap(), stepCerts(), stepKubeconfig(), stepUpdateStatus(), stepForgetSecrets()}
+	return []converge.Step{stepDiscovery(), stepDownloadCerts(), stepTLSBootstrap(), stepCerts(), stepKubeconfig(), stepUpdateStatus(), stepScrubSecrets()}
 }
 
 // TestJoinCrash cuts the power of a joining node at each change that it makes,
@@ -233,12 +236,12 @@ func TestJoinCrash(t *testing.T) {
 			r := j.machine(t, role)
 			var changes []string
 			r.Host.Effect = func(what string) error { changes = append(changes, what); return nil }
-			if err := converge(ctx, r, joinSteps(role)...); err != nil {
+			if err := runSteps(ctx, r, joinSteps(role)...); err != nil {
 				t.Fatal(err)
 			}
 			want, n := joinView(t, r), len(changes)
 			checkJoined(t, j, r, role)
-			if err := converge(ctx, r, joinSteps(role)...); err != nil || len(changes) != n {
+			if err := runSteps(ctx, r, joinSteps(role)...); err != nil || len(changes) != n {
 				t.Errorf("a further boot changed %q (%v)", changes[n:], err)
 			}
 			for k := range n {
@@ -252,15 +255,15 @@ func TestJoinCrash(t *testing.T) {
 					litter(t, r, what)
 					return errPowerCut
 				}
-				if err := converge(ctx, r, joinSteps(role)...); !errors.Is(err, errPowerCut) {
+				if err := runSteps(ctx, r, joinSteps(role)...); !errors.Is(err, errPowerCut) {
 					t.Fatalf("cut before change %d, %s: the steps say %v", k+1, changes[k], err)
 				}
 				r.Host.Effect = nil
 				var err error
-				if r.Node, err = frozenNode(r); err != nil { // what memory held is gone
+				if r.Node, err = node.Frozen(r.Host); err != nil { // what memory held is gone
 					t.Fatal(err)
 				}
-				if err := converge(ctx, r, joinSteps(role)...); err != nil {
+				if err := runSteps(ctx, r, joinSteps(role)...); err != nil {
 					t.Fatalf("the boot after a cut before change %d, %s: %v", k+1, changes[k], err)
 				}
 				if d := cmp.Diff(want, joinView(t, r)); d != "" {
@@ -273,7 +276,7 @@ func TestJoinCrash(t *testing.T) {
 }
 
 // joinView is diskView without the certificate that is another one each time.
-func joinView(t *testing.T, r *Run) map[string]string {
+func joinView(t *testing.T, r *node.Machine) map[string]string {
 	t.Helper()
 	view := diskView(t, r.Host.Path("/"))
 	for k := range view {
@@ -284,21 +287,21 @@ func joinView(t *testing.T, r *Run) map[string]string {
 	return view
 }
 
-func checkJoined(t *testing.T, j *joinable, r *Run, role config.Role) {
+func checkJoined(t *testing.T, j *joinable, r *node.Machine, role config.Role) {
 	t.Helper()
-	read := func(h *Run, file string) string {
+	read := func(h *node.Machine, file string) string {
 		b, err := h.Host.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return string(b)
 	}
-	first := kubeletPKI + "/kubelet-client-first.pem"
+	first := kubelet.PKIDir + "/kubelet-client-first.pem"
 	pair, err := tls.X509KeyPair([]byte(read(r, first)), []byte(read(r, first)))
 	if err != nil || pair.Leaf.Subject.String() != "CN=system:node:node-2,O=system:nodes" {
 		t.Errorf("the kubelet's certificate: %v, %v", pair.Leaf, err)
 	}
-	if conf := read(r, kubeletKubeconfig); !strings.Contains(conf, "server: https://"+j.endpoint) || !strings.Contains(conf, kubeletPKI+"/kubelet-client-current.pem") {
+	if conf := read(r, node.KubeletKubeconfig); !strings.Contains(conf, "server: https://"+j.endpoint) || !strings.Contains(conf, kubelet.PKIDir+"/kubelet-client-current.pem") {
 		t.Errorf("kubelet.conf is\n%s", conf)
 	}
 	err = filepath.WalkDir(r.Host.Path("/"), func(file string, d os.DirEntry, err error) error {
@@ -322,7 +325,7 @@ func checkJoined(t *testing.T, j *joinable, r *Run, role config.Role) {
 			t.Errorf("%s is not the cluster's", file)
 		}
 	}
-	endpoints, err := apiEndpoints(context.Background(), j.admin)
+	endpoints, err := node.APIEndpoints(context.Background(), j.admin)
 	if err != nil || endpoints["node-2"].AdvertiseAddress != "192.0.2.11" || endpoints["node-1"].AdvertiseAddress != "192.0.2.10" {
 		t.Errorf("the cluster lists API servers %v, %v", endpoints, err)
 	}
@@ -333,24 +336,24 @@ func TestJoinTrouble(t *testing.T) {
 	ctx, j := context.Background(), newJoinable(t)
 	for name, c := range map[string]struct {
 		role    config.Role
-		trouble func(t *testing.T, r *Run)
+		trouble func(t *testing.T, r *node.Machine)
 		want    string
 		waits   bool
 	}{
-		"wrong pin": {config.RoleWorker, func(_ *testing.T, r *Run) {
+		"wrong pin": {config.RoleWorker, func(_ *testing.T, r *node.Machine) {
 			r.Node.Join.Discovery.BootstrapToken.CACertHashes = []string{"sha256:" + strings.Repeat("0", 64)}
 		}, "not the pinned one", false},
-		"unknown token": {config.RoleWorker, func(_ *testing.T, r *Run) {
+		"unknown token": {config.RoleWorker, func(_ *testing.T, r *node.Machine) {
 			r.Node.Join.Discovery.BootstrapToken.Token = "uvwxyz.0123456789abcdef"
 		}, "not signed with token uvwxyz", true},
-		"clock years off": {config.RoleWorker, func(_ *testing.T, r *Run) {
+		"clock years off": {config.RoleWorker, func(_ *testing.T, r *node.Machine) {
 			r.Host.Now = func() time.Time { return time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC) }
 		}, "clock shows 2001", true},
-		"wrong certificate key": {config.RoleControlPlane, func(_ *testing.T, r *Run) {
+		"wrong certificate key": {config.RoleControlPlane, func(_ *testing.T, r *node.Machine) {
 			r.Node.Init.CertificateKey = config.Secret(strings.Repeat("00", 32))
 		}, "give the certificateKey", false},
-		"no certificate key": {config.RoleControlPlane, func(_ *testing.T, r *Run) { r.Node.Init.CertificateKey = "" }, "give certificateKey", false},
-		"name taken": {config.RoleWorker, func(t *testing.T, r *Run) {
+		"no certificate key": {config.RoleControlPlane, func(_ *testing.T, r *node.Machine) { r.Node.Init.CertificateKey = "" }, "give certificateKey", false},
+		"name taken": {config.RoleWorker, func(t *testing.T, r *node.Machine) {
 			_, err := j.admin.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "taken"}, Status: corev1.NodeStatus{
 				Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}}}, metav1.CreateOptions{})
 			if err != nil {
@@ -358,7 +361,7 @@ func TestJoinTrouble(t *testing.T) {
 			}
 			r.Node.Init.NodeRegistration.Name = "taken"
 		}, "a Ready node named taken already", true},
-		"request denied": {config.RoleWorker, func(_ *testing.T, r *Run) {
+		"request denied": {config.RoleWorker, func(_ *testing.T, r *node.Machine) {
 			key, _, err := loadBootstrapKey(r)
 			if err != nil {
 				t.Fatal(err)
@@ -396,7 +399,7 @@ func TestJoinTrouble(t *testing.T) {
 			if err != nil && strings.Contains(err.Error(), "0123456789abcdef") {
 				t.Errorf("the error shows a secret: %v", err)
 			}
-			if joined(r) {
+			if r.Joined() {
 				t.Error("it has joined")
 			}
 		})

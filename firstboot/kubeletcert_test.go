@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kbuild/kbuild/firstboot/kubelet"
 	"github.com/kbuild/kbuild/firstboot/pki"
 )
 
@@ -14,13 +15,13 @@ import (
 // another one where the authority's key is, and else it is said what helps.
 func TestRenewClientCertificate(t *testing.T) {
 	r := initMachine(t)
-	if err := renewClientCertificate(r); err != nil {
+	if err := kubelet.RenewCertificate(r); err != nil {
 		t.Errorf("before there is one: %v", err)
 	}
-	if err := converge(t.Context(), r, stepCerts()); err != nil {
+	if err := runSteps(t.Context(), r, stepCerts()); err != nil {
 		t.Fatal(err)
 	}
-	const old = kubeletPKI + "/kubelet-client-2024-01-01-00-00-00.pem"
+	const old = kubelet.PKIDir + "/kubelet-client-2024-01-01-00-00-00.pem"
 	place := func(at time.Time) {
 		t.Helper()
 		pair, err := pki.NodeClient(r.Host, r.Node, pki.Clock{Now: at})
@@ -28,39 +29,39 @@ func TestRenewClientCertificate(t *testing.T) {
 			err = r.Host.WriteFile(old, pair, 0o600)
 		}
 		if err == nil {
-			err = errors.Join(r.Host.Remove(rotatedCertificate(r.Node)), os.Symlink(old, r.Host.Path(rotatedCertificate(r.Node)))) // as kubelets do
+			err = errors.Join(r.Host.Remove(kubelet.CurrentCertificate(r.Node)), os.Symlink(old, r.Host.Path(kubelet.CurrentCertificate(r.Node)))) // as kubelets do
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
 	target := func() string {
-		to, err := os.Readlink(r.Host.Path(rotatedCertificate(r.Node)))
+		to, err := os.Readlink(r.Host.Path(kubelet.CurrentCertificate(r.Node)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return to
 	}
 	place(r.Host.Now().AddDate(0, -6, 0))
-	if err := renewClientCertificate(r); err != nil || target() != old {
+	if err := kubelet.RenewCertificate(r); err != nil || target() != old {
 		t.Errorf("one that is in force: %s, %v", target(), err)
 	}
 	place(r.Host.Now().AddDate(-1, 0, -1))
-	if err := renewClientCertificate(r); err != nil || target() != firstCertificate {
+	if err := kubelet.RenewCertificate(r); err != nil || target() != kubelet.FirstCertificate {
 		t.Fatalf("one that has expired: %s, %v", target(), err)
 	}
-	b, err := r.Host.ReadFile(kubeletPKI + "/" + firstCertificate)
+	b, err := r.Host.ReadFile(kubelet.PKIDir + "/" + kubelet.FirstCertificate)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ended, err := pki.Ended(b, certClock(r)); err != nil || !ended.IsZero() || !strings.Contains(string(b), "EC PRIVATE KEY") {
+	if ended, err := pki.Ended(b, r.Clock()); err != nil || !ended.IsZero() || !strings.Contains(string(b), "EC PRIVATE KEY") {
 		t.Errorf("the new one: %v, %v", ended, err)
 	}
 	place(r.Host.Now().AddDate(-1, 0, -1))
 	if err := r.Host.Remove("/etc/kubernetes/pki/ca.key"); err != nil {
 		t.Fatal(err)
 	}
-	if w := why(t, renewClientCertificate(r)); !strings.Contains(w, "has expired") || !strings.Contains(w, "reset --force") || target() != old {
+	if w := why(t, kubelet.RenewCertificate(r)); !strings.Contains(w, "has expired") || !strings.Contains(w, "reset --force") || target() != old {
 		t.Errorf("without the authority's key: %s", w)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
@@ -27,7 +28,7 @@ current-context: system:node:node-1@kubernetes
 
 // finalizeRun is a machine on which the kubelet has just started; restarts
 // counts how often it was started again.
-func finalizeRun(t *testing.T, restarts *int) *Run {
+func finalizeRun(t *testing.T, restarts *int) *node.Machine {
 	t.Helper()
 	h := testHost(t)
 	h.Systemd = host.Systemd{Restart: func(_ context.Context, unit string) error {
@@ -49,14 +50,14 @@ func finalizeRun(t *testing.T, restarts *int) *Run {
 			t.Fatal(err)
 		}
 	}
-	return &Run{Host: h, Node: &config.Node{
+	return &node.Machine{Host: h, Node: &config.Node{
 		Init:    config.InitConfiguration{NodeRegistration: config.NodeRegistration{Name: "node-1"}},
 		Kubelet: map[string]any{"rotateCertificates": true},
 	}}
 }
 
 // linkCertificate does what the kubelet does: its link is absolute.
-func linkCertificate(t *testing.T, r *Run) {
+func linkCertificate(t *testing.T, r *node.Machine) {
 	t.Helper()
 	if err := os.Symlink("/var/lib/kubelet/pki/kubelet-client-2026-01-01.pem", r.Host.Path("/var/lib/kubelet/pki/kubelet-client-current.pem")); err != nil {
 		t.Fatal(err)
@@ -72,7 +73,7 @@ func TestKubeletFinalize(t *testing.T) {
 		t.Errorf("before the kubelet wrote its certificate, Done returned %v, want a Retry", err)
 	}
 	linkCertificate(t, r)
-	if err := converge(ctx, r, stepKubeletFinalize()); err != nil {
+	if err := runSteps(ctx, r, stepKubeletFinalize()); err != nil {
 		t.Fatal(err)
 	}
 	if restarts != 1 {
@@ -94,7 +95,7 @@ func TestKubeletFinalize(t *testing.T) {
 	if conf.Clusters["kubernetes"].Server != "https://192.0.2.10:6443" || conf.CurrentContext != "system:node:node-1@kubernetes" {
 		t.Errorf("the rest of kubelet.conf changed:\n%s", b)
 	}
-	if err := converge(ctx, r, stepKubeletFinalize()); err != nil || restarts != 1 {
+	if err := runSteps(ctx, r, stepKubeletFinalize()); err != nil || restarts != 1 {
 		t.Errorf("a second boot: %v, %d restarts", err, restarts)
 	}
 }
@@ -114,7 +115,7 @@ func TestKubeletFinalizeCrash(t *testing.T) {
 			}
 			return nil
 		}
-		err := converge(ctx, r, stepKubeletFinalize())
+		err := runSteps(ctx, r, stepKubeletFinalize())
 		if err == nil {
 			if k < 4 {
 				t.Errorf("only %d changes were seen", k-1)
@@ -125,7 +126,7 @@ func TestKubeletFinalizeCrash(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Host.Effect = nil
-		if err := converge(ctx, r, stepKubeletFinalize()); err != nil {
+		if err := runSteps(ctx, r, stepKubeletFinalize()); err != nil {
 			t.Fatalf("run after a cut at change %d: %v", k, err)
 		}
 		if restarts == 0 {

@@ -8,16 +8,16 @@ import (
 	"path"
 	"strings"
 
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/images"
 )
 
 // manifestParts are the manifests that are baked into the image, in the order
 // of their names, a part for each.
-func manifestParts(r *Run, cfg *rest.Config) ([]part, error) {
+func manifestParts(r *node.Machine, cfg *rest.Config) ([]cluster.Part, error) {
 	dir := strings.TrimPrefix(images.BakedManifest, "/")
 	entries, err := fs.ReadDir(r.Host.Root.FS(), dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -25,7 +25,7 @@ func manifestParts(r *Run, cfg *rest.Config) ([]part, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("cannot read the baked manifests: %w", err)
 	}
-	var parts []part
+	var parts []cluster.Part
 	for _, e := range entries {
 		if path.Ext(e.Name()) != ".yaml" {
 			continue
@@ -35,7 +35,7 @@ func manifestParts(r *Run, cfg *rest.Config) ([]part, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot read a baked manifest: %w", err)
 		}
-		parts = append(parts, part{"addon.manifest." + recordKey(e.Name()), string(text), func(ctx context.Context) error {
+		parts = append(parts, cluster.Part{Name: "addon.manifest." + recordKey(e.Name()), Wants: string(text), Apply: func(ctx context.Context) error {
 			objs, err := cluster.ParseManifest(file, text)
 			if err != nil {
 				return err
@@ -55,25 +55,4 @@ func recordKey(name string) string {
 		}
 		return '_'
 	}, name)
-}
-
-// applyInOrder applies and records the parts that are missing one after
-// another. One that cannot be applied yet does not hold up the others: they may
-// bring what it waits for, such as the definition of its kind.
-func applyInOrder(ctx context.Context, c kubernetes.Interface, parts []part) error {
-	todo, err := missing(ctx, c, parts)
-	if err != nil {
-		return err
-	}
-	var waiting error
-	for _, p := range todo {
-		err := p.record(ctx, c)
-		if err != nil && !cluster.Temporary(err) {
-			return err
-		}
-		if waiting == nil {
-			waiting = err
-		}
-	}
-	return waiting
 }

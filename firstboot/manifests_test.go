@@ -8,6 +8,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/node"
 )
 
 // TestManifestsGolden holds the static pods of some of the oracle's
@@ -31,12 +34,12 @@ func TestManifestsGolden(t *testing.T) {
 				oraclePatches(t, r.Host.Path("/"), setup.patches)
 			}
 			r.Node = oracleNode(t, r.Baked, []byte(strings.ReplaceAll(string(doc), "VERSION", c.version)), setup)
-			if err := converge(context.Background(), r, stepEtcd(), stepControlPlane()); err != nil {
+			if err := runSteps(context.Background(), r, stepEtcd(), stepControlPlane()); err != nil {
 				t.Fatal(err)
 			}
 			var got strings.Builder
 			for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"} {
-				b, err := r.Host.ReadFile(manifestPath(name))
+				b, err := r.Host.ReadFile(node.ManifestPath(name))
 				if err != nil && (name != "etcd" || r.Node.Cluster.Etcd.External == nil) {
 					t.Fatal(err)
 				}
@@ -74,8 +77,8 @@ func TestPatchTrouble(t *testing.T) {
 			if err := r.Host.WriteFile("/usr/share/patches/"+c.file, []byte(c.text), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			for _, s := range []Step{stepEtcd(), stepControlPlane()} {
-				err := converge(context.Background(), r, s)
+			for _, s := range []converge.Step{stepEtcd(), stepControlPlane()} {
+				err := runSteps(context.Background(), r, s)
 				if s.Name == "control-plane" && name != "unknown type" {
 					if err != nil {
 						t.Errorf("%s: a patch for another pod: %v", s.Name, err)
@@ -86,14 +89,14 @@ func TestPatchTrouble(t *testing.T) {
 					t.Errorf("%s: error %v, want %q in it", s.Name, err, c.want)
 				}
 			}
-			if r.Host.Exists(manifestPath("etcd")) {
+			if r.Host.Exists(node.ManifestPath("etcd")) {
 				t.Error("a manifest was written")
 			}
 		})
 	}
 	r := initMachine(t)
 	r.Node.Init.Patches = "/usr/share/patches"
-	if err := converge(context.Background(), r, stepEtcd()); err == nil || !strings.Contains(err.Error(), "/usr/share/patches") {
+	if err := runSteps(context.Background(), r, stepEtcd()); err == nil || !strings.Contains(err.Error(), "/usr/share/patches") {
 		t.Errorf("no directory: %v", err)
 	}
 }

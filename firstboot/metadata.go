@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"strconv"
@@ -13,17 +12,15 @@ import (
 	"time"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/host"
 	"github.com/kbuild/kbuild/firstboot/metadata"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/firstboot/pki"
 )
 
 const (
-	// nodeFile is the frozen configuration of the node, a config.Node.
-	nodeFile = "/var/lib/kbuild/node.json"
-	// hostsFile is what /etc/hosts links to.
-	hostsFile = "/run/kbuild/hosts"
 	// metadataRetry is how often user-data is looked for again, and
 	// metadataSlow how seldom at most where it must be fetched.
 	metadataRetry = 5 * time.Second
@@ -33,12 +30,6 @@ const (
 	metadataGlance = time.Second
 	// udevQueue is there while udev has not looked at all devices yet.
 	udevQueue = "/run/udev/queue"
-	// userDataSource is the key in Node.Sources under which the frozen
-	// user-data's name and digest stand.
-	userDataSource = "userdata"
-	// bakedSource is the key under which the digest of the image's own
-	// configuration stands that the rest was made with.
-	bakedSource = "image"
 )
 
 // stepMetadata finds the node's configuration, makes it whole and valid, and
@@ -46,39 +37,34 @@ const (
 // be made anew at each boot, nor a node change its name because a DHCP server
 // does. Without user-data, or with a bad one, the node waits. What an image
 // bakes is the image's: another image lays its own under the user-data.
-func stepMetadata() Step {
-	return Step{Name: "metadata", Done: metadataDone, Do: freezeMetadata}
+func stepMetadata() converge.Step {
+	return converge.Step{Name: "metadata", Loads: true, Done: metadataDone, Do: freezeMetadata}
 }
 
-// metadataDone loads the frozen configuration.
-func metadataDone(ctx context.Context, r *Run) (bool, error) {
-	if !r.Host.Exists(nodeFile) {
+// metadataDone says whether the frozen configuration is there, good, and still
+// what this machine is to be.
+func metadataDone(ctx context.Context, r *node.Machine) (bool, error) {
+	if !r.Host.Exists(node.ConfigFile) {
 		return false, nil
 	}
-	n, err := frozenNode(r)
+	n, err := node.Frozen(r.Host)
 	if err != nil {
 		return false, err
 	}
 	if _, err := config.Validate(n, r.Baked); err != nil {
-		return false, fmt.Errorf("cannot use the frozen configuration %s: %w", nodeFile, err)
+		return false, fmt.Errorf("cannot use the frozen configuration %s: %w", node.ConfigFile, err)
 	}
-	if r.Node == nil && noteChange(ctx, r, n) {
-		return false, nil
-	}
-	if other, err := otherBaked(r, n); other || err != nil {
+	if other, err := otherImage(r, n); other || err != nil {
 		return false, err
 	}
-	r.Node = n
-	if n.Role.Joins() {
-		_, err = loadCluster(r)
-	}
-	return err == nil, err
+	// Once it is loaded, in this pass, it is known.
+	return r.Node != nil || !noteChange(ctx, r, n), nil
 }
 
 // noteChange says in the log when the machine is given other user-data than
 // the node was made of, and whether the new one is to be taken: by a machine
 // that waits to join and may have been given a better token, pin or name.
-func noteChange(ctx context.Context, r *Run, n *config.Node) (taken bool) {
+func noteChange(ctx context.Context, r *node.Machine, n *config.Node) (taken bool) {
 	ctx, cancel := context.WithTimeout(ctx, metadataGlance)
 	defer cancel()
 	found, err := metadata.Find(ctx, r.Host)
@@ -87,13 +73,13 @@ func noteChange(ctx context.Context, r *Run, n *config.Node) (taken bool) {
 	}
 	now := userDataDigest(found)
 	switch {
-	case now == n.Sources[userDataSource]:
-	case n.Role.Joins() && !joined(r):
+	case now == n.Sources[node.UserDataSource]:
+	case n.Role.Joins() && !r.Joined():
 		r.Host.Log.Info("user-data has changed before this node has joined: the new one is taken", slog.String("source", found.Source))
 		return true
 	default:
 		r.Host.Log.Warn("user-data has changed since this node was set up; the change is not applied. Reset the node to apply it",
-			slog.String("source", found.Source), slog.String("frozen", n.Sources[userDataSource]), slog.String("now", now))
+			slog.String("source", found.Source), slog.String("frozen", n.Sources[node.UserDataSource]), slog.String("now", now))
 	}
 	return false
 }
@@ -106,68 +92,19 @@ func userDataDigest(f metadata.Found) string {
 	return fmt.Sprintf("%s, sha256:%x", f.Source, sha256.Sum256(f.UserData()))
 }
 
-// otherBaked says whether n was made with another image's configuration than
-// this one's.
-func otherBaked(r *Run, n *config.Node) (bool, error) {
-	doc, err := metadata.Baked(r.Host)
-	return err == nil && bakedDigest(doc) != n.Sources[bakedSource], err
-}
-
-// bakedDigest names the image's own configuration; empty where it has none.
-func bakedDigest(doc config.Document) string {
-	if doc.Data == nil {
-		return ""
-	}
-	return fmt.Sprintf("%s, sha256:%x", doc.Source, sha256.Sum256(doc.Data))
-}
-
-// noteBaked writes down what n was made with.
-func noteBaked(n *config.Node, doc config.Document) {
-	if n.Sources[bakedSource] = bakedDigest(doc); n.Sources[bakedSource] == "" {
-		delete(n.Sources, bakedSource)
-	}
-}
-
-// rebake gives a node what this image's own configuration says.
-func rebake(ctx context.Context, r *Run, n *config.Node) error {
-	doc, err := metadata.Baked(r.Host)
-	if err != nil {
-		return err
-	}
-	m, err := machineFacts(ctx, r.Host)
-	if err != nil {
-		return err
-	}
-	rebaked, changed, kept, err := n.Rebake(r.Baked, m, doc)
-	if err == nil && !n.Role.Joins() {
-		_, err = config.Validate(rebaked, r.Baked)
-	}
-	if err != nil {
-		return outcome.Refuse("this image's own configuration does not go with this node: %w", err)
-	}
-	if len(kept) > 0 {
-		r.Host.Log.Warn("this image's own configuration says what a node keeps for good; reset the node to apply it", slog.String("fields", strings.Join(kept, ", ")))
-	}
-	if len(changed) > 0 {
-		r.Host.Log.Info("this image's own configuration differs from that of the image before", slog.String("fields", strings.Join(changed, ", ")))
-	}
-	noteBaked(rebaked, doc)
-	return freeze(r, rebaked)
-}
-
-func freezeMetadata(ctx context.Context, r *Run) error {
-	if r.Host.Exists(nodeFile) {
-		n, err := frozenNode(r)
+func freezeMetadata(ctx context.Context, r *node.Machine) error {
+	if r.Host.Exists(node.ConfigFile) {
+		n, err := node.Frozen(r.Host)
 		if err != nil {
 			return err
 		}
-		other, err := otherBaked(r, n)
+		other, err := otherImage(r, n)
 		if err != nil {
 			return err
 		}
 		// A machine that waits to join is made anew below.
-		if other && (!n.Role.Joins() || joined(r)) {
-			return rebake(ctx, r, n)
+		if other && (!n.Role.Joins() || r.Joined()) {
+			return applyImageConfig(ctx, r, n)
 		}
 	}
 	wait := func(err error) error { return outcome.Retry{After: metadataRetry, Why: err.Error()} }
@@ -181,7 +118,7 @@ func freezeMetadata(ctx context.Context, r *Run) error {
 	if found.Source == "" && r.Host.Exists(udevQueue) {
 		return outcome.Retry{After: 200 * time.Millisecond, Why: "the machine's devices, on one of which user-data may be"}
 	}
-	m, err := machineFacts(ctx, r.Host)
+	m, err := node.Facts(ctx, r.Host)
 	if err != nil {
 		return err
 	}
@@ -200,51 +137,43 @@ func freezeMetadata(ctx context.Context, r *Run) error {
 	for _, w := range append(found.Warnings, warnings...) {
 		r.Host.Log.Warn("configuration: " + w)
 	}
-	n.Sources[userDataSource] = userDataDigest(found)
+	n.Sources[node.UserDataSource] = userDataDigest(found)
 	doc, err := metadata.Baked(r.Host)
 	if err != nil {
 		return err
 	}
-	noteBaked(n, doc)
-	if err := forgetEarlier(r); err != nil {
+	noteImageConfig(n, doc)
+	if err := removeMade(r); err != nil {
 		return err
 	}
-	if err := freeze(r, n); err != nil {
+	if err := r.Freeze(n); err != nil {
 		return err
 	}
-	r.Host.Log.Info("node configured", slog.Any("node", *n), slog.String("source", n.Sources[userDataSource]))
+	r.Host.Log.Info("node configured", slog.Any("node", *n), slog.String("source", n.Sources[node.UserDataSource]))
 	return nil
 }
 
-// forgetEarlier removes what a machine that has not joined yet has found and made
-// with other user-data: none of it is of use with this one. What it cannot make
-// again stays.
-func forgetEarlier(r *Run) error {
-	files := []string{clusterFile, bootstrapKubeconfig, preflightFile, preflightControlPlaneFile}
-	if r.Host.Exists(nodeFile) {
-		n, err := frozenNode(r)
-		if err != nil {
-			return err
-		}
-		with := *r
-		with.Node = n
-		known, err := loadCluster(&with)
-		if err != nil {
-			return err
-		}
-		if known && n.Role == config.RoleControlPlane {
-			made, err := pki.Renewable(r.Host, with.Node, r.Baked.Release)
-			if err != nil {
-				return err
+// removeMade removes the credentials that a machine which has not joined yet has
+// made, or was given, with other user-data: they are of another token, name or
+// cluster, and secret. What it cannot get again stays. Everything else that was
+// made from it says so (see node.MadeFrom), and does not count.
+func removeMade(r *node.Machine) error {
+	if err := r.Host.Remove(node.BootstrapKubeconfig); err != nil {
+		return err
+	}
+	n, is, err := node.Load(r.Host)
+	if err != nil || !is || !n.KnowsCluster() || n.Role != config.RoleControlPlane {
+		return err
+	}
+	files, err := pki.Renewable(r.Host, n, r.Baked.Release)
+	if err != nil {
+		return err
+	}
+	if n.Init.CertificateKey != "" { // with it they came from the cluster
+		for _, file := range sharedCerts(n) {
+			if file != "" {
+				files = append(files, file)
 			}
-			if n.Init.CertificateKey != "" { // with it they came from the cluster
-				for _, file := range sharedCerts(with.Node) {
-					if file != "" {
-						made = append(made, file)
-					}
-				}
-			}
-			files = append(made, files...)
 		}
 	}
 	for _, file := range files {
@@ -272,51 +201,3 @@ func backoff(h *host.Host) time.Duration {
 const noUserData = "there is none yet. Give this machine the systemd credential " + metadata.Credential +
 	" (SMBIOS type 11 io.systemd.credential.binary:" + metadata.Credential + "=BASE64, or fw_cfg opt/io.systemd.credentials/" + metadata.Credential +
 	"), a volume labelled cidata with a file user-data, user-data of its platform (docs/user-data.md), or kbuild.userdata=https://HOST/PATH on the kernel command line; the least of it is `apiVersion: kbuild.dev/v1alpha1`, `kind: NodeMetadata`, `role: init`"
-
-// stepHostname gives the machine the node's name, and makes that name resolve
-// without a DNS server: a static pod would wait ten seconds for it otherwise.
-// Both live in memory, so it has work on every boot.
-func stepHostname() Step {
-	return Step{Name: "hostname", Done: hostnameDone, Do: setHostname}
-}
-
-func hostnameDone(_ context.Context, r *Run) (bool, error) {
-	name, err := r.Host.Hostname()
-	if err != nil {
-		return false, fmt.Errorf("cannot ask for the host name: %w", err)
-	}
-	hosts, err := r.Host.ReadFile(hostsFile)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("cannot read %s: %w", hostsFile, err)
-	}
-	return name == r.Node.Init.NodeRegistration.Name && string(hosts) == hostsText(r.Node), nil
-}
-
-func setHostname(_ context.Context, r *Run) error {
-	if err := r.Host.WriteFile(hostsFile, []byte(hostsText(r.Node)), 0o644); err != nil {
-		return err
-	}
-	want := r.Node.Init.NodeRegistration.Name
-	if name, err := r.Host.Hostname(); err == nil && name == want {
-		return nil
-	}
-	if err := r.Host.BeforeChange("set host name"); err != nil {
-		return err
-	}
-	if err := r.Host.SetHostname(want); err != nil {
-		return fmt.Errorf("cannot set the host name to %q: %w", want, err)
-	}
-	return nil
-}
-
-func hostsText(n *config.Node) string {
-	name := n.Init.NodeRegistration.Name
-	names := name
-	if short, _, ok := strings.Cut(name, "."); ok {
-		names += " " + short
-	}
-	return "# Written by kbuild-firstboot on every boot.\n" +
-		"127.0.0.1 localhost\n" +
-		"::1 localhost ip6-localhost ip6-loopback\n" +
-		n.Init.LocalAPIEndpoint.AdvertiseAddress + " " + names + "\n"
-}

@@ -18,7 +18,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
 )
@@ -30,7 +32,7 @@ const (
 
 // machine is a made-up machine for the first steps.
 type testMachine struct {
-	*Run
+	*node.Machine
 	dir      string
 	hostname string
 	log      bytes.Buffer
@@ -53,7 +55,7 @@ func newTestMachine(t testing.TB, files map[string]string) *testMachine {
 	}
 	t.Cleanup(func() { root.Close() })
 	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
-	m.Run = &Run{Baked: images.Baked{Release: release, CNI: "flannel", PodCIDR: "10.244.0.0/16", BuildTime: now.Add(-time.Hour)}, Host: &host.Host{
+	m.Machine = &node.Machine{Baked: images.Baked{Release: release, CNI: "flannel", PodCIDR: "10.244.0.0/16", BuildTime: now.Add(-time.Hour)}, Host: &host.Host{
 		Root: root,
 		Run: func(_ context.Context, name string, args ...string) ([]byte, error) {
 			return []byte("Kubernetes v1.19.12\n"), nil
@@ -123,7 +125,7 @@ func (m *testMachine) tree(t testing.TB) map[string]string {
 	return out
 }
 
-func firstSteps() []Step { return []Step{stepMetadata(), stepHostname()} }
+func firstSteps() []converge.Step { return []converge.Step{stepMetadata(), stepHostname()} }
 
 // why is what a step waits for.
 func why(t testing.TB, err error) string {
@@ -138,16 +140,16 @@ func why(t testing.TB, err error) string {
 func TestMetadataStep(t *testing.T) {
 	m := newTestMachine(t, map[string]string{userDataFile: shortUserData})
 	ctx := context.Background()
-	if done, err := stepMetadata().Done(ctx, m.Run); done || err != nil {
+	if done, err := stepMetadata().Done(ctx, m.Machine); done || err != nil {
 		t.Fatalf("done at once: %v %v", done, err)
 	}
-	if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+	if err := runSteps(ctx, m.Machine, firstSteps()...); err != nil {
 		t.Fatal(err)
 	}
 	if m.Node == nil || m.Node.Init.NodeRegistration.Name != "cp-1.example.org" || m.hostname != "cp-1.example.org" {
 		t.Errorf("%+v %q", m.Node, m.hostname)
 	}
-	st, err := os.Stat(filepath.Join(m.dir, nodeFile))
+	st, err := os.Stat(filepath.Join(m.dir, node.ConfigFile))
 	if err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("the frozen configuration: %v %v", st, err)
 	}
@@ -155,16 +157,16 @@ func TestMetadataStep(t *testing.T) {
 	if strings.Contains(m.log.String(), token) {
 		t.Error("the log shows the token")
 	}
-	hosts, err := os.ReadFile(filepath.Join(m.dir, hostsFile))
+	hosts, err := os.ReadFile(filepath.Join(m.dir, node.HostsFile))
 	if err != nil || !strings.Contains(string(hosts), "192.0.2.5 cp-1.example.org cp-1\n") {
-		t.Errorf("%s: %q %v", hostsFile, hosts, err)
+		t.Errorf("%s: %q %v", node.HostsFile, hosts, err)
 	}
 
 	// The next boot: the frozen node is taken, with its random token; memory
 	// is set up again.
 	before := m.tree(t)
 	m.reboot(t)
-	if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+	if err := runSteps(ctx, m.Machine, firstSteps()...); err != nil {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(before, m.tree(t)); d != "" {
@@ -180,7 +182,7 @@ func TestMetadataStep(t *testing.T) {
 	// Other user-data is noted, once, and not applied.
 	m.reboot(t)
 	m.write(t, userDataFile, shortUserData+"clusterName: other\n")
-	if err := converge(ctx, m.Run, append(firstSteps(), firstSteps()...)...); err != nil {
+	if err := runSteps(ctx, m.Machine, append(firstSteps(), firstSteps()...)...); err != nil {
 		t.Fatal(err)
 	}
 	if m.Node.Cluster.ClusterName != "kubernetes" || strings.Count(m.log.String(), "has changed") != 1 {
@@ -191,7 +193,7 @@ func TestMetadataStep(t *testing.T) {
 	if err := os.Remove(filepath.Join(m.dir, userDataFile)); err != nil {
 		t.Fatal(err)
 	}
-	if err := converge(ctx, m.Run, firstSteps()...); err != nil || strings.Contains(m.log.String(), "has changed") {
+	if err := runSteps(ctx, m.Machine, firstSteps()...); err != nil || strings.Contains(m.log.String(), "has changed") {
 		t.Errorf("%v, log: %s", err, m.log.String())
 	}
 }
@@ -211,7 +213,7 @@ func TestMetadataTaken(t *testing.T) {
 		t.Helper()
 		m.reboot(t)
 		m.write(t, userDataFile, userData)
-		if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+		if err := runSteps(ctx, m.Machine, firstSteps()...); err != nil {
 			t.Fatal(err)
 		}
 		if got := m.Node.Join.Discovery.BootstrapToken.Token.Reveal(); got != want {
@@ -219,12 +221,12 @@ func TestMetadataTaken(t *testing.T) {
 		}
 	}
 	boot(text(old), old)
-	m.write(t, bootstrapKubeconfig, "found with the old token")
+	m.write(t, node.BootstrapKubeconfig, "found with the old token")
 	boot(text(better), better)
-	if m.Host.Exists(bootstrapKubeconfig) {
-		t.Errorf("%s is still what was found with the old token", bootstrapKubeconfig)
+	if m.Host.Exists(node.BootstrapKubeconfig) {
+		t.Errorf("%s is still what was found with the old token", node.BootstrapKubeconfig)
 	}
-	m.write(t, kubeletKubeconfig, "of a node that has joined")
+	m.write(t, node.KubeletKubeconfig, "of a node that has joined")
 	boot(text(late), better)
 	if !strings.Contains(m.log.String(), "is not applied") || strings.Contains(m.log.String(), "0123456789abcdef") {
 		t.Errorf("the log says: %s", m.log.String())
@@ -242,7 +244,7 @@ func TestMetadataTakenAnew(t *testing.T) {
 				"\nendpoint: 192.0.2.9:6443\ntoken: abcdef.0123456789abcdef\ncaCertHashes: [\"sha256:" + strings.Repeat("0", 64) + "\"]\n" + key
 		}
 		m := newTestMachine(t, map[string]string{userDataFile: text("cp2")})
-		if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+		if err := runSteps(ctx, m.Machine, firstSteps()...); err != nil {
 			t.Fatal(err)
 		}
 		first, _, err := config.Load(m.Baked, config.Machine{Hostname: "cp1", Links: []config.Link{{Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.4/24")}}}},
@@ -250,27 +252,33 @@ func TestMetadataTakenAnew(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := freezeCluster(m.Run, config.Cluster{Cluster: first.Cluster, Kubelet: first.Kubelet, KubeProxy: first.KubeProxy}); err != nil {
+		if err := m.FreezeCluster(m.Node, config.Cluster{Cluster: first.Cluster, Kubelet: first.Kubelet, KubeProxy: first.KubeProxy}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := loadCluster(m.Run); err != nil {
+		if m.Node, _, err = node.Load(m.Host); err != nil {
 			t.Fatal(err)
 		}
-		if err := converge(ctx, m.Run, stepCerts()); err != nil {
+		if err := runSteps(ctx, m.Machine, stepCerts()); err != nil {
 			t.Fatal(err)
 		}
-		m.write(t, preflightFile[1:], "{}")
+		passed := func() bool {
+			ok, err := stepPreflight().Done(ctx, m.Machine)
+			return ok && err == nil
+		}
+		if err := m.Host.WriteJSON(preflightFile, preflightPassed{MadeFrom: node.MadeFrom(m.Node), Time: m.Host.Now()}); err != nil || !passed() || !m.Node.KnowsCluster() {
+			t.Fatalf("%v; preflight has passed: %t, and the cluster is known: %t", err, passed(), m.Node.KnowsCluster())
+		}
 		m.reboot(t)
 		m.write(t, userDataFile, text("cp3"))
-		if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+		if err := runSteps(ctx, m.Machine, firstSteps()...); err != nil {
 			t.Fatal(err)
 		}
 		if got := m.Node.Init.NodeRegistration.Name; got != "cp3" {
 			t.Errorf("%s: the node is %s", name, got)
 		}
 		there := func(file string) bool { return m.Host.Exists("/etc/kubernetes/pki/" + file) }
-		if there("apiserver.crt") || there("etcd/peer.key") || m.Host.Exists(clusterFile) || m.Host.Exists(preflightFile) {
-			t.Errorf("%s: what was made for the other name is still there", name)
+		if there("apiserver.crt") || there("etcd/peer.key") || m.Node.KnowsCluster() || passed() {
+			t.Errorf("%s: what was made for the other name still counts", name)
 		}
 		if kept := key == ""; there("ca.key") != kept || there("sa.key") != kept || there("etcd/ca.crt") != kept {
 			t.Errorf("%s: the authority's key is there: %t", name, there("ca.key"))
@@ -281,18 +289,18 @@ func TestMetadataTakenAnew(t *testing.T) {
 func TestMetadataWaits(t *testing.T) {
 	ctx := context.Background()
 	m := newTestMachine(t, nil)
-	if w := why(t, stepMetadata().Do(ctx, m.Run)); !strings.Contains(w, "kbuild.userdata") || !strings.Contains(w, "cidata") {
+	if w := why(t, stepMetadata().Do(ctx, m.Machine)); !strings.Contains(w, "kbuild.userdata") || !strings.Contains(w, "cidata") {
 		t.Errorf("without user-data: %s", w)
 	}
 	m.write(t, udevQueue[1:], "")
-	if w := why(t, stepMetadata().Do(ctx, m.Run)); !strings.Contains(w, "devices") {
+	if w := why(t, stepMetadata().Do(ctx, m.Machine)); !strings.Contains(w, "devices") {
 		t.Errorf("before all devices are there: %s", w)
 	}
 	if err := m.Host.Remove(udevQueue); err != nil {
 		t.Fatal(err)
 	}
 	m.write(t, userDataFile, shortUserData+"podSubnets: 10.0.0.0/8\ntoken: abcdef.a1b2c3d4e5f6a7b8\n")
-	w := why(t, stepMetadata().Do(ctx, m.Run))
+	w := why(t, stepMetadata().Do(ctx, m.Machine))
 	if !strings.Contains(w, "credential kbuild.userdata, line 5") || !strings.Contains(w, "did you mean podSubnet?") || strings.Contains(w, "a1b2c3") {
 		t.Errorf("with bad user-data: %s", w)
 	}
@@ -302,11 +310,11 @@ func TestMetadataWaits(t *testing.T) {
 	m.write(t, userDataFile, shortUserData)
 	links := m.Host.Probe.Links
 	m.Host.Probe.Links = func() ([]host.Link, error) { return nil, nil }
-	if w := why(t, stepMetadata().Do(ctx, m.Run)); !strings.Contains(w, "address") {
+	if w := why(t, stepMetadata().Do(ctx, m.Machine)); !strings.Contains(w, "address") {
 		t.Errorf("without an address: %s", w)
 	}
 	m.Host.Probe.Links = links
-	if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+	if err := runSteps(ctx, m.Machine, firstSteps()...); err != nil {
 		t.Errorf("mended: %v", err)
 	}
 }
@@ -325,11 +333,11 @@ func TestMetadataPlatform(t *testing.T) {
 	m.Host.HTTP = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) { return service(r) })}
 
 	service = func(*http.Request) (*http.Response, error) { return nil, errors.New("network is unreachable") }
-	w := why(t, stepMetadata().Do(ctx, m.Run))
+	w := why(t, stepMetadata().Do(ctx, m.Machine))
 	if !strings.Contains(w, "OpenStack metadata service: waiting for it at 169.254.169.254: network is unreachable") {
 		t.Errorf("not reached: %s", w)
 	}
-	if wait, _ := errors.AsType[outcome.Retry](stepMetadata().Do(ctx, m.Run)); wait.After < time.Second || wait.After > 3*time.Second {
+	if wait, _ := errors.AsType[outcome.Retry](stepMetadata().Do(ctx, m.Machine)); wait.After < time.Second || wait.After > 3*time.Second {
 		t.Errorf("up for 20 s, it waits for %v", wait.After)
 	}
 
@@ -346,14 +354,14 @@ func TestMetadataPlatform(t *testing.T) {
 		return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(text)), Request: r}, nil
 	}
 	service = answers
-	if w := why(t, stepMetadata().Do(ctx, m.Run)); !strings.Contains(w, "there is none yet") {
+	if w := why(t, stepMetadata().Do(ctx, m.Machine)); !strings.Contains(w, "there is none yet") {
 		t.Errorf("without user-data: %s", w)
 	}
 	user = "#cloud-config\nusers: []\nkbuild:\n  apiVersion: kbuild.dev/v1alpha1\n  kind: NodeMetadata\n  role: init\n  clusterName: seven\n"
-	if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+	if err := runSteps(ctx, m.Machine, firstSteps()...); err != nil {
 		t.Fatal(err)
 	}
-	if m.hostname != "node-7.novalocal" || m.Node.Sources["cluster.clusterName"] != "OpenStack user-data, key kbuild of its #cloud-config, line 7" || !strings.HasPrefix(m.Node.Sources[userDataSource], "OpenStack user-data, sha256:") {
+	if m.hostname != "node-7.novalocal" || m.Node.Sources["cluster.clusterName"] != "OpenStack user-data, key kbuild of its #cloud-config, line 7" || !strings.HasPrefix(m.Node.Sources[node.UserDataSource], "OpenStack user-data, sha256:") {
 		t.Errorf("host name %q, sources %q", m.hostname, m.Node.Sources)
 	}
 	if !strings.Contains(m.log.String(), `ignored are \"users\"`) && !strings.Contains(m.log.String(), `ignored are \\\"users`) {
@@ -367,13 +375,13 @@ func TestMetadataPlatform(t *testing.T) {
 	} {
 		m.reboot(t)
 		service = s
-		if err := converge(ctx, m.Run, firstSteps()...); err != nil || m.Node.Cluster.ClusterName != "seven" || strings.Contains(m.log.String(), "has changed") {
+		if err := runSteps(ctx, m.Machine, firstSteps()...); err != nil || m.Node.Cluster.ClusterName != "seven" || strings.Contains(m.log.String(), "has changed") {
 			t.Errorf("another boot, the service is %s: %v, log: %s", name, err, m.log.String())
 		}
 	}
 	m.reboot(t)
 	service, user = answers, strings.Replace(user, "seven", "eight", 1)
-	if err := converge(ctx, m.Run, firstSteps()...); err != nil || m.Node.Cluster.ClusterName != "seven" || !strings.Contains(m.log.String(), "has changed") {
+	if err := runSteps(ctx, m.Machine, firstSteps()...); err != nil || m.Node.Cluster.ClusterName != "seven" || !strings.Contains(m.log.String(), "has changed") {
 		t.Errorf("other user-data: %v, log: %s", err, m.log.String())
 	}
 }
@@ -392,11 +400,11 @@ func TestMetadataBaked(t *testing.T) {
 	ctx := context.Background()
 	cluster := "apiVersion: kubeadm.k8s.io/v1beta2\nkind: ClusterConfiguration\nclusterName: baked\n"
 	m := newTestMachine(t, map[string]string{images.BakedConfig: cluster, "etc/machine-id": "0123456789abcdef0123456789abcdef\n"})
-	if w := why(t, stepMetadata().Do(ctx, m.Run)); !strings.Contains(w, "there is none yet") {
+	if w := why(t, stepMetadata().Do(ctx, m.Machine)); !strings.Contains(w, "there is none yet") {
 		t.Errorf("a baked ClusterConfiguration alone: %s", w)
 	}
 	m.write(t, images.BakedConfig, cluster+"---\napiVersion: kubeadm.k8s.io/v1beta2\nkind: InitConfiguration\n")
-	if err := converge(ctx, m.Run, firstSteps()...); err != nil || m.Node.Cluster.ClusterName != "baked" {
+	if err := runSteps(ctx, m.Machine, firstSteps()...); err != nil || m.Node.Cluster.ClusterName != "baked" {
 		t.Errorf("a baked InitConfiguration: %v", err)
 	}
 }
@@ -404,10 +412,10 @@ func TestMetadataBaked(t *testing.T) {
 func TestMetadataFrozenBad(t *testing.T) {
 	ctx := context.Background()
 	m := newTestMachine(t, map[string]string{userDataFile: shortUserData})
-	if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+	if err := runSteps(ctx, m.Machine, firstSteps()...); err != nil {
 		t.Fatal(err)
 	}
-	frozen, err := os.ReadFile(filepath.Join(m.dir, nodeFile))
+	frozen, err := os.ReadFile(filepath.Join(m.dir, node.ConfigFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -417,8 +425,8 @@ func TestMetadataFrozenBad(t *testing.T) {
 		"not valid": {"10.96.0.0/12", "10.96.0.0/30", "too few"},
 	} {
 		m.reboot(t)
-		m.write(t, nodeFile, strings.ReplaceAll(string(frozen), c.from, c.to))
-		if done, err := stepMetadata().Done(ctx, m.Run); done || err == nil || !strings.Contains(err.Error(), c.want) {
+		m.write(t, node.ConfigFile, strings.ReplaceAll(string(frozen), c.from, c.to))
+		if done, err := stepMetadata().Done(ctx, m.Machine); done || err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v %v", name, done, err)
 		}
 		if m.Node != nil {
@@ -435,7 +443,7 @@ func TestMetadataCrash(t *testing.T) {
 	whole := newTestMachine(t, data)
 	effects := 0
 	whole.Host.Effect = func(string) error { effects++; return nil }
-	if err := converge(ctx, whole.Run, firstSteps()...); err != nil {
+	if err := runSteps(ctx, whole.Machine, firstSteps()...); err != nil {
 		t.Fatal(err)
 	}
 	if effects < 4 {
@@ -452,11 +460,11 @@ func TestMetadataCrash(t *testing.T) {
 			}
 			return nil
 		}
-		if err := converge(ctx, m.Run, firstSteps()...); !errors.Is(err, power) {
+		if err := runSteps(ctx, m.Machine, firstSteps()...); !errors.Is(err, power) {
 			t.Fatalf("change %d: %v", k, err)
 		}
 		m.reboot(t)
-		if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+		if err := runSteps(ctx, m.Machine, firstSteps()...); err != nil {
 			t.Errorf("after change %d: %v", k, err)
 		}
 		if d := cmp.Diff(want, m.tree(t)); d != "" {
@@ -473,7 +481,7 @@ func TestDefaultRoutes(t *testing.T) {
 		"proc/net/ipv6_route": "00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003     eth0\n" +
 			"00000000000000000000000000000000 00 00000000000000000000000000000000 00 00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo\n",
 	})
-	got := defaultRoutes(m.Host)
+	got := node.DefaultRoutes(m.Host)
 	if len(got) != 2 || got[0].Link != "eth1" || got[0].IPv6 || got[1].Link != "eth0" || !got[1].IPv6 {
 		t.Errorf("%+v", got)
 	}
@@ -492,7 +500,7 @@ func TestMetadataRebaked(t *testing.T) {
 		t.Helper()
 		m.reboot(t)
 		for range 2 { // the second finds nothing to do
-			if err := converge(t.Context(), m.Run, firstSteps()...); err != nil {
+			if err := runSteps(t.Context(), m.Machine, firstSteps()...); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -522,7 +530,7 @@ func TestMetadataRebaked(t *testing.T) {
 	boot("")
 	m.write(t, file, "apiVersion: kubeadm.k8s.io/v1beta2\nkind: ClusterConfiguration\napiServr: {}\n")
 	m.reboot(t)
-	err := converge(t.Context(), m.Run, firstSteps()...)
+	err := runSteps(t.Context(), m.Machine, firstSteps()...)
 	if final, ok := errors.AsType[outcome.Refused](err); !ok || !strings.Contains(final.Error(), "line 3") && !strings.Contains(final.Error(), ":3") {
 		t.Errorf("a bad file in the image: %v", err)
 	}

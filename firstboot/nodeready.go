@@ -11,17 +11,20 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/kubelet"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
 )
 
 // stepNodeReady waits until the cluster says that this node is Ready, with the
 // kubelet of this image.
-func stepNodeReady() Step {
-	return Step{
+func stepNodeReady() converge.Step {
+	return converge.Step{
 		Name: "node-ready",
-		Done: func(ctx context.Context, r *Run) (bool, error) {
-			c, n, err := thisNode(ctx, r)
+		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
+			c, n, err := r.NodeObject(ctx)
 			if err != nil {
 				return false, err
 			}
@@ -38,12 +41,12 @@ func stepNodeReady() Step {
 			}
 			return false, again
 		},
-		Do: func(ctx context.Context, r *Run) error {
+		Do: func(ctx context.Context, r *node.Machine) error {
 			// Once: what it says afterwards is the truth.
 			if err := r.Host.WriteFile(kubeletNudged, nil, 0o600); err != nil {
 				return err
 			}
-			return restartKubelet(ctx, r)
+			return kubelet.Restart(ctx, r)
 		},
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
+	"github.com/kbuild/kbuild/firstboot/kubelet"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
@@ -39,7 +40,7 @@ func TestNodeReady(t *testing.T) {
 	registerNode(t, c)
 	restarts := 0
 	r.Host.Systemd.Restart = func(_ context.Context, unit string) error {
-		if restarts++; unit != kubeletUnit {
+		if restarts++; unit != kubelet.Unit {
 			t.Errorf("restarted %s", unit)
 		}
 		say(t, c, corev1.ConditionTrue, "kubelet is posting ready status")
@@ -64,10 +65,10 @@ func TestNodeReady(t *testing.T) {
 	if _, err := c.StorageV1().CSINodes().Create(t.Context(), &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: "node-1"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := converge(t.Context(), r, stepNodeReady()); err != nil || restarts != 1 {
+	if err := runSteps(t.Context(), r, stepNodeReady()); err != nil || restarts != 1 {
 		t.Fatalf("%v after %d restarts, want Ready after one", err, restarts)
 	}
-	if err := converge(t.Context(), r, stepNodeReady()); err != nil || restarts != 1 {
+	if err := runSteps(t.Context(), r, stepNodeReady()); err != nil || restarts != 1 {
 		t.Errorf("a second run: %v, %d restarts", err, restarts)
 	}
 	say(t, c, corev1.ConditionFalse, "CSINode is not yet initialized")

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/kubelet"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -101,11 +103,11 @@ func oracleCompare(t *testing.T, list *oracleList, k oracleKubeadm, name, file s
 	maps.Copy(want, k.configMaps(t, doc))
 
 	before := oracleContents(t, ours.Path("/"))
-	delete(before, kubeletKubeconfig)    // see oracleSteps
-	ours.Env, ours.Now = c.env, time.Now // kubeadm made some of what is there just now
+	delete(before, node.KubeletKubeconfig) // see oracleSteps
+	ours.Env, ours.Now = c.env, time.Now   // kubeadm made some of what is there just now
 	ours.Systemd.Restart = func(context.Context, string) error { return nil }
 	ours.Systemd.Active = func(context.Context, string) (string, error) { return "active", nil }
-	r := &Run{Host: ours, Baked: oracleBaked(t, k.version)}
+	r := &node.Machine{Host: ours, Baked: oracleBaked(t, k.version)}
 	r.Node = oracleNode(t, r.Baked, doc, c)
 	got := oracleSteps(t, r)
 	maps.Copy(got, oracleOurConfigMaps(t, r.Node, r.Baked.Release))
@@ -142,10 +144,10 @@ func oracleBaked(t *testing.T, version string) images.Baked {
 // step also does part of what kubeadm's kubelet-finalize does, so the
 // kubeconfigs are looked at before it, and of what it leaves only the kubelet's
 // configuration.
-func oracleSteps(t *testing.T, r *Run) map[string]string {
+func oracleSteps(t *testing.T, r *node.Machine) map[string]string {
 	t.Helper()
 	ctx := context.Background()
-	if err := converge(ctx, r, stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane()); err != nil {
+	if err := runSteps(ctx, r, stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane()); err != nil {
 		t.Fatal(err)
 	}
 	view := diskView(t, r.Host.Path("/"))
@@ -153,7 +155,7 @@ func oracleSteps(t *testing.T, r *Run) map[string]string {
 		t.Fatal(err)
 	}
 	for at, v := range diskView(t, r.Host.Path("/")) {
-		if strings.HasPrefix(at, kubeletDir) && !strings.HasPrefix(at, kubeletDir+"/pki") {
+		if strings.HasPrefix(at, kubelet.Dir) && !strings.HasPrefix(at, kubelet.Dir+"/pki") {
 			view[at] = v
 		}
 	}

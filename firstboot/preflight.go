@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"time"
 
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/firstboot/preflight"
 )
@@ -18,7 +20,8 @@ const preflightFile = "/var/lib/kbuild/preflight.json"
 
 // preflightPassed is the content of preflightFile.
 type preflightPassed struct {
-	Version  string    `json:"version"` // of Kubernetes
+	MadeFrom string    `json:"madeFrom"` // see node.MadeFrom
+	Version  string    `json:"version"`  // of Kubernetes
 	Time     time.Time `json:"time"`
 	Warnings []string  `json:"warnings,omitempty"`
 }
@@ -29,10 +32,10 @@ const preflightRetry = 5 * time.Second
 
 // stepPreflight is kubeadm's phase of that name: it looks whether this machine
 // can become a node of its role, before anything is made of it.
-func stepPreflight() Step {
-	return Step{
-		Name: "preflight", Needs: []string{"hostname"}, Done: preflightDone(preflightFile),
-		Do: func(ctx context.Context, r *Run) error {
+func stepPreflight() converge.Step {
+	return converge.Step{
+		Name: "preflight", Done: preflightDone(preflightFile),
+		Do: func(ctx context.Context, r *node.Machine) error {
 			if r.Node.Role.Joins() {
 				return preflightDo(ctx, r, preflightFile, preflight.Join)
 			}
@@ -47,10 +50,10 @@ const preflightControlPlaneFile = "/var/lib/kbuild/preflight-control-plane.json"
 
 // stepPreflightControlPlane looks whether this machine can become a control
 // plane of the cluster that was found.
-func stepPreflightControlPlane() Step {
-	return Step{
-		Name: "preflight/control-plane", Needs: []string{"discovery"}, Done: preflightDone(preflightControlPlaneFile),
-		Do: func(ctx context.Context, r *Run) error {
+func stepPreflightControlPlane() converge.Step {
+	return converge.Step{
+		Name: "preflight/control-plane", Done: preflightDone(preflightControlPlaneFile),
+		Do: func(ctx context.Context, r *node.Machine) error {
 			if r.Node.Cluster.ControlPlaneEndpoint == "" {
 				return outcome.Refused{Why: "the cluster has no stable endpoint (controlPlaneEndpoint in ConfigMap kubeadm-config), so it can have one control-plane node only", Remedy: "give the first control plane an `endpoint`; it cannot be added later without new certificates"}
 			}
@@ -59,12 +62,15 @@ func stepPreflightControlPlane() Step {
 	}
 }
 
-func preflightDone(file string) func(context.Context, *Run) (bool, error) {
-	return func(_ context.Context, r *Run) (bool, error) { return r.Host.Exists(file) || joined(r), nil }
+func preflightDone(file string) func(context.Context, *node.Machine) (bool, error) {
+	return func(_ context.Context, r *node.Machine) (bool, error) {
+		passed, err := host.ReadJSON[preflightPassed](r.Host, file)
+		return err == nil && !passed.Time.IsZero() && passed.MadeFrom == node.MadeFrom(r.Node) || r.Joined(), err
+	}
 }
 
-func preflightDo(ctx context.Context, r *Run, file string, checksOf func(preflight.Machine) []preflight.Check) error {
-	checks := checksOf(preflight.Machine{Host: r.Host, Baked: r.Baked, Node: r.Node, Proxy: http.ProxyFromEnvironment})
+func preflightDo(ctx context.Context, r *node.Machine, file string, checksOf func(*node.Machine) []preflight.Check) error {
+	checks := checksOf(r)
 	found := preflight.Run(ctx, checks, r.Node.Init.NodeRegistration.IgnorePreflightErrors)
 	if err := ctx.Err(); err != nil {
 		return err
@@ -72,7 +78,7 @@ func preflightDo(ctx context.Context, r *Run, file string, checksOf func(preflig
 	if err := found.Err(); err != nil {
 		return outcome.Retry{After: preflightRetry, Why: err.Error()}
 	}
-	passed := preflightPassed{Version: r.Baked.Release.Version, Time: r.Host.Now().UTC()}
+	passed := preflightPassed{MadeFrom: node.MadeFrom(r.Node), Version: r.Baked.Release.Version, Time: r.Host.Now().UTC()}
 	for _, w := range found.Warnings {
 		r.Host.Log.Warn("preflight: "+w.What, slog.String("check", w.Check), slog.String("remedy", w.Remedy))
 		passed.Warnings = append(passed.Warnings, w.String())

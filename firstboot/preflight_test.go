@@ -15,11 +15,11 @@ import (
 func TestPreflightStep(t *testing.T) {
 	ctx := context.Background()
 	m := newTestMachine(t, map[string]string{userDataFile: shortUserData})
-	if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+	if err := runSteps(ctx, m.Machine, firstSteps()...); err != nil {
 		t.Fatal(err)
 	}
 	var names []string
-	for _, c := range preflight.Init(preflight.Machine{Host: m.Host, Baked: m.Baked, Node: m.Node}) {
+	for _, c := range preflight.Init(m.Machine) {
 		names = append(names, strings.ToLower(c.Name))
 	}
 	m.Host.Probe.CPUs = func() int { return 1 }
@@ -27,13 +27,13 @@ func TestPreflightStep(t *testing.T) {
 	stopped, stop := context.WithCancel(ctx)
 	stop()
 	before := m.tree(t)
-	if err := stepPreflight().Do(stopped, m.Run); err == nil {
+	if err := stepPreflight().Do(stopped, m.Machine); err == nil {
 		t.Error("it passes after it was stopped")
 	}
 	if len(m.tree(t)) != len(before) {
 		t.Error("a preflight that was stopped leaves something behind")
 	}
-	if err := converge(ctx, m.Run, stepPreflight()); err != nil {
+	if err := runSteps(ctx, m.Machine, stepPreflight()); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(filepath.Join(m.dir, preflightFile))
@@ -45,7 +45,7 @@ func TestPreflightStep(t *testing.T) {
 	}
 	// Now the ports and files are the node's own.
 	m.Node.Init.NodeRegistration.IgnorePreflightErrors = nil
-	if err := converge(ctx, m.Run, stepPreflight()); err != nil {
+	if err := runSteps(ctx, m.Machine, stepPreflight()); err != nil {
 		t.Errorf("a machine that passed is looked at again: %v", err)
 	}
 }
@@ -53,11 +53,11 @@ func TestPreflightStep(t *testing.T) {
 func TestPreflightFails(t *testing.T) {
 	ctx := context.Background()
 	m := newTestMachine(t, map[string]string{userDataFile: shortUserData})
-	if err := converge(ctx, m.Run, firstSteps()...); err != nil {
+	if err := runSteps(ctx, m.Machine, firstSteps()...); err != nil {
 		t.Fatal(err)
 	}
 	m.Host.Probe.CPUs = func() int { return 1 }
-	w := why(t, stepPreflight().Do(ctx, m.Run))
+	w := why(t, stepPreflight().Do(ctx, m.Machine))
 	for _, want := range []string{"NumCPU: ", "CRI: ", "ImagePull: image k8s.gcr.io/kube-apiserver:v1.19.12 is not in this node image", "ignorePreflightErrors"} {
 		if !strings.Contains(w, want) {
 			t.Errorf("it lacks %q:\n%s", want, w)

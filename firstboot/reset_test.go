@@ -14,17 +14,20 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/node"
+	"github.com/kbuild/kbuild/firstboot/reset"
 )
 
 // resettable is a control plane whose cluster has another one, with an external
 // etcd, so that no etcd has to answer.
-func resettable(t *testing.T) (*joinable, *Run) {
+func resettable(t *testing.T) (*joinable, *node.Machine) {
 	t.Helper()
 	j := newJoinable(t)
 	r := j.first
 	r.Node.Cluster.Etcd = config.Etcd{External: &config.ExternalEtcd{Endpoints: []string{"https://192.0.2.9:2379"}}}
-	if err := freeze(r, r.Node); err != nil {
+	if err := r.Freeze(r.Node); err != nil {
 		t.Fatal(err)
 	}
 	r.Host.Systemd.Active = func(context.Context, string) (string, error) { return "inactive", nil }
@@ -55,7 +58,7 @@ func resettable(t *testing.T) (*joinable, *Run) {
 }
 
 // resetAndBoot resets the machine until it asks for its reboot.
-func resetAndBoot(t *testing.T, r *Run, o ResetOptions) error {
+func resetAndBoot(t *testing.T, r *node.Machine, o reset.Options) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -66,7 +69,7 @@ func resetAndBoot(t *testing.T, r *Run, o ResetOptions) error {
 		}
 		return booted
 	}
-	err := Reset(ctx, r, o, &Report{Host: r.Host})
+	err := reset.Run(ctx, r, o, &converge.Report{Host: r.Host})
 	if errors.Is(err, booted) {
 		return nil
 	}
@@ -80,45 +83,45 @@ func TestResetControlPlane(t *testing.T) {
 	j, r := resettable(t)
 	asked := 0
 	r.Host.FactoryReset = func() error { asked++; return nil }
-	if err := resetAndBoot(t, r, ResetOptions{}); err != nil {
+	if err := resetAndBoot(t, r, reset.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	if asked != 1 {
 		t.Errorf("the firmware was asked %d times", asked)
 	}
 	left(t, j, r)
-	if !Resetting(r.Host) {
+	if !node.Resetting(r.Host) {
 		t.Error("the reset is over before var is wiped")
 	}
 	// The firmware does not heed it: the next boot removes the files itself.
-	if err := resetAndBoot(t, r, ResetOptions{}); err != nil {
+	if err := resetAndBoot(t, r, reset.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	if asked != 1 || Resetting(r.Host) {
-		t.Errorf("after a boot with var as it was: asked %d times, still resetting %t", asked, Resetting(r.Host))
+	if asked != 1 || node.Resetting(r.Host) {
+		t.Errorf("after a boot with var as it was: asked %d times, still resetting %t", asked, node.Resetting(r.Host))
 	}
 }
 
 func TestResetWithoutVariables(t *testing.T) {
 	j, r := resettable(t)
 	r.Host.FactoryReset = func() error { return host.ErrNoVariables }
-	if err := resetAndBoot(t, r, ResetOptions{}); err != nil {
+	if err := resetAndBoot(t, r, reset.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	left(t, j, r)
-	if Resetting(r.Host) {
+	if node.Resetting(r.Host) {
 		t.Error("still resetting")
 	}
 }
 
 // left holds that the cluster knows the machine no more, and the machine none
 // of its secrets.
-func left(t *testing.T, j *joinable, r *Run) {
+func left(t *testing.T, j *joinable, r *node.Machine) {
 	t.Helper()
 	if _, err := j.admin.CoreV1().Nodes().Get(t.Context(), "node-1", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("the Node: %v", err)
 	}
-	if e, err := apiEndpoints(t.Context(), j.admin); err != nil || len(e) != 0 {
+	if e, err := node.APIEndpoints(t.Context(), j.admin); err != nil || len(e) != 0 {
 		t.Errorf("ClusterStatus lists %v, %v", e, err)
 	}
 	filepath.WalkDir(r.Host.Path("/"), func(p string, d os.DirEntry, err error) error {
@@ -135,8 +138,8 @@ func TestResetRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := diskView(t, r.Host.Path("/"))
-	err := resetAndBoot(t, r, ResetOptions{})
-	if err == nil || !strings.Contains(err.Error(), "last control plane") || !strings.Contains(err.Error(), "--force") || Resetting(r.Host) {
+	err := resetAndBoot(t, r, reset.Options{})
+	if err == nil || !strings.Contains(err.Error(), "last control plane") || !strings.Contains(err.Error(), "--force") || node.Resetting(r.Host) {
 		t.Errorf("the last control plane: %v", err)
 	}
 	for file, was := range before {
@@ -145,10 +148,10 @@ func TestResetRefused(t *testing.T) {
 		}
 	}
 	r.Host.FactoryReset = func() error { return nil }
-	if err := resetAndBoot(t, r, ResetOptions{Force: true}); err != nil {
+	if err := resetAndBoot(t, r, reset.Options{Force: true}); err != nil {
 		t.Errorf("forced: %v", err)
 	}
-	if r.Host.Exists(nodeFile) {
+	if r.Host.Exists(node.ConfigFile) {
 		t.Error("forced, and still configured")
 	}
 }
@@ -156,21 +159,21 @@ func TestResetRefused(t *testing.T) {
 // TestResetUnreachable resets a machine whose cluster does not answer.
 func TestResetUnreachable(t *testing.T) {
 	_, r := resettable(t)
-	b, err := r.Host.ReadFile(adminKubeconfig)
+	b, err := r.Host.ReadFile(node.AdminKubeconfig)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dead := strings.Replace(string(b), "server: ", "server: https://127.0.0.1:1 # ", 1)
-	if err := r.Host.WriteFile(adminKubeconfig, []byte(dead), 0o600); err != nil {
+	if err := r.Host.WriteFile(node.AdminKubeconfig, []byte(dead), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := resetAndBoot(t, r, ResetOptions{}); err == nil || !strings.Contains(err.Error(), "--force") || Resetting(r.Host) {
+	if err := resetAndBoot(t, r, reset.Options{}); err == nil || !strings.Contains(err.Error(), "--force") || node.Resetting(r.Host) {
 		t.Errorf("not forced: %v", err)
 	}
 	r.Host.FactoryReset = func() error { return nil }
 	now := time.Now()
 	r.Host.Now = func() time.Time { now = now.Add(15 * time.Second); return now }
-	if err := resetAndBoot(t, r, ResetOptions{Force: true}); err != nil {
+	if err := resetAndBoot(t, r, reset.Options{Force: true}); err != nil {
 		t.Errorf("forced: %v", err)
 	}
 }
@@ -179,7 +182,7 @@ func TestResetUnreachable(t *testing.T) {
 // boot goes on, and ends as if nothing had happened.
 func TestResetCut(t *testing.T) {
 	var changes []string
-	count := func(r *Run, cut int) {
+	count := func(r *node.Machine, cut int) {
 		n := 0
 		r.Host.Effect = func(what string) error {
 			if strings.Contains(what, "status.json") {
@@ -197,7 +200,7 @@ func TestResetCut(t *testing.T) {
 	_, r := resettable(t)
 	r.Host.FactoryReset = func() error { return nil }
 	count(r, -1)
-	if err := resetAndBoot(t, r, ResetOptions{}); err != nil {
+	if err := resetAndBoot(t, r, reset.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	if len(changes) < 8 {
@@ -208,27 +211,19 @@ func TestResetCut(t *testing.T) {
 		asked := 0
 		r.Host.FactoryReset = func() error { asked++; return nil }
 		count(r, k+1)
-		if err := resetAndBoot(t, r, ResetOptions{}); !errors.Is(err, errPowerCut) {
+		if err := resetAndBoot(t, r, reset.Options{}); !errors.Is(err, errPowerCut) {
 			t.Fatalf("cut before %s: %v", changes[k], err)
 		}
 		r.Host.Effect = nil
-		if !Resetting(r.Host) {
+		if !node.Resetting(r.Host) {
 			if k != 0 {
 				t.Errorf("cut before %s: the boot does not know of the reset", changes[k])
 			}
 			continue
 		}
-		if err := resetAndBoot(t, r, ResetOptions{}); err != nil {
+		if err := resetAndBoot(t, r, reset.Options{}); err != nil {
 			t.Errorf("the boot after a cut before %s: %v", changes[k], err)
 		}
 		left(t, j, r)
-	}
-}
-
-func TestMountsBelow(t *testing.T) {
-	got := mountsBelow([]byte("22 1 0:21 / / rw - erofs x ro\n40 22 0:30 / /var/lib/kubelet/pods/a/volumes/b rw - tmpfs tmpfs rw\n"+
-		"41 22 0:31 / /var/lib/kubelet/pods/a\\040b rw - tmpfs tmpfs rw\n42 22 0:31 / /var/lib/kubelet2/x rw - tmpfs tmpfs rw\n"), kubeletDir)
-	if strings.Join(got, "|") != "/var/lib/kubelet/pods/a/volumes/b|/var/lib/kubelet/pods/a b" {
-		t.Errorf("%q", got)
 	}
 }

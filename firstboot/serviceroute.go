@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
@@ -15,15 +17,14 @@ import (
 // the kernel has found a route for it; without any, what runs in the host's
 // network (the pod network's own agent first of all) is told that the network
 // is unreachable. Routes live in memory, so it has work on every boot.
-func stepServiceRoute() Step {
-	return Step{
-		Name:  "service-route",
-		Needs: []string{"hostname"},
-		Done: func(_ context.Context, r *Run) (bool, error) {
+func stepServiceRoute() converge.Step {
+	return converge.Step{
+		Name: "service-route",
+		Done: func(_ context.Context, r *node.Machine) (bool, error) {
 			missing, err := unroutedServices(r)
 			return err == nil && len(missing) == 0, err
 		},
-		Do: func(ctx context.Context, r *Run) error {
+		Do: func(ctx context.Context, r *node.Machine) error {
 			missing, err := unroutedServices(r)
 			if err != nil {
 				return err
@@ -52,9 +53,9 @@ func stepServiceRoute() Step {
 
 // unroutedServices are the service subnets that neither a default route nor
 // one of their own leads to.
-func unroutedServices(r *Run) ([]netip.Prefix, error) {
+func unroutedServices(r *node.Machine) ([]netip.Prefix, error) {
 	defaults := map[bool]bool{} // by "is IPv6"
-	for _, route := range defaultRoutes(r.Host) {
+	for _, route := range node.DefaultRoutes(r.Host) {
 		defaults[route.IPv6] = true
 	}
 	var missing []netip.Prefix
@@ -98,7 +99,7 @@ func routed(h *host.Host, subnet netip.Prefix) bool {
 }
 
 // nodeLink is the interface that holds the address which the node advertises.
-func nodeLink(r *Run) (string, netip.Addr, error) {
+func nodeLink(r *node.Machine) (string, netip.Addr, error) {
 	addr, err := netip.ParseAddr(r.Node.Init.LocalAPIEndpoint.AdvertiseAddress)
 	if err != nil {
 		return "", addr, fmt.Errorf("advertise address: %w", err)

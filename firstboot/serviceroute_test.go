@@ -10,6 +10,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/node"
 )
 
 const routeHead = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
@@ -41,7 +42,7 @@ func TestServiceRoute(t *testing.T) {
 			n := &config.Node{}
 			n.Cluster.Networking.ServiceSubnet = "10.96.0.0/12"
 			n.Init.LocalAPIEndpoint.AdvertiseAddress = "10.77.0.2"
-			r := &Run{Node: n, Host: &host.Host{
+			r := &node.Machine{Node: n, Host: &host.Host{
 				Root: root,
 				Run: func(_ context.Context, name string, args ...string) ([]byte, error) {
 					ran = append(ran, name+" "+strings.Join(args, " "))

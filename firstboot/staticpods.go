@@ -9,18 +9,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/pki"
 	"github.com/kbuild/kbuild/templates"
 )
 
-// manifestDir is where the kubelet looks for static pods.
-const manifestDir = "/etc/kubernetes/manifests"
-
-// manifestPath is the file of the static pod named name.
-func manifestPath(name string) string { return path.Join(manifestDir, name+".yaml") }
-
 // podParams are what this node's static pods depend on.
-func podParams(r *Run) templates.PodParams {
+func podParams(r *node.Machine) templates.PodParams {
 	dir := r.Node.Cluster.CertificatesDir
 	return templates.PodParams{
 		Node: r.Node, Release: r.Baked.Release, Exists: r.Host.Exists, Env: r.Host.Env,
@@ -30,7 +25,7 @@ func podParams(r *Run) templates.PodParams {
 
 // patches reads the user's patches directory and those below it, as kubeadm
 // does; nil where there is none.
-func patches(r *Run) (templates.Patches, error) {
+func patches(r *node.Machine) (templates.Patches, error) {
 	dir := r.Node.Init.Patches
 	if dir == "" {
 		return nil, nil
@@ -59,7 +54,7 @@ func patches(r *Run) (templates.Patches, error) {
 }
 
 // manifests are the manifests that this image wants for pods, by file.
-func manifests(r *Run, pods ...*corev1.Pod) ([]manifest, error) {
+func manifests(r *node.Machine, pods ...*corev1.Pod) ([]manifest, error) {
 	p, err := patches(r)
 	if err != nil {
 		return nil, err
@@ -70,7 +65,7 @@ func manifests(r *Run, pods ...*corev1.Pod) ([]manifest, error) {
 		if err != nil {
 			return nil, err
 		}
-		ms = append(ms, manifest{manifestPath(pod.Name), b})
+		ms = append(ms, manifest{node.ManifestPath(pod.Name), b})
 	}
 	return ms, nil
 }
@@ -82,7 +77,7 @@ type manifest struct {
 }
 
 // manifestsDone says whether each file holds what this image wants.
-func manifestsDone(r *Run, ms []manifest) bool {
+func manifestsDone(r *node.Machine, ms []manifest) bool {
 	for _, m := range ms {
 		b, err := r.Host.ReadFile(m.file)
 		if err != nil || string(b) != string(m.data) {
@@ -93,8 +88,8 @@ func manifestsDone(r *Run, ms []manifest) bool {
 }
 
 // writeManifests writes each file that differs.
-func writeManifests(r *Run, ms []manifest) error {
-	if err := r.Host.MkdirAll(manifestDir, 0o700); err != nil {
+func writeManifests(r *node.Machine, ms []manifest) error {
+	if err := r.Host.MkdirAll(node.ManifestDir, 0o700); err != nil {
 		return err
 	}
 	for _, m := range ms {

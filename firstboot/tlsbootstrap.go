@@ -23,53 +23,55 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/kubelet"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 )
 
 // bootstrapKey is the key of the certificate that is asked for. It is kept
 // until the certificate is there, so that a boot after a power cut asks for the
 // same one; the name is the kubelet's own.
-const bootstrapKey = kubeletPKI + "/kubelet-client.key.tmp"
+const bootstrapKey = kubelet.PKIDir + "/kubelet-client.key.tmp"
 
 // stepTLSBootstrap gets the kubelet its first client certificate with the
 // bootstrap token, and removes the token's kubeconfig. A kubelet does the same
 // by itself; done here it costs no start of a kubelet that can do nothing yet,
 // what goes wrong can be told, and the kubelet begins with its own certificate,
 // which it rotates.
-func stepTLSBootstrap() Step {
-	return Step{
-		Name:  "kubelet-start/tls-bootstrap",
-		Needs: []string{"discovery", "download-certs"},
-		Done: func(_ context.Context, r *Run) (bool, error) {
-			return joined(r) && !r.Host.Exists(bootstrapKubeconfig) && !r.Host.Exists(bootstrapKey), nil
+func stepTLSBootstrap() converge.Step {
+	return converge.Step{
+		Name: "kubelet-start/tls-bootstrap",
+		Done: func(_ context.Context, r *node.Machine) (bool, error) {
+			return r.Joined() && !r.Host.Exists(node.BootstrapKubeconfig) && !r.Host.Exists(bootstrapKey), nil
 		},
 		Do: tlsBootstrap,
 	}
 }
 
-func tlsBootstrap(ctx context.Context, r *Run) error {
-	if !joined(r) {
+func tlsBootstrap(ctx context.Context, r *node.Machine) error {
+	if !r.Joined() {
 		if err := getCertificate(ctx, r); err != nil {
 			return err
 		}
 	}
-	if err := r.Host.Remove(bootstrapKubeconfig); err != nil {
+	if err := r.Host.Remove(node.BootstrapKubeconfig); err != nil {
 		return err
 	}
 	return r.Host.Remove(bootstrapKey)
 }
 
-func getCertificate(ctx context.Context, r *Run) error {
-	b, err := r.Host.ReadFile(bootstrapKubeconfig)
+func getCertificate(ctx context.Context, r *node.Machine) error {
+	b, err := r.Host.ReadFile(node.BootstrapKubeconfig)
 	if err != nil {
 		return fmt.Errorf("cannot read the bootstrap kubeconfig: %w", err)
 	}
 	conf, err := clientcmd.Load(b)
 	if err != nil {
-		return fmt.Errorf("cannot read %s: it is no kubeconfig", bootstrapKubeconfig)
+		return fmt.Errorf("cannot read %s: it is no kubeconfig", node.BootstrapKubeconfig)
 	}
 	here := conf.Clusters[conf.Contexts[conf.CurrentContext].Cluster]
-	c, _, err := cluster.Connect(r.Host, bootstrapKubeconfig)
+	c, _, err := cluster.Connect(r.Host, node.BootstrapKubeconfig)
 	if err != nil {
 		return err
 	}
@@ -97,7 +99,7 @@ func getCertificate(ctx context.Context, r *Run) error {
 
 // nameIsFree refuses a name that a living node has. Two machines under one name
 // would take turns in destroying each other's pods.
-func nameIsFree(ctx context.Context, r *Run, c kubernetes.Interface) error {
+func nameIsFree(ctx context.Context, r *node.Machine, c kubernetes.Interface) error {
 	name := r.Node.Init.NodeRegistration.Name
 	n, err := c.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -116,7 +118,7 @@ func nameIsFree(ctx context.Context, r *Run, c kubernetes.Interface) error {
 
 // loadBootstrapKey returns the key of the certificate that is asked for, of the
 // kind that kubelets make.
-func loadBootstrapKey(r *Run) (crypto.Signer, []byte, error) {
+func loadBootstrapKey(r *node.Machine) (crypto.Signer, []byte, error) {
 	b, err := r.Host.ReadFile(bootstrapKey)
 	if err == nil {
 		if block, _ := pem.Decode(b); block != nil {
@@ -137,7 +139,7 @@ func loadBootstrapKey(r *Run) (crypto.Signer, []byte, error) {
 		return nil, nil, fmt.Errorf("cannot make the kubelet's key: %w", err)
 	}
 	b = pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
-	if err := r.Host.MkdirAll(kubeletDir, 0o700); err != nil {
+	if err := r.Host.MkdirAll(kubelet.Dir, 0o700); err != nil {
 		return nil, nil, err
 	}
 	return key, b, r.Host.WriteFile(bootstrapKey, b, 0o600)
@@ -146,9 +148,9 @@ func loadBootstrapKey(r *Run) (crypto.Signer, []byte, error) {
 // writeKubeletConf puts the certificate where the kubelet keeps those that it
 // rotates, and last the kubeconfig that a kubelet writes after its bootstrap:
 // with it the machine has joined.
-func writeKubeletConf(r *Run, here *clientcmdapi.Cluster, pair []byte) error {
-	current := rotatedCertificate(r.Node)
-	if err := placePair(r, pair); err != nil {
+func writeKubeletConf(r *node.Machine, here *clientcmdapi.Cluster, pair []byte) error {
+	current := kubelet.CurrentCertificate(r.Node)
+	if err := kubelet.PlacePair(r, pair); err != nil {
 		return err
 	}
 	// A control plane has it from those that it shares certificates with.
@@ -164,7 +166,7 @@ func writeKubeletConf(r *Run, here *clientcmdapi.Cluster, pair []byte) error {
 		CurrentContext: "default-context",
 	})
 	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", kubeletKubeconfig, err)
+		return fmt.Errorf("cannot write %s: %w", node.KubeletKubeconfig, err)
 	}
-	return r.Host.WriteFile(kubeletKubeconfig, b, 0o600)
+	return r.Host.WriteFile(node.KubeletKubeconfig, b, 0o600)
 }

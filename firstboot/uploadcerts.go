@@ -17,6 +17,8 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/node"
 )
 
 const (
@@ -34,22 +36,21 @@ const (
 // stepUploadCerts puts the certificates that all control-plane nodes share
 // into the cluster for two hours, encrypted with a key that the cluster never
 // sees. It is done once, and only when the configuration asks for it.
-func stepUploadCerts() Step {
-	return Step{
-		Name:  "upload-certs",
-		Needs: []string{"wait-control-plane"},
-		Done: func(ctx context.Context, r *Run) (bool, error) {
+func stepUploadCerts() converge.Step {
+	return converge.Step{
+		Name: "upload-certs",
+		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
 			if !r.Node.Init.UploadCerts {
 				return true, nil
 			}
 			return partsApplied(ctx, r, uploadCertsParts)
 		},
-		Do: func(ctx context.Context, r *Run) error { return applyParts(ctx, r, uploadCertsParts) },
+		Do: func(ctx context.Context, r *node.Machine) error { return applyParts(ctx, r, uploadCertsParts) },
 	}
 }
 
-func uploadCertsParts(r *Run, c kubernetes.Interface) ([]part, error) {
-	return []part{{"upload-certs", certsSecret, func(ctx context.Context) error {
+func uploadCertsParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Part, error) {
+	return []cluster.Part{{Name: "upload-certs", Wants: certsSecret, Apply: func(ctx context.Context) error {
 		key, err := certificateKey(r)
 		if err != nil {
 			return err
@@ -64,7 +65,7 @@ func uploadCertsParts(r *Run, c kubernetes.Interface) ([]part, error) {
 
 // certificateKey returns the configured key, or makes one and keeps it in
 // CertificateKeyFile.
-func certificateKey(r *Run) (config.Secret, error) {
+func certificateKey(r *node.Machine) (config.Secret, error) {
 	if k := r.Node.Init.CertificateKey; k != "" {
 		return k, nil
 	}
@@ -101,7 +102,7 @@ func sharedCerts(n *config.Node) map[string]string {
 	return files
 }
 
-func uploadCerts(ctx context.Context, r *Run, c kubernetes.Interface, key config.Secret) error {
+func uploadCerts(ctx context.Context, r *node.Machine, c kubernetes.Interface, key config.Secret) error {
 	sealer, err := cluster.NewSealer(key)
 	if err != nil {
 		return err
@@ -136,7 +137,7 @@ func uploadCerts(ctx context.Context, r *Run, c kubernetes.Interface, key config
 // certsOwner returns the token whose end is the end of the uploaded
 // certificates. One that an interrupted run has made is used again. It serves
 // no other purpose: it has no usages.
-func certsOwner(ctx context.Context, r *Run, c kubernetes.Interface) (*corev1.Secret, error) {
+func certsOwner(ctx context.Context, r *node.Machine, c kubernetes.Interface) (*corev1.Secret, error) {
 	secrets := c.CoreV1().Secrets(metav1.NamespaceSystem)
 	have, err := secrets.List(ctx, metav1.ListOptions{FieldSelector: "type=bootstrap.kubernetes.io/token"})
 	if err != nil {

@@ -10,17 +10,16 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/node"
 )
 
-// Names that kubeadm gives to its configuration in the cluster.
 const (
-	kubeadmConfig       = "kubeadm-config"
 	nodesKubeadmConfig  = "kubeadm:nodes-kubeadm-config"
 	configHash          = "kubeadm.kubernetes.io/component-config.hash"
 	criSocketAnnotation = "kubeadm.alpha.kubernetes.io/cri-socket"
@@ -32,45 +31,43 @@ const (
 // stepUploadConfig keeps the cluster's configuration in the cluster, where
 // joining nodes and kubeadm look for it: kubeadm-config, the kubelets'
 // configuration, and on this node's Node object its CRI socket.
-func stepUploadConfig() Step {
-	return Step{
-		Name:  "upload-config",
-		Needs: []string{"wait-control-plane"},
-		Done: func(ctx context.Context, r *Run) (bool, error) {
+func stepUploadConfig() converge.Step {
+	return converge.Step{
+		Name: "upload-config",
+		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
 			if ok, err := partsApplied(ctx, r, uploadConfigParts); !ok || err != nil {
 				return false, err
 			}
-			return nodeDone(ctx, r, criSocketOf(r))
+			return r.NodeIs(ctx, criSocketOf(r))
 		},
-		Do: func(ctx context.Context, r *Run) error {
+		Do: func(ctx context.Context, r *node.Machine) error {
 			if err := applyParts(ctx, r, uploadConfigParts); err != nil {
 				return err
 			}
-			return nodeDo(ctx, r, criSocketOf(r))
+			return r.ChangeNode(ctx, criSocketOf(r))
 		},
 	}
 }
 
 // stepCRISocket notes a joined node's CRI socket on its Node, as kubeadm's
 // phase kubelet-start does at its end.
-func stepCRISocket() Step {
-	return Step{
-		Name:  "kubelet-start/cri-socket",
-		Needs: []string{"kubelet-start", "wait-control-plane"},
-		Done:  func(ctx context.Context, r *Run) (bool, error) { return nodeDone(ctx, r, criSocketOf(r)) },
-		Do:    func(ctx context.Context, r *Run) error { return nodeDo(ctx, r, criSocketOf(r)) },
+func stepCRISocket() converge.Step {
+	return converge.Step{
+		Name: "kubelet-start/cri-socket",
+		Done: func(ctx context.Context, r *node.Machine) (bool, error) { return r.NodeIs(ctx, criSocketOf(r)) },
+		Do:   func(ctx context.Context, r *node.Machine) error { return r.ChangeNode(ctx, criSocketOf(r)) },
 	}
 }
 
 // criSocketOf notes the node's CRI socket on it.
-func criSocketOf(r *Run) func(*corev1.Node) {
+func criSocketOf(r *node.Machine) func(*corev1.Node) {
 	return func(n *corev1.Node) {
 		metav1.SetMetaDataAnnotation(&n.ObjectMeta, criSocketAnnotation, r.Node.Init.NodeRegistration.CRISocket)
 	}
 }
 
-func uploadConfigParts(r *Run, c kubernetes.Interface) ([]part, error) {
-	var parts []part
+func uploadConfigParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Part, error) {
+	var parts []cluster.Part
 	if !skips(r.Node, "upload-config/kubeadm") {
 		p, err := kubeadmConfigPart(r, c)
 		if err != nil {
@@ -90,21 +87,21 @@ func uploadConfigParts(r *Run, c kubernetes.Interface) ([]part, error) {
 
 // kubeadmConfigPart is the cluster's configuration, and in versions that keep
 // one the list of API servers, to which this node adds itself.
-func kubeadmConfigPart(r *Run, c kubernetes.Interface) (part, error) {
+func kubeadmConfigPart(r *node.Machine, c kubernetes.Interface) (cluster.Part, error) {
 	conf, err := config.MarshalCluster(r.Node, r.Baked.Release)
 	if err != nil {
-		return part{}, fmt.Errorf("cannot write the ClusterConfiguration: %w", err)
+		return cluster.Part{}, fmt.Errorf("cannot write the ClusterConfiguration: %w", err)
 	}
 	cm := &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: kubeadmConfig, Namespace: metav1.NamespaceSystem},
+		ObjectMeta: metav1.ObjectMeta{Name: node.KubeadmConfig, Namespace: metav1.NamespaceSystem},
 		Data:       map[string]string{"ClusterConfiguration": string(conf)},
 	}
-	rules := readable(nodesKubeadmConfig, metav1.NamespaceSystem, "configmaps", kubeadmConfig, group(bootstrapGroup), group(nodesGroup))
+	rules := readable(nodesKubeadmConfig, metav1.NamespaceSystem, "configmaps", node.KubeadmConfig, group(bootstrapGroup), group(nodesGroup))
 	name, self := r.Node.Init.NodeRegistration.Name, r.Node.Init.LocalAPIEndpoint
 	wants := []any{cm, rules, r.Baked.Release.ClusterStatus, name, self}
-	return part{"upload-config.kubeadm", wants, func(ctx context.Context) error {
+	return cluster.Part{Name: "upload-config.kubeadm", Wants: wants, Apply: func(ctx context.Context) error {
 		if r.Baked.Release.ClusterStatus {
-			endpoints, err := apiEndpoints(ctx, c)
+			endpoints, err := node.APIEndpoints(ctx, c)
 			if err != nil {
 				return err
 			}
@@ -126,8 +123,8 @@ func kubeadmConfigPart(r *Run, c kubernetes.Interface) (part, error) {
 // that is there in this image's version, with what this image's own
 // configuration says: a cluster keeps what its administrators wrote. What images
 // have laid over it is noted on it, for the next to take back.
-func keepEdited(ctx context.Context, c kubernetes.Interface, cm *corev1.ConfigMap, r *Run) error {
-	have, err := readKubeadmConfig(ctx, c)
+func keepEdited(ctx context.Context, c kubernetes.Interface, cm *corev1.ConfigMap, r *node.Machine) error {
+	have, err := node.ReadKubeadmConfig(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -161,42 +158,12 @@ func keepEdited(ctx context.Context, c kubernetes.Interface, cm *corev1.ConfigMa
 	return nil
 }
 
-// readKubeadmConfig reads the cluster's kubeadm-config; one that is not there
-// yet is empty.
-func readKubeadmConfig(ctx context.Context, c kubernetes.Interface) (*corev1.ConfigMap, error) {
-	cm, err := c.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, kubeadmConfig, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return &corev1.ConfigMap{}, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot read ConfigMap %s: %w", kubeadmConfig, err)
-	}
-	return cm, nil
-}
-
-// apiEndpoints reads the API servers that kubeadm-config lists so far.
-func apiEndpoints(ctx context.Context, c kubernetes.Interface) (map[string]config.APIEndpoint, error) {
-	endpoints := map[string]config.APIEndpoint{}
-	cm, err := readKubeadmConfig(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	listed, err := config.UnmarshalClusterStatus([]byte(cm.Data["ClusterStatus"]))
-	if err != nil {
-		return nil, fmt.Errorf("cannot read ConfigMap %s: %w; correct it with kubectl -n kube-system edit configmap %s", kubeadmConfig, err, kubeadmConfig)
-	}
-	for name, e := range listed {
-		endpoints[name] = e
-	}
-	return endpoints, nil
-}
-
 // kubeletConfigPart is the configuration that joining kubelets start from.
-func kubeletConfigPart(r *Run, c kubernetes.Interface) (part, error) {
+func kubeletConfigPart(r *node.Machine, c kubernetes.Interface) (cluster.Part, error) {
 	name := r.Baked.Release.KubeletConfigMap
 	conf, err := config.MarshalKubelet(r.Node, r.Baked.Release)
 	if err != nil {
-		return part{}, fmt.Errorf("cannot write the KubeletConfiguration: %w", err)
+		return cluster.Part{}, fmt.Errorf("cannot write the KubeletConfiguration: %w", err)
 	}
 	cm := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: metav1.NamespaceSystem},
@@ -204,7 +171,7 @@ func kubeletConfigPart(r *Run, c kubernetes.Interface) (part, error) {
 	}
 	signGenerated(cm, !userSupplied(r.Node, "kubelet"))
 	objs := readable("kubeadm:"+name, metav1.NamespaceSystem, "configmaps", name, group(nodesGroup), group(bootstrapGroup))
-	return objectsPart(c, "upload-config.kubelet", append(objs, cm), nil), nil
+	return cluster.ObjectsPart(c, "upload-config.kubelet", append(objs, cm), nil), nil
 }
 
 // signGenerated puts kubeadm's checksum on configuration that nobody supplied:

@@ -14,24 +14,27 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
+	"github.com/kbuild/kbuild/firstboot/upgrade"
 	"github.com/kbuild/kbuild/images"
 )
 
 // nodeOf119 makes machines that are control planes of v1.19.12, with an etcd
 // that has data, and that boot an image of another version.
-func nodeOf119(t *testing.T, boots string) func(t *testing.T) *Run {
+func nodeOf119(t *testing.T, boots string) func(t *testing.T) *node.Machine {
 	t.Helper()
 	machine := after(t, stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane())
 	release, err := images.Lookup(boots)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return func(t *testing.T) *Run {
+	return func(t *testing.T) *node.Machine {
 		t.Helper()
 		r := machine(t)
 		// The copy has other modes than the steps gave.
-		err := errors.Join(freeze(r, r.Node), os.Chmod(r.Host.Path(manifestDir), 0o700), os.Chmod(r.Host.Path("/var/lib/etcd"), 0o700))
+		err := errors.Join(r.Freeze(r.Node), os.Chmod(r.Host.Path(node.ManifestDir), 0o700), os.Chmod(r.Host.Path("/var/lib/etcd"), 0o700))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,9 +51,9 @@ func nodeOf119(t *testing.T, boots string) func(t *testing.T) *Run {
 }
 
 // stepLoad stands for the metadata step: it loads what is frozen.
-func stepLoad() Step {
-	return Step{Name: "load", Done: func(_ context.Context, r *Run) (done bool, err error) {
-		r.Node, err = frozenNode(r)
+func stepLoad() converge.Step {
+	return converge.Step{Name: "load", Done: func(_ context.Context, r *node.Machine) (done bool, err error) {
+		r.Node, err = node.Frozen(r.Host)
 		return err == nil, err
 	}}
 }
@@ -60,16 +63,16 @@ func stepLoad() Step {
 func TestMoveCrash(t *testing.T) {
 	machine := nodeOf119(t, "v1.20.15")
 	t.Run("forward", func(t *testing.T) {
-		cutPower(t, machine, stepVersionPolicy(), stepLoad(), stepEtcd(), stepControlPlane())
+		cutPower(t, machine, upgrade.VersionPolicyStep(), stepLoad(), stepEtcd(), stepControlPlane())
 	})
 	t.Run("back", func(t *testing.T) {
-		cutPower(t, func(t *testing.T) *Run { return back(t, machine(t), -1) }, stepVersionPolicy(), stepLoad(), stepEtcd(), stepControlPlane())
+		cutPower(t, func(t *testing.T) *node.Machine { return back(t, machine(t), -1) }, upgrade.VersionPolicyStep(), stepLoad(), stepEtcd(), stepControlPlane())
 	})
 }
 
 // back takes a machine forward, whole (changes is -1) or until the power is cut
 // before a change, and gives it the image of v1.19.12 again.
-func back(t *testing.T, r *Run, changes int) *Run {
+func back(t *testing.T, r *node.Machine, changes int) *node.Machine {
 	t.Helper()
 	count := 0
 	r.Host.Effect = func(string) error {
@@ -78,7 +81,7 @@ func back(t *testing.T, r *Run, changes int) *Run {
 		}
 		return nil
 	}
-	err := converge(t.Context(), r, stepVersionPolicy(), stepLoad(), stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane())
+	err := runSteps(t.Context(), r, upgrade.VersionPolicyStep(), stepLoad(), stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane())
 	if err != nil && !errors.Is(err, errPowerCut) {
 		t.Fatal(err)
 	}
@@ -96,13 +99,13 @@ func TestFallback(t *testing.T) {
 	whole, n := machine(t), 0
 	before := diskView(t, whole.Host.Path("/"))
 	whole.Host.Effect = func(string) error { n++; return nil }
-	steps := []Step{stepVersionPolicy(), stepLoad(), stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane()}
-	if err := converge(t.Context(), whole, steps...); err != nil {
+	steps := []converge.Step{upgrade.VersionPolicyStep(), stepLoad(), stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane()}
+	if err := runSteps(t.Context(), whole, steps...); err != nil {
 		t.Fatal(err)
 	}
 	for k := range n + 1 {
 		r := back(t, machine(t), k)
-		if err := converge(t.Context(), r, steps...); err != nil {
+		if err := runSteps(t.Context(), r, steps...); err != nil {
 			t.Fatalf("the old image after %d changes of the new one: %v", k, err)
 		}
 		after := diskView(t, r.Host.Path("/"))
@@ -115,18 +118,18 @@ func TestFallback(t *testing.T) {
 func TestVersionPolicyRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		boots string
-		spoil func(r *Run)
+		spoil func(r *node.Machine)
 		want  string
 	}{
-		"a minor is skipped": {"v1.37.2", func(*Run) {}, "one after another"},
-		"older":              {"v1.19.11", func(*Run) {}, "it is older"},
-		"no room":            {"v1.20.15", func(r *Run) { r.Host.Probe.Space = func(string) (uint64, error) { return 1 << 20, nil } }, "make room"},
+		"a minor is skipped": {"v1.37.2", func(*node.Machine) {}, "one after another"},
+		"older":              {"v1.19.11", func(*node.Machine) {}, "it is older"},
+		"no room":            {"v1.20.15", func(r *node.Machine) { r.Host.Probe.Space = func(string) (uint64, error) { return 1 << 20, nil } }, "make room"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := nodeOf119(t, c.boots)(t)
 			c.spoil(r)
 			before := diskView(t, r.Host.Path("/"))
-			err := converge(t.Context(), r, stepVersionPolicy())
+			err := runSteps(t.Context(), r, upgrade.VersionPolicyStep())
 			if _, final := errors.AsType[outcome.Refused](err); !final || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v (final %t), want one with %q", err, final, c.want)
 			}
@@ -141,10 +144,10 @@ func TestVersionPolicyRefuses(t *testing.T) {
 // is in it.
 func TestKeptHole(t *testing.T) {
 	r := nodeOf119(t, "v1.20.15")(t)
-	if err := converge(t.Context(), r, stepVersionPolicy()); err != nil {
+	if err := runSteps(t.Context(), r, upgrade.VersionPolicyStep()); err != nil {
 		t.Fatal(err)
 	}
-	st, err := os.Stat(r.Host.Path(keptDir + "/var/lib/etcd/member/wal/0.wal"))
+	st, err := os.Stat(r.Host.Path(upgrade.BackupDir + "/var/lib/etcd/member/wal/0.wal"))
 	if err != nil || st.Size() != 1<<20 {
 		t.Fatalf("%v %v", st, err)
 	}
@@ -152,7 +155,9 @@ func TestKeptHole(t *testing.T) {
 		t.Errorf("the copy takes %d bytes of the disk for 7 bytes and a hole", blocks*512)
 	}
 	kept := slices.Sorted(maps.Keys(diskView(t, r.Host.Path("/"))))
-	if !slices.ContainsFunc(kept, func(s string) bool { return strings.HasPrefix(s, keptDir+manifestPath("kube-apiserver")) }) {
+	if !slices.ContainsFunc(kept, func(s string) bool {
+		return strings.HasPrefix(s, upgrade.BackupDir+node.ManifestPath("kube-apiserver"))
+	}) {
 		t.Errorf("the static pods are not kept: %q", kept)
 	}
 }
@@ -164,15 +169,15 @@ func blocksOf(st os.FileInfo) int64 { return st.Sys().(*syscall.Stat_t).Blocks }
 func TestUndoneCopy(t *testing.T) {
 	r := back(t, nodeOf119(t, "v1.20.15")(t), -1)
 	r.Host.Effect = func(what string) error {
-		if strings.HasPrefix(what, "remove ") && r.Host.Exists(keptRecord) {
+		if strings.HasPrefix(what, "remove ") && r.Host.Exists(upgrade.BackupRecord) {
 			t.Errorf("%s, and the record is still in place", what)
 		}
 		return nil
 	}
-	if err := converge(t.Context(), r, stepVersionPolicy()); err != nil {
+	if err := runSteps(t.Context(), r, upgrade.VersionPolicyStep()); err != nil {
 		t.Fatal(err)
 	}
-	if r.Host.Exists(keptDir) || r.Host.Exists(keepingDir) {
+	if r.Host.Exists(upgrade.BackupDir) || r.Host.Exists(upgrade.PartialDir) {
 		t.Error("the copy is still there")
 	}
 }
@@ -193,7 +198,7 @@ func TestUndoWithoutEtcd(t *testing.T) {
 			}
 			r.Baked.Release.Etcd.Tag = "3.5.0-0"
 			r = back(t, r, -1)
-			err := converge(t.Context(), r, stepVersionPolicy())
+			err := runSteps(t.Context(), r, upgrade.VersionPolicyStep())
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("%v, want %q", err, c.want)
 			}
@@ -215,14 +220,14 @@ func TestKeptEtcdOfCluster(t *testing.T) {
 	of := n.Cluster
 	of.Etcd.Local = &config.LocalEtcd{DataDir: "/var/lib/other"}
 	of.KubernetesVersion = "v1.20.15"
-	if err := errors.Join(freezeCluster(r, config.Cluster{Cluster: of, Kubelet: n.Kubelet}), freeze(r, &n)); err != nil {
+	if err := errors.Join(r.FreezeCluster(&n, config.Cluster{Cluster: of, Kubelet: n.Kubelet}), r.Freeze(&n)); err != nil {
 		t.Fatal(err)
 	}
-	if err := converge(t.Context(), r, stepVersionPolicy()); err != nil {
+	if err := runSteps(t.Context(), r, upgrade.VersionPolicyStep()); err != nil {
 		t.Fatal(err)
 	}
-	k, err := readKept(r)
-	if err != nil || k.Data != "/var/lib/other" || k.Version != "v1.19.12" || !r.Host.Exists(keptDir+"/var/lib/other/member/wal/0.wal") {
+	k, err := upgrade.ReadBackup(r)
+	if err != nil || k.Data != "/var/lib/other" || k.Version != "v1.19.12" || !r.Host.Exists(upgrade.BackupDir+"/var/lib/other/member/wal/0.wal") {
 		t.Errorf("%+v, %v: the data of etcd is not kept", k, err)
 	}
 }

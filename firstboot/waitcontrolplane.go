@@ -1,7 +1,6 @@
 package firstboot
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,24 +18,27 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/containerd"
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/kubelet"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/templates"
 )
 
 // stepWaitControlPlane waits until the API server answers that it is healthy
 // (kubeadm init phase wait-control-plane), and tells meanwhile what is missing.
-func stepWaitControlPlane() Step {
-	return Step{
-		Name:  "wait-control-plane",
-		Needs: []string{"kubelet-start", "control-plane", "etcd"},
-		LimitOf: func(r *Run) time.Duration {
+func stepWaitControlPlane() converge.Step {
+	return converge.Step{
+		Name: "wait-control-plane",
+		LimitOf: func(r *node.Machine) time.Duration {
 			if t := r.Node.Cluster.APIServer.TimeoutForControlPlane; t != nil {
 				return t.Duration
 			}
 			return 4 * time.Minute // kubeadm's default
 		},
-		Done: func(ctx context.Context, r *Run) (bool, error) {
-			c, _, err := cluster.ConnectTo(r.Host, adminKubeconfig, ownServer(r))
+		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
+			c, _, err := cluster.ConnectTo(r.Host, node.AdminKubeconfig, ownServer(r))
 			if err != nil {
 				return false, err
 			}
@@ -56,13 +58,13 @@ func stepWaitControlPlane() Step {
 				}
 			}}
 		},
-		Do: func(context.Context, *Run) error { return nil },
+		Do: func(context.Context, *node.Machine) error { return nil },
 	}
 }
 
 // ownServer is the URL of this node's own API server: at the cluster's endpoint
 // another one may answer.
-func ownServer(r *Run) string {
+func ownServer(r *node.Machine) string {
 	e := r.Node.Init.LocalAPIEndpoint
 	return "https://" + net.JoinHostPort(e.AdvertiseAddress, strconv.Itoa(int(e.BindPort)))
 }
@@ -99,11 +101,11 @@ func failingChecks(body []byte) (names []string) {
 
 // whyNoAPI finds out, from the nearest to the farthest, what keeps the API
 // server from answering.
-func whyNoAPI(ctx context.Context, r *Run, apiErr error) string {
-	if err := kubeletHealthy(ctx, r); err != nil {
+func whyNoAPI(ctx context.Context, r *node.Machine, apiErr error) string {
+	if err := kubelet.Healthy(ctx, r); err != nil {
 		return err.Error()
 	}
-	conn, err := grpc.NewClient("unix://"+r.Host.Path(containerdSocket), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix://"+r.Host.Path(containerd.Socket), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err.Error()
 	}
@@ -111,7 +113,7 @@ func whyNoAPI(ctx context.Context, r *Run, apiErr error) string {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	runtime := cri.NewRuntimeServiceClient(conn)
-	pods, err := controlPlaneContainers(ctx, runtime)
+	pods, err := containerd.ControlPlaneContainers(ctx, runtime)
 	if err != nil {
 		return "the container runtime does not answer: " + err.Error()
 	}
@@ -121,7 +123,7 @@ func whyNoAPI(ctx context.Context, r *Run, apiErr error) string {
 	}
 	// What ended before this boot's kubelet started ended with the machine.
 	var since int64
-	if st, err := r.Host.Root.Stat(strings.TrimPrefix(kubeletRunsWith, "/")); err == nil {
+	if st, err := r.Host.Root.Stat(strings.TrimPrefix(kubelet.RunsWithFile, "/")); err == nil {
 		since = st.ModTime().UnixNano()
 	}
 	before := "" // what was said by one that ended before the one that runs
@@ -133,11 +135,11 @@ func whyNoAPI(ctx context.Context, r *Run, apiErr error) string {
 			return fmt.Sprintf("the kubelet has not started %s yet", name)
 		}
 		if all[0].State == cri.ContainerState_CONTAINER_EXITED {
-			_, words := containerSaid(ctx, r, runtime, all[0].Id)
+			_, words := containerd.ContainerSaid(ctx, r.Host, runtime, all[0].Id)
 			return fmt.Sprintf("%s has ended, and the kubelet starts it again%s", name, words)
 		}
 		if len(all) > 1 {
-			if failed, words := containerSaid(ctx, r, runtime, all[1].Id); failed {
+			if failed, words := containerd.ContainerSaid(ctx, r.Host, runtime, all[1].Id); failed {
 				before += fmt.Sprintf("; %s has ended before%s", name, words)
 			}
 		}
@@ -146,21 +148,4 @@ func whyNoAPI(ctx context.Context, r *Run, apiErr error) string {
 		return "the API server does not listen yet" + before
 	}
 	return "the API server is not healthy yet: " + apiErr.Error() + before
-}
-
-// controlPlaneContainers are the containers of the static pods, by component,
-// the newest first.
-func controlPlaneContainers(ctx context.Context, runtime cri.RuntimeServiceClient) (map[string][]*cri.Container, error) {
-	resp, err := runtime.ListContainers(ctx, &cri.ListContainersRequest{
-		Filter: &cri.ContainerFilter{LabelSelector: map[string]string{"io.kubernetes.pod.namespace": "kube-system"}},
-	})
-	if err != nil {
-		return nil, err
-	}
-	all := map[string][]*cri.Container{}
-	for _, c := range slices.SortedFunc(slices.Values(resp.Containers), func(a, b *cri.Container) int { return cmp.Compare(b.CreatedAt, a.CreatedAt) }) {
-		name := c.Labels["io.kubernetes.container.name"]
-		all[name] = append(all[name], c)
-	}
-	return all, nil
 }

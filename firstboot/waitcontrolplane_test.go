@@ -19,7 +19,10 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/containerd"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/kubelet"
+	"github.com/kbuild/kbuild/firstboot/node"
 )
 
 // TestAPIHealthyNamesWhatFails: the answer of an API server that starts is a
@@ -64,20 +67,20 @@ func TestWhyNoAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.Root.Close()
-	kubelet := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	defer kubelet.Close()
-	at := kubelet.Listener.Addr().(*net.TCPAddr)
-	r := &Run{Host: h, Node: &config.Node{Kubelet: map[string]any{"healthzBindAddress": at.IP.String(), "healthzPort": int64(at.Port)}}}
+	healthz := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer healthz.Close()
+	at := healthz.Listener.Addr().(*net.TCPAddr)
+	r := &node.Machine{Host: h, Node: &config.Node{Kubelet: map[string]any{"healthzBindAddress": at.IP.String(), "healthzPort": int64(at.Port)}}}
 	const log = "/var/log/pods/kube-system_kube-apiserver/kube-apiserver/0.log"
-	for name, text := range map[string]string{log: "2026-11-25T18:00:00.123456789Z stderr F Error: unknown flag: --no-such-flag\n", kubeletRunsWith: "digest"} {
+	for name, text := range map[string]string{log: "2026-11-25T18:00:00.123456789Z stderr F Error: unknown flag: --no-such-flag\n", kubelet.RunsWithFile: "digest"} {
 		if err := errors.Join(h.MkdirAll(path.Dir(name), 0o755), h.WriteFile(name, []byte(text), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := h.MkdirAll(path.Dir(containerdSocket), 0o755); err != nil {
+	if err := h.MkdirAll(path.Dir(containerd.Socket), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("unix", h.Path(containerdSocket))
+	l, err := net.Listen("unix", h.Path(containerd.Socket))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -43,7 +44,9 @@ type Host struct {
 	// Env is the environment of the process, each "NAME=VALUE". Proxies are
 	// told by it.
 	Env []string
-	Log *slog.Logger
+	// Proxy tells which proxy a request would go through; nil is none.
+	Proxy func(*http.Request) (*url.URL, error)
+	Log   *slog.Logger
 	// Probe asks about the machine; LocalProbe asks the running one.
 	Probe Probe
 	// HTTP fetches what the machine is given from outside. Its time-outs bound

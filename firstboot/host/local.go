@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -34,6 +35,7 @@ func Local(root string, log *slog.Logger) (*Host, error) {
 		Log:         log,
 		Probe:       LocalProbe(),
 		Env:         os.Environ(),
+		Proxy:       http.ProxyFromEnvironment,
 		HTTP:        httpClient(),
 		GuestInfo:   guestInfo,
 

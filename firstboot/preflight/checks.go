@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -22,7 +23,8 @@ const (
 )
 
 // Init returns the checks of a first control plane.
-func Init(m Machine) []Check {
+func Init(on *node.Machine) []Check {
+	m := machine{on}
 	checks := append(m.any(), m.controlPlane()...)
 	checks = append(checks, m.common()...)
 	if a, err := netip.ParseAddr(m.Node.Init.LocalAPIEndpoint.AdvertiseAddress); err == nil && a.Unmap().Is6() {
@@ -35,12 +37,12 @@ func Init(m Machine) []Check {
 }
 
 // any are the checks of whatever node that kubeadm makes first or has not.
-func (m Machine) any() []Check {
+func (m machine) any() []Check {
 	return []Check{{"IsPrivilegedUser", m.root}, {"VarSpace", m.space}, {"BootTime", m.clock}}
 }
 
 // controlPlane are those of a machine that shall run a control plane.
-func (m Machine) controlPlane() []Check {
+func (m machine) controlPlane() []Check {
 	n := m.Node
 	checks := []Check{
 		{"NumCPU", m.cpus},
@@ -77,7 +79,7 @@ func (m Machine) controlPlane() []Check {
 }
 
 // common are those that kubeadm makes for init and join alike.
-func (m Machine) common() []Check {
+func (m machine) common() []Check {
 	checks := []Check{{"CRI", m.cri},
 		m.is1("/proc/sys/net/bridge/bridge-nf-call-iptables"), m.is1("/proc/sys/net/ipv4/ip_forward"),
 		{"Swap", m.swap}}
@@ -91,11 +93,11 @@ func (m Machine) common() []Check {
 }
 
 // ipv6 are those of a machine that speaks IPv6 to its cluster.
-func (m Machine) ipv6() []Check {
+func (m machine) ipv6() []Check {
 	return []Check{m.is1("/proc/sys/net/bridge/bridge-nf-call-ip6tables"), m.is1("/proc/sys/net/ipv6/conf/default/forwarding")}
 }
 
-func (m Machine) portFree(p int) Check {
+func (m machine) portFree(p int) Check {
 	return Check{fmt.Sprintf("Port-%d", p), func(_ context.Context, f *Findings) { m.port(f, p) }}
 }
 
@@ -111,34 +113,34 @@ func subnets(lists ...string) []string {
 	return out
 }
 
-func (m Machine) root(_ context.Context, f *Findings) {
+func (m machine) root(_ context.Context, f *Findings) {
 	if uid := m.Host.Probe.UID(); uid != 0 {
 		f.fail("run it as root, as kbuild-firstboot.service does", "the user is not root but has ID %d", uid)
 	}
 }
 
-func (m Machine) cpus(_ context.Context, f *Findings) {
+func (m machine) cpus(_ context.Context, f *Findings) {
 	if n := m.Host.Probe.CPUs(); n < minCPUs {
 		f.fail("give the machine more, or expect a slow control plane", "the machine has %d CPU, a control plane needs %d", n, minCPUs)
 	}
 }
 
-func (m Machine) firewalld(ctx context.Context, f *Findings) {
+func (m machine) firewalld(ctx context.Context, f *Findings) {
 	state, err := m.Host.Systemd.Active(ctx, "firewalld.service")
 	if err == nil && state == "active" {
 		f.warn("let these ports through", "firewalld is active; ports %d and %d must be open", m.Node.Init.LocalAPIEndpoint.BindPort, portKubelet)
 	}
 }
 
-func (m Machine) port(f *Findings, port int) {
+func (m machine) port(f *Findings, port int) {
 	if err := m.Host.Probe.Free(port); err != nil {
 		f.fail("stop what listens there, or boot the node anew", "%v", err)
 	}
 }
 
 // images looks every needed image up in the store that the image carries.
-func (m Machine) images(_ context.Context, f *Findings) {
-	need, err := Images(m)
+func (m machine) images(_ context.Context, f *Findings) {
+	need, err := Images(m.Machine)
 	if err != nil {
 		f.fail("", "%v", err)
 		return
@@ -155,7 +157,7 @@ func (m Machine) images(_ context.Context, f *Findings) {
 }
 
 // Images names the container images that the node's control plane needs.
-func Images(m Machine) ([]string, error) {
+func Images(m *node.Machine) ([]string, error) {
 	c := m.Node.Cluster
 	l := images.ListConfig{
 		KubernetesVersion: c.KubernetesVersion, ImageRepository: c.ImageRepository, HyperKube: c.UseHyperKubeImage,

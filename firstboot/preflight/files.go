@@ -17,7 +17,7 @@ func label(kind, p string) string { return kind + "-" + strings.ReplaceAll(p, "/
 func rel(p string) string { return strings.TrimPrefix(path.Clean(p), "/") }
 
 // absent checks that a file is not there yet.
-func (m Machine) absent(name string) Check {
+func (m machine) absent(name string) Check {
 	return Check{label("FileAvailable", name), func(_ context.Context, f *Findings) {
 		if m.Host.Exists(name) {
 			f.fail("it is not this node's: wipe the var partition to set the node up anew", "%s is there already", name)
@@ -26,7 +26,7 @@ func (m Machine) absent(name string) Check {
 }
 
 // empty checks that a directory is missing or empty.
-func (m Machine) empty(dir string) Check {
+func (m machine) empty(dir string) Check {
 	return Check{label("DirAvailable", dir), func(_ context.Context, f *Findings) {
 		d, err := m.Host.Root.Open(rel(dir))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -44,14 +44,14 @@ func (m Machine) empty(dir string) Check {
 }
 
 // exists checks that a file is there.
-func (m Machine) exists(f *Findings, name string) {
+func (m machine) exists(f *Findings, name string) {
 	if !m.Host.Exists(name) {
 		f.fail("put it there, or bake it into the image", "%s does not exist", name)
 	}
 }
 
 // is1 checks that a kernel setting is on.
-func (m Machine) is1(name string) Check {
+func (m machine) is1(name string) Check {
 	return Check{label("FileContent", name), func(_ context.Context, f *Findings) {
 		b, err := m.Host.ReadFile(name)
 		switch {
@@ -64,7 +64,7 @@ func (m Machine) is1(name string) Check {
 }
 
 // executable checks that a program is where a service finds it.
-func (m Machine) executable(name string, must bool) Check {
+func (m machine) executable(name string, must bool) Check {
 	return Check{"FileExisting-" + name, func(_ context.Context, f *Findings) {
 		for _, dir := range []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"} {
 			// Not Stat: links such as /etc/alternatives are absolute.
@@ -81,7 +81,7 @@ func (m Machine) executable(name string, must bool) Check {
 	}}
 }
 
-func (m Machine) swap(_ context.Context, f *Findings) {
+func (m machine) swap(_ context.Context, f *Findings) {
 	b, err := m.Host.ReadFile("/proc/swaps")
 	if err != nil {
 		return // a kernel without swap
@@ -98,7 +98,7 @@ const (
 	warnVarSpace = 2 << 30
 )
 
-func (m Machine) space(_ context.Context, f *Findings) {
+func (m machine) space(_ context.Context, f *Findings) {
 	free, err := m.Host.Probe.Space(m.Host.Path("/var"))
 	switch {
 	case err != nil:
@@ -110,7 +110,7 @@ func (m Machine) space(_ context.Context, f *Findings) {
 	}
 }
 
-func (m Machine) memory(_ context.Context, f *Findings) {
+func (m machine) memory(_ context.Context, f *Findings) {
 	b, err := m.Host.ReadFile("/proc/meminfo")
 	if err != nil {
 		f.warn("", "cannot ask for the machine's memory: %v", err)

@@ -6,12 +6,13 @@ import (
 	"net/netip"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/node"
 )
 
 // Join returns the checks of a machine that joins a cluster, before the cluster
 // is known (kubeadm: RunJoinNodeChecks).
-func Join(m Machine) []Check {
-	n := m.Node
+func Join(on *node.Machine) []Check {
+	m, n := machine{on}, on.Node
 	checks := append(m.any(),
 		m.empty("/etc/kubernetes/manifests"),
 		m.absent("/etc/kubernetes/kubelet.conf"),
@@ -37,6 +38,7 @@ func Join(m Machine) []Check {
 
 // JoinControlPlane returns those of a machine that becomes a control plane of a
 // cluster that is known (kubeadm: RunInitNodeChecks for a further one).
-func JoinControlPlane(m Machine) []Check {
+func JoinControlPlane(on *node.Machine) []Check {
+	m := machine{on}
 	return append(m.controlPlane(), Check{"ImagePull", m.images})
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/node"
 )
 
 // newJoiner is newBench for a machine that is to join.
@@ -32,7 +33,7 @@ func newJoiner(t *testing.T, role string) *bench {
 func TestJoin(t *testing.T) {
 	for _, c := range []struct {
 		role   string
-		checks func(Machine) []Check
+		checks func(*node.Machine) []Check
 		broken func(b *bench)
 		want   string // the check that fails; "" is none
 	}{

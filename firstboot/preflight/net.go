@@ -17,7 +17,7 @@ import (
 )
 
 // proxyOf says through which proxy https://addr/ would be asked.
-func (m Machine) proxyOf(addr string) (string, error) {
+func (m machine) proxyOf(addr string) (string, error) {
 	if a, err := netip.ParseAddr(addr); err == nil && a.Is6() {
 		addr = net.JoinHostPort(addr, "443")
 	}
@@ -25,18 +25,21 @@ func (m Machine) proxyOf(addr string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	p, err := m.Proxy(req)
+	if m.Host.Proxy == nil {
+		return "", nil
+	}
+	p, err := m.Host.Proxy(req)
 	if err != nil || p == nil {
 		return "", err
 	}
 	return p.Redacted(), nil
 }
 
-func (m Machine) proxyHost(_ context.Context, f *Findings) {
+func (m machine) proxyHost(_ context.Context, f *Findings) {
 	m.proxyTo(f, m.Node.Init.LocalAPIEndpoint.AdvertiseAddress)
 }
 
-func (m Machine) proxyTo(f *Findings, addr string) {
+func (m machine) proxyTo(f *Findings, addr string) {
 	switch p, err := m.proxyOf(addr); {
 	case err != nil:
 		f.fail("correct the proxy variables of kbuild-firstboot.service", "%v", err)
@@ -45,7 +48,7 @@ func (m Machine) proxyTo(f *Findings, addr string) {
 	}
 }
 
-func (m Machine) proxySubnet(f *Findings, subnet string) {
+func (m machine) proxySubnet(f *Findings, subnet string) {
 	first, err := config.Nth(subnet, 1)
 	if err != nil {
 		f.fail("correct the subnet", "%v", err)
@@ -63,14 +66,14 @@ func (m Machine) proxySubnet(f *Findings, subnet string) {
 // (cmd/kubeadm/app/constants, MinExternalEtcdVersion 3.2.18).
 func minEtcd() [3]int { return [3]int{3, 2, 18} }
 
-func (m Machine) externalEtcd(ctx context.Context, f *Findings) {
+func (m machine) externalEtcd(ctx context.Context, f *Findings) {
 	x := m.Node.Cluster.Etcd.External
 	cfg, err := m.etcdTLS(x)
 	if err != nil {
 		f.fail("give the files of the etcd servers' CA and of a client certificate", "%v", err)
 		return
 	}
-	client := &http.Client{Timeout: timeout, Transport: &http.Transport{TLSClientConfig: cfg, Proxy: m.Proxy, DisableKeepAlives: true}}
+	client := &http.Client{Timeout: timeout, Transport: &http.Transport{TLSClientConfig: cfg, Proxy: m.Host.Proxy, DisableKeepAlives: true}}
 	for _, e := range x.Endpoints {
 		v, err := etcdVersion(ctx, client, e)
 		if err != nil {
@@ -88,7 +91,7 @@ func (m Machine) externalEtcd(ctx context.Context, f *Findings) {
 	}
 }
 
-func (m Machine) etcdTLS(x *config.ExternalEtcd) (*tls.Config, error) {
+func (m machine) etcdTLS(x *config.ExternalEtcd) (*tls.Config, error) {
 	cfg := &tls.Config{}
 	if x.CAFile != "" {
 		b, err := m.Host.ReadFile(x.CAFile)

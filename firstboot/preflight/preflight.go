@@ -23,26 +23,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
 
-	"github.com/kbuild/kbuild/firstboot/config"
-	"github.com/kbuild/kbuild/firstboot/host"
-	"github.com/kbuild/kbuild/images"
+	"github.com/kbuild/kbuild/firstboot/node"
 )
 
-// Machine is what is looked at.
-type Machine struct {
-	Host  *host.Host
-	Baked images.Baked
-	Node  *config.Node
-	// Proxy tells which proxy a request would go through;
-	// http.ProxyFromEnvironment, but for tests.
-	Proxy func(*http.Request) (*url.URL, error)
-}
+// machine is what is looked at.
+type machine struct{ *node.Machine }
 
 // Check is one check.
 type Check struct {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -34,7 +35,7 @@ func (runtime) Version(context.Context, *cri.VersionRequest) (*cri.VersionRespon
 
 // bench is a machine that passes, in a directory; tests break it.
 type bench struct {
-	Machine
+	*node.Machine
 	dir  string
 	stop func() // the container runtime
 }
@@ -47,7 +48,7 @@ func newBench(t *testing.T, version, userdata string) *bench {
 	}
 	baked := images.Baked{Release: release, CNI: "flannel", PodCIDR: "10.244.0.0/16"}
 	links := []config.Link{{Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.5/24")}}}
-	node, _, err := config.Load(baked, config.Machine{Hostname: "n1", Links: links}, config.Document{Source: "test",
+	n, _, err := config.Load(baked, config.Machine{Hostname: "n1", Links: links}, config.Document{Source: "test",
 		Data: []byte("apiVersion: kbuild.dev/v1alpha1\nkind: NodeMetadata\nrole: init\n" + userdata)})
 	if err != nil {
 		t.Fatal(err)
@@ -104,8 +105,9 @@ func newBench(t *testing.T, version, userdata string) *bench {
 	go srv.Serve(l)
 	t.Cleanup(srv.Stop)
 	b.stop = srv.Stop
-	b.Machine = Machine{Node: node, Baked: baked, Proxy: func(*http.Request) (*url.URL, error) { return nil, nil }, Host: &host.Host{
-		Root: root,
+	b.Machine = &node.Machine{Node: n, Baked: baked, Host: &host.Host{
+		Proxy: func(*http.Request) (*url.URL, error) { return nil, nil },
+		Root:  root,
 		Run: func(context.Context, string, ...string) ([]byte, error) {
 			return []byte("Kubernetes " + version + "\n"), nil
 		},
@@ -212,10 +214,10 @@ func TestFinds(t *testing.T) {
 		{"FileAvailable--etc-kubernetes-manifests-kube-controller-manager.yaml", "", false, func(b *bench) { b.write(t, "/etc/kubernetes/manifests/kube-controller-manager.yaml", "x") }},
 		{"FileAvailable--etc-kubernetes-manifests-kube-scheduler.yaml", "", false, func(b *bench) { b.write(t, "/etc/kubernetes/manifests/kube-scheduler.yaml", "x") }},
 		{"FileAvailable--etc-kubernetes-manifests-etcd.yaml", "", false, func(b *bench) { b.write(t, "/etc/kubernetes/manifests/etcd.yaml", "x") }},
-		{"HTTPProxy", "", true, func(b *bench) { b.Proxy = through("192.0.2.5") }},
-		{"HTTPProxyCIDR", "", true, func(b *bench) { b.Proxy = through("10.96.0.1") }},
-		{"HTTPProxyCIDR", "", true, func(b *bench) { b.Proxy = through("10.244.0.1") }},
-		{"HTTPProxyCIDR", v6, true, func(b *bench) { b.Proxy = through("[fd00:10::1]") }},
+		{"HTTPProxy", "", true, func(b *bench) { b.Host.Proxy = through("192.0.2.5") }},
+		{"HTTPProxyCIDR", "", true, func(b *bench) { b.Host.Proxy = through("10.96.0.1") }},
+		{"HTTPProxyCIDR", "", true, func(b *bench) { b.Host.Proxy = through("10.244.0.1") }},
+		{"HTTPProxyCIDR", v6, true, func(b *bench) { b.Host.Proxy = through("[fd00:10::1]") }},
 		{"FileContent--proc-sys-net-bridge-bridge-nf-call-iptables", "", false, func(b *bench) { b.remove(t, "/proc/sys/net/bridge/bridge-nf-call-iptables") }},
 		{"FileContent--proc-sys-net-ipv4-ip_forward", "", false, func(b *bench) { b.write(t, "/proc/sys/net/ipv4/ip_forward", "0\n") }},
 		{"FileContent--proc-sys-net-bridge-bridge-nf-call-ip6tables", v6, false, func(b *bench) { b.write(t, "/proc/sys/net/bridge/bridge-nf-call-ip6tables", "0\n") }},

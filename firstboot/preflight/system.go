@@ -27,7 +27,7 @@ const (
 )
 
 // cri asks the container runtime for its version.
-func (m Machine) cri(ctx context.Context, f *Findings) {
+func (m machine) cri(ctx context.Context, f *Findings) {
 	socket := strings.TrimPrefix(m.Node.Init.NodeRegistration.CRISocket, "unix://")
 	const remedy = "look at containerd.service: journalctl -u containerd"
 	conn, err := grpc.NewClient("unix://"+m.Host.Path(socket), grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -43,7 +43,7 @@ func (m Machine) cri(ctx context.Context, f *Findings) {
 	}
 }
 
-func (m Machine) hostname(ctx context.Context, f *Findings) {
+func (m machine) hostname(ctx context.Context, f *Findings) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	name := m.Node.Init.NodeRegistration.Name
@@ -58,7 +58,7 @@ func namespaces() []string { return []string{"ipc", "mnt", "net", "pid", "uts"} 
 
 // kernel is kubeadm's SystemVerification: the kernel's version, namespaces and
 // cgroup controllers.
-func (m Machine) kernel(_ context.Context, f *Findings) {
+func (m machine) kernel(_ context.Context, f *Findings) {
 	release, err := m.Host.Probe.Kernel()
 	if err != nil {
 		f.fail("", "%v", err)
@@ -90,7 +90,7 @@ func (m Machine) kernel(_ context.Context, f *Findings) {
 	m.controllers(f, on, []string{"cpu", "cpuacct", "cpuset", "devices", "freezer", "memory"}, []string{"hugetlb", "pids"})
 }
 
-func (m Machine) controllers(f *Findings, have, must, may []string) {
+func (m machine) controllers(f *Findings, have, must, may []string) {
 	for _, c := range must {
 		if !slices.Contains(have, c) {
 			f.fail("boot without cgroup_disable= on the kernel's command line", "cgroup controller %s is not there", c)
@@ -116,7 +116,7 @@ func atLeast(version string, major, minor int) bool {
 	return erra == nil && errb == nil && (a > major || a == major && b >= minor)
 }
 
-func (m Machine) kubelet(ctx context.Context, f *Findings) {
+func (m machine) kubelet(ctx context.Context, f *Findings) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	out, err := m.Host.Run(ctx, "/usr/bin/kubelet", "--version")
@@ -130,7 +130,7 @@ func (m Machine) kubelet(ctx context.Context, f *Findings) {
 }
 
 // ipvs checks for the kernel modules of kube-proxy's mode ipvs.
-func (m Machine) ipvs(_ context.Context, f *Findings) {
+func (m machine) ipvs(_ context.Context, f *Findings) {
 	release, err := m.Host.Probe.Kernel()
 	if err != nil {
 		f.warn("", "%v", err)
@@ -150,7 +150,7 @@ func (m Machine) ipvs(_ context.Context, f *Findings) {
 
 // clock: certificates made on a machine whose clock is years off are of no
 // use. No clock may be earlier than the image's build.
-func (m Machine) clock(_ context.Context, f *Findings) {
+func (m machine) clock(_ context.Context, f *Findings) {
 	if now := m.Host.Now(); now.Before(m.Baked.BuildTime) {
 		f.fail("set the machine's clock", "it is %s by the machine's clock, before this image was built (%s)", now.UTC().Format(time.RFC3339), m.Baked.BuildTime.UTC().Format(time.RFC3339))
 	}

@@ -92,9 +92,16 @@ func FindDisk(ctx context.Context, h *host.Host) (Disk, error) {
 	return readTable(out, hash)
 }
 
+// Tried says whether the boot loader counts this boot: it was begun as a trial.
+// It is over when the image is kept, of which OnTrial knows.
+func Tried(h *host.Host) bool { return h.Trial != nil && h.Trial() }
+
 // OnTrial says whether the image that runs is on trial: the other slot is what
 // the machine falls back to. One without slots tries nothing.
 func OnTrial(ctx context.Context, h *host.Host) (bool, error) {
+	if !Tried(h) {
+		return false, nil
+	}
 	d, list, err := look(ctx, h)
 	if _, none := errors.AsType[outcome.Refused](err); none {
 		return false, nil

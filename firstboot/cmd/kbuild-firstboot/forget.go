@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kbuild/kbuild/firstboot"
+	"github.com/kbuild/kbuild/firstboot/reset"
 )
 
 func forgetCommand(dir *string) *cobra.Command {
@@ -29,7 +29,7 @@ the Node, too. A node that is Ready, or whose member of etcd answers, is refused
 				return err
 			}
 			defer r.Host.Root.Close()
-			return firstboot.Forget(cmd.Context(), r, args[0])
+			return reset.RemoveMember(cmd.Context(), r, args[0])
 		},
 	}
 }

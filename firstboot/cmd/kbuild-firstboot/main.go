@@ -14,8 +14,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kbuild/kbuild/firstboot"
+	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
 )
@@ -68,7 +69,7 @@ func Execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
 	var u usageError
-	if _, ok := errors.AsType[firstboot.UnknownStep](err); ok {
+	if _, ok := errors.AsType[converge.UnknownStep](err); ok {
 		err = usageError{err}
 	}
 	switch {
@@ -84,7 +85,7 @@ func Execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return int(e)
 	}
 	// What a step ended with was told when it did.
-	if _, told := errors.AsType[*firstboot.StepError](err); !told {
+	if _, told := errors.AsType[*converge.StepError](err); !told {
 		fmt.Fprintf(stderr, "kbuild-firstboot: %v\n", err)
 	}
 	if _, refused := errors.AsType[outcome.Refused](err); refused {
@@ -130,7 +131,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 }
 
 // open is the machine at dir and what its image says of itself.
-func open(dir string, log *slog.Logger) (*firstboot.Run, error) {
+func open(dir string, log *slog.Logger) (*node.Machine, error) {
 	h, err := host.Local(dir, log)
 	if err != nil {
 		return nil, err
@@ -145,5 +146,5 @@ func open(dir string, log *slog.Logger) (*firstboot.Run, error) {
 		h.Root.Close()
 		return nil, err
 	}
-	return &firstboot.Run{Host: h, Baked: baked}, nil
+	return &node.Machine{Host: h, Baked: baked}, nil
 }

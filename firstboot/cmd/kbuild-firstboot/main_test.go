@@ -13,6 +13,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot"
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/slot"
 	"github.com/kbuild/kbuild/images"
 )
@@ -86,18 +87,18 @@ func TestVersion(t *testing.T) {
 
 func TestPlan(t *testing.T) {
 	root, baked := machine(t)
-	plan := func() map[string]firstboot.Planned {
+	plan := func() map[string]converge.Planned {
 		t.Helper()
 		before := tree(t, root)
 		code, out, errs := execute(t, root, "plan", "-o", "json")
-		var list []firstboot.Planned
+		var list []converge.Planned
 		if err := json.Unmarshal([]byte(out), &list); code != exitOK || err != nil {
 			t.Fatalf("exit code %d, %v: %s%s", code, err, out, errs)
 		}
 		if now := tree(t, root); now != before {
 			t.Errorf("plan changed the disk from\n%s\nto\n%s", before, now)
 		}
-		m := map[string]firstboot.Planned{}
+		m := map[string]converge.Planned{}
 		for _, p := range list {
 			m[p.Name] = p
 		}
@@ -105,7 +106,7 @@ func TestPlan(t *testing.T) {
 	}
 
 	p := plan()
-	if p["clock"].State != firstboot.PlanHolds || p["metadata"].State != firstboot.PlanToDo || p["hostname"].State != firstboot.PlanUnknown || len(p) != len(firstboot.List("")) {
+	if p["clock"].State != converge.PlanHolds || p["metadata"].State != converge.PlanToDo || p["hostname"].State != converge.PlanUnknown || len(p) != len(firstboot.List("")) {
 		t.Errorf("without a configuration: %v", p)
 	}
 	if _, out, _ := execute(t, root, "plan"); !strings.Contains(out, "no role yet") {
@@ -121,9 +122,9 @@ func TestPlan(t *testing.T) {
 	node.Init.SkipPhases = []string{"addon"}
 	write(t, root, "var/lib/kbuild/node.json", node)
 	p = plan()
-	for name, want := range map[string]firstboot.PlanState{
-		"metadata": firstboot.PlanHolds, "certs": firstboot.PlanToDo, "preflight": firstboot.PlanToDo, "kubeconfig": firstboot.PlanUnknown,
-		"images": firstboot.PlanUnknown, "addon": firstboot.PlanSkipped, "node-ready": firstboot.PlanUnknown,
+	for name, want := range map[string]converge.PlanState{
+		"metadata": converge.PlanHolds, "certs": converge.PlanToDo, "preflight": converge.PlanToDo, "kubeconfig": converge.PlanUnknown,
+		"images": converge.PlanUnknown, "addon": converge.PlanSkipped, "node-ready": converge.PlanUnknown,
 	} {
 		if p[name].State != want {
 			t.Errorf("%s: %q (%s), want %q", name, p[name].State, p[name].Why, want)
@@ -140,10 +141,10 @@ func TestStatus(t *testing.T) {
 		t.Errorf("before a run: exit code %d:\n%s", code, out)
 	}
 	begun := time.Now().Add(-time.Minute)
-	s := firstboot.Status{State: firstboot.StateRunning, Step: "certs", Why: "the right time", Started: begun,
-		Steps:   []firstboot.StepStatus{{Name: "metadata", State: firstboot.StepDone, Seconds: 1.26}, {Name: "certs", State: firstboot.StepWaiting, Why: "the right time\nand more"}, {Name: "addon", State: firstboot.StepPending}},
+	s := converge.Status{State: converge.StateRunning, Step: "certs", Why: "the right time", Started: begun,
+		Steps:   []converge.StepStatus{{Name: "metadata", State: converge.StepDone, Seconds: 1.26}, {Name: "certs", State: converge.StepWaiting, Why: "the right time\nand more"}, {Name: "addon", State: converge.StepPending}},
 		Sources: map[string]string{"cluster.clusterName": "default", "init.nodeRegistration.name": "credential kbuild.userdata, line 4"}}
-	write(t, root, firstboot.StatusFile, s)
+	write(t, root, converge.StatusFile, s)
 	code, out, _ := execute(t, root, "status")
 	if code != exitFailed {
 		t.Errorf("exit code %d of a run that goes on, want %d", code, exitFailed)
@@ -159,10 +160,10 @@ func TestStatus(t *testing.T) {
 	if _, out, _ := execute(t, root, "status"); !strings.Contains(out, "the update to v1.20.15 of ") || !strings.Contains(out, "fell back: etcd is not healthy") {
 		t.Errorf("it does not tell of the fallback:\n%s", out)
 	}
-	s.State, s.Step, s.Why = firstboot.StateDone, "", ""
-	write(t, root, firstboot.StatusFile, s)
+	s.State, s.Step, s.Why = converge.StateDone, "", ""
+	write(t, root, converge.StatusFile, s)
 	code, out, _ = execute(t, root, "status", "-o", "json")
-	var got firstboot.Status
+	var got converge.Status
 	if err := json.Unmarshal([]byte(out), &got); code != exitOK || err != nil || got.Sources["cluster.clusterName"] != "default" {
 		t.Errorf("exit code %d, %v:\n%s", code, err, out)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbuild/kbuild/firstboot"
+	"github.com/kbuild/kbuild/firstboot/converge"
 )
 
 func planCommand(dir *string) *cobra.Command {
@@ -30,7 +31,7 @@ cannot tell yet. The steps of the node's role follow once it has a role.`,
 				return err
 			}
 			defer r.Host.Root.Close()
-			plan, known := firstboot.Plan(cmd.Context(), r, firstboot.List)
+			plan, known := converge.Plan(cmd.Context(), r, firstboot.List)
 			return printAs(cmd.OutOrStdout(), o, plan, func(w *tabwriter.Writer) {
 				for _, p := range plan {
 					fmt.Fprintf(w, "%s\t%s\t%s\n", p.Name, p.State, firstLine(p.Why))

@@ -9,14 +9,14 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kbuild/kbuild/firstboot"
+	"github.com/kbuild/kbuild/firstboot/reset"
 )
 
 // firstbootUnit is the unit that runs the list at boot.
 const firstbootUnit = "kbuild-firstboot.service"
 
 func resetCommand(dir *string) *cobra.Command {
-	var o firstboot.ResetOptions
+	var o reset.Options
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "reset",
@@ -56,7 +56,7 @@ unless it is forced; so is one whose cluster does not answer.`,
 				}
 			}
 			defer unlock()
-			return firstboot.Reset(cmd.Context(), r, o, reportOf(r))
+			return reset.Run(cmd.Context(), r, o, reportOf(r))
 		},
 	}
 	cmd.Flags().BoolVar(&o.Force, "force", false, "do not ask, and go on where the cluster is harmed or does not answer")

@@ -13,11 +13,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbuild/kbuild/firstboot"
+	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/node"
+	"github.com/kbuild/kbuild/firstboot/reset"
 )
 
 func runCommand(dir *string) *cobra.Command {
-	var o firstboot.Options
+	var o converge.Options
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Go through the list of steps; what holds already is skipped",
@@ -28,7 +31,7 @@ what does not is made so. It may be stopped at any time and run again.`,
   kbuild-firstboot run --skip-phases addon,mark-control-plane`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return converge(cmd, *dir, o)
+			return runList(cmd, *dir, o)
 		},
 	}
 	cmd.Flags().StringVar(&o.Until, "until", "", "stop after this step")
@@ -51,7 +54,7 @@ tell who this node is. ` + "`kbuild-firstboot plan`" + ` lists the steps.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return converge(cmd, *dir, firstboot.Options{Only: args[0]})
+			return runList(cmd, *dir, converge.Options{Only: args[0]})
 		},
 	}
 }
@@ -59,9 +62,9 @@ tell who this node is. ` + "`kbuild-firstboot plan`" + ` lists the steps.`,
 // lockFile keeps two runs from working at the same time.
 const lockFile = "/run/kbuild/lock"
 
-// converge runs the list and tells journal, console, systemd and the status
+// runList runs the list and tells journal, console, systemd and the status
 // file how it goes. A machine that is being reset goes on with that instead.
-func converge(cmd *cobra.Command, dir string, o firstboot.Options) error {
+func runList(cmd *cobra.Command, dir string, o converge.Options) error {
 	r, err := open(dir, slog.New(logHandler(cmd.ErrOrStderr())))
 	if err != nil {
 		return err
@@ -72,15 +75,15 @@ func converge(cmd *cobra.Command, dir string, o firstboot.Options) error {
 		return fmt.Errorf("another run is under way (`kbuild-firstboot status` tells how far it is): %w", err)
 	}
 	defer unlock()
-	if firstboot.Resetting(r.Host) {
+	if node.Resetting(r.Host) {
 		r.Host.Log.Info("a reset of this machine has begun: it goes on")
-		return firstboot.Reset(cmd.Context(), r, firstboot.ResetOptions{}, reportOf(r))
+		return reset.Run(cmd.Context(), r, reset.Options{}, reportOf(r))
 	}
-	return firstboot.Converge(cmd.Context(), r, firstboot.List, o, reportOf(r))
+	return converge.Run(cmd.Context(), r, firstboot.List, o, reportOf(r))
 }
 
-func reportOf(r *firstboot.Run) *firstboot.Report {
-	return &firstboot.Report{Host: r.Host, Notify: func(state string) {
+func reportOf(r *node.Machine) *converge.Report {
+	return &converge.Report{Host: r.Host, Notify: func(state string) {
 		daemon.SdNotify(false, state) // no service manager listens to a person's run
 	}}
 }

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kbuild/kbuild/firstboot"
+	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/host"
 )
 
@@ -26,7 +26,7 @@ func TestStopped(t *testing.T) {
 	out, errs := new(bytes.Buffer), new(bytes.Buffer)
 	code := make(chan int)
 	go func() { code <- Execute(ctx, []string{"run", "--root", root}, out, errs) }()
-	var s firstboot.Status
+	var s converge.Status
 	for end := time.Now().Add(30 * time.Second); s.Step != "metadata" || s.Why == ""; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("no wait in sight: %+v", s)
@@ -35,7 +35,7 @@ func TestStopped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err = firstboot.ReadStatus(h)
+		s, err = converge.ReadStatus(h)
 		h.Root.Close()
 		if err != nil {
 			t.Fatal(err)

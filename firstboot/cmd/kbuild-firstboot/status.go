@@ -14,7 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kbuild/kbuild/firstboot"
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/slot"
 )
 
@@ -69,12 +70,12 @@ held, else 1.`,
 				return err
 			}
 			defer r.Host.Root.Close()
-			s, err := firstboot.ReadStatus(r.Host)
+			s, err := converge.ReadStatus(r.Host)
 			if err != nil {
 				return err
 			}
 			err = printAs(cmd.OutOrStdout(), o, s, func(w *tabwriter.Writer) { statusText(w, r, s) })
-			if err == nil && s.State != firstboot.StateDone {
+			if err == nil && s.State != converge.StateDone {
 				return errNotSo
 			}
 			return err
@@ -84,7 +85,7 @@ held, else 1.`,
 	return cmd
 }
 
-func statusText(w *tabwriter.Writer, r *firstboot.Run, s firstboot.Status) {
+func statusText(w *tabwriter.Writer, r *node.Machine, s converge.Status) {
 	fmt.Fprintf(w, "Kubernetes %s: %s\n", r.Baked.Release.Version, s.Summary())
 	if !s.Started.IsZero() {
 		end := s.Ended
@@ -99,7 +100,7 @@ func statusText(w *tabwriter.Writer, r *firstboot.Run, s firstboot.Status) {
 	fmt.Fprintln(w)
 	for _, st := range s.Steps {
 		took := ""
-		if st.State != firstboot.StepPending && st.State != firstboot.StepSkipped {
+		if st.State != converge.StepPending && st.State != converge.StepSkipped {
 			took = fmt.Sprintf("%.1fs", st.Seconds)
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", st.Name, st.State, took, firstLine(st.Why))

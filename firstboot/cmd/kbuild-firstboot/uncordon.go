@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kbuild/kbuild/firstboot"
+	"github.com/kbuild/kbuild/firstboot/upgrade"
 )
 
 func uncordonCommand(dir *string) *cobra.Command {
@@ -31,7 +31,7 @@ node that somebody else has cordoned stays so.`,
 				return err
 			}
 			defer r.Host.Root.Close()
-			return firstboot.Uncordon(cmd.Context(), r, after)
+			return upgrade.Uncordon(cmd.Context(), r, after)
 		},
 	}
 	cmd.Flags().DurationVar(&after, "after", 0, "wait for this `DURATION` first")

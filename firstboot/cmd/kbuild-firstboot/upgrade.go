@@ -10,8 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kbuild/kbuild/firstboot"
+	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/slot"
+	"github.com/kbuild/kbuild/firstboot/upgrade"
 )
 
 func upgradeCommand(dir *string) *cobra.Command {
@@ -35,7 +36,7 @@ runs the old image again. What the new one changed is undone then.`,
 }
 
 // withSlots opens the machine for a command that changes slots.
-func withSlots(cmd *cobra.Command, dir string, do func(context.Context, *firstboot.Run) error) error {
+func withSlots(cmd *cobra.Command, dir string, do func(context.Context, *node.Machine) error) error {
 	r, err := open(dir, slog.New(logHandler(cmd.ErrOrStderr())))
 	if err != nil {
 		return err
@@ -70,7 +71,7 @@ download that was cut goes on where it stopped. Exit code 4 is a refusal.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withSlots(cmd, *dir, func(ctx context.Context, r *firstboot.Run) error {
+			return withSlots(cmd, *dir, func(ctx context.Context, r *node.Machine) error {
 				rec, err := slot.Stage(ctx, r.Host, r.Baked, args[0])
 				if err == nil {
 					fmt.Fprintf(cmd.OutOrStdout(), "staged %s; `kbuild-firstboot upgrade apply` boots it\n", rec.Update.Release.Version)
@@ -92,8 +93,8 @@ upgrade apply' does that, for a whole fleet.`,
   kbuild-firstboot upgrade apply --no-reboot`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withSlots(cmd, *dir, func(ctx context.Context, r *firstboot.Run) error {
-				if err := firstboot.MayTry(r); err != nil {
+			return withSlots(cmd, *dir, func(ctx context.Context, r *node.Machine) error {
+				if err := upgrade.CheckTry(r); err != nil {
 					return err
 				}
 				rec, err := slot.Apply(ctx, r.Host)
@@ -108,7 +109,7 @@ upgrade apply' does that, for a whole fleet.`,
 	return cmd
 }
 
-func rebootInto(ctx context.Context, cmd *cobra.Command, r *firstboot.Run, what string, no bool) error {
+func rebootInto(ctx context.Context, cmd *cobra.Command, r *node.Machine, what string, no bool) error {
 	if no {
 		fmt.Fprintf(cmd.OutOrStdout(), "the next boot is of %s\n", what)
 		return nil
@@ -125,7 +126,7 @@ func cancelCommand(dir *string) *cobra.Command {
 		Example: `  kbuild-firstboot upgrade cancel`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withSlots(cmd, *dir, func(ctx context.Context, r *firstboot.Run) error { return slot.Cancel(ctx, r.Host) })
+			return withSlots(cmd, *dir, func(ctx context.Context, r *node.Machine) error { return slot.Cancel(ctx, r.Host) })
 		},
 	}
 }
@@ -141,8 +142,8 @@ the older version's etcd could not read what the newer one's has written.`,
 		Example: `  kbuild-firstboot upgrade rollback`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withSlots(cmd, *dir, func(ctx context.Context, r *firstboot.Run) error {
-				err := slot.Rollback(ctx, r.Host, func(other string) error { return firstboot.MayRollBack(r, other) })
+			return withSlots(cmd, *dir, func(ctx context.Context, r *node.Machine) error {
+				err := slot.Rollback(ctx, r.Host, func(other string) error { return upgrade.CheckRollback(r, other) })
 				if err != nil {
 					return err
 				}
@@ -218,7 +219,7 @@ func failedCommand(dir *string) *cobra.Command {
 				return err
 			}
 			defer r.Host.Root.Close()
-			return firstboot.GiveUp(cmd.Context(), r)
+			return upgrade.GiveUp(cmd.Context(), r)
 		},
 	}
 }

@@ -1,0 +1,59 @@
+package firstboot
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/node"
+)
+
+// skips says whether the configuration leaves out a sub-phase, which is named
+// as kubeadm names it: "addon/kube-proxy".
+func skips(n *config.Node, phase string) bool { return slices.Contains(n.Init.SkipPhases, phase) }
+
+// userSupplied says whether any field of a kind ("kubelet", "kubeProxy") was
+// given to the node. kubeadm signs only what it made up itself, so that its
+// upgrade may replace it.
+func userSupplied(n *config.Node, kind string) bool {
+	for path, source := range n.Sources {
+		if strings.HasPrefix(path, kind+".") && strings.Contains(source, ", line ") {
+			return true
+		}
+	}
+	return false
+}
+
+// partsOf builds a step's parts; it makes no request.
+type partsOf func(r *node.Machine, c kubernetes.Interface) ([]cluster.Part, error)
+
+// partsApplied is the Done of a step that consists of parts.
+func partsApplied(ctx context.Context, r *node.Machine, build partsOf) (bool, error) {
+	c, _, err := r.AsAdmin()
+	if err != nil {
+		return false, err
+	}
+	parts, err := build(r, c)
+	if err != nil {
+		return false, err
+	}
+	todo, err := cluster.Missing(ctx, c, parts)
+	return err == nil && len(todo) == 0, cluster.RetryIfTemporary(err)
+}
+
+// applyParts is the Do of a step that consists of parts.
+func applyParts(ctx context.Context, r *node.Machine, build partsOf) error {
+	c, _, err := r.AsAdmin()
+	if err != nil {
+		return err
+	}
+	parts, err := build(r, c)
+	if err != nil {
+		return err
+	}
+	return cluster.RetryIfTemporary(cluster.ApplyMissing(ctx, c, parts))
+}

@@ -1,0 +1,343 @@
+package converge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/node"
+	"github.com/kbuild/kbuild/firstboot/outcome"
+)
+
+// Roles are the roles that a list exists for.
+func Roles() []string {
+	return []string{"", string(config.RoleInit), string(config.RoleControlPlane), string(config.RoleWorker)}
+}
+
+// Options narrow a pass through the list.
+type Options struct {
+	Until string   // stop after this step; empty is the end of the list
+	Skip  []string // steps that are left out
+	Only  string   // this step alone, after those that tell who the node is
+}
+
+// Run goes through the steps: what holds is skipped, what does not is
+// made so, and must hold afterwards. The steps of list("") come first, because
+// one of them finds out the node's role; then the rest of list(role) follows.
+// It returns the first error that a step ends with; a step that may not start
+// because of it is left alone. When ctx ends, the steps are stopped and the
+// error wraps ctx's cause.
+func Run(ctx context.Context, r *node.Machine, list func(role string) []Step, o Options, report *Report) error {
+	if err := o.check(list); err != nil {
+		return err
+	}
+	head := list("")
+	report.begin(head)
+	err := walk(ctx, r, head, Options{Until: o.Until, Skip: o.Skip}, report)
+	if err == nil && !o.within(head) {
+		err = runRole(ctx, r, list, len(head), o, report)
+	}
+	report.end(err, ctx.Err() != nil)
+	return err
+}
+
+// Steps is Run for steps that are the same whatever the node's role.
+func Steps(ctx context.Context, r *node.Machine, steps []Step, report *Report) error {
+	report.begin(steps)
+	err := walk(ctx, r, steps, Options{}, report)
+	report.end(err, ctx.Err() != nil)
+	return err
+}
+
+// Retry calls do after a while, and again as long as it asks for that.
+func Retry(ctx context.Context, after time.Duration, do func() error) error {
+	for wait := (outcome.Retry{After: after}); ; {
+		if pause(ctx, wait) != nil {
+			return context.Cause(ctx)
+		}
+		err := do()
+		again, ok := errors.AsType[outcome.Retry](err)
+		if !ok {
+			return err
+		}
+		wait = again
+	}
+}
+
+// runRole is Run for a node that knows its role.
+func runRole(ctx context.Context, r *node.Machine, list func(role string) []Step, head int, o Options, report *Report) error {
+	role := string(r.Node.Role)
+	if !slices.Contains(Roles(), role) {
+		return fmt.Errorf("cannot make this machine a node of role %q: this version of kbuild knows %q", role, Roles()[1:])
+	}
+	all := list(role)
+	if err := o.learns(r.Node, all[head:]); err != nil {
+		return err
+	}
+	o.Skip = append(slices.Clone(o.Skip), r.Node.Init.SkipPhases...)
+	report.sources(r.Node.Sources)
+	report.begin(all)
+	return walk(ctx, r, all[head:], o, report)
+}
+
+// learns refuses steps that build on the cluster's configuration on a node that
+// has not found its cluster, where the step that finds it is left out.
+func (o Options) learns(n *config.Node, steps []Step) error {
+	finds := slices.IndexFunc(steps, func(s Step) bool { return s.Loads })
+	if finds < 0 || n.KnowsCluster() {
+		return nil
+	}
+	name := steps[finds].Name
+	only := slices.IndexFunc(steps, func(s Step) bool { return s.Name == o.Only })
+	if only <= finds && !o.skips(name) {
+		return nil
+	}
+	return fmt.Errorf("cannot go on: this node has not found its cluster yet; run `kbuild-firstboot phase %s` first", name)
+}
+
+// within says whether steps are all that is asked for.
+func (o Options) within(steps []Step) bool {
+	return slices.ContainsFunc(steps, func(s Step) bool { return s.Name == o.Until || s.Name == o.Only })
+}
+
+// skips says whether a step is left out, or the phase that it is part of.
+func (o Options) skips(name string) bool {
+	phase, _, _ := strings.Cut(name, "/")
+	return slices.Contains(o.Skip, name) || slices.Contains(o.Skip, phase)
+}
+
+// check refuses names that no list has.
+func (o Options) check(list func(string) []Step) error {
+	names := map[string]bool{"": true}
+	for _, role := range Roles() {
+		for _, s := range list(role) {
+			names[s.Name] = true
+		}
+	}
+	for _, n := range append([]string{o.Until, o.Only}, o.Skip...) {
+		if !names[n] {
+			return UnknownStep{n}
+		}
+	}
+	return nil
+}
+
+// UnknownStep is the error of a step's name that no list has.
+type UnknownStep struct{ Name string }
+
+func (e UnknownStep) Error() string {
+	return fmt.Sprintf("there is no step %q; `kbuild-firstboot plan` lists them", e.Name)
+}
+
+// StepError is the error that a step ended with. The report has told it already.
+type StepError struct {
+	Step string
+	Err  error
+}
+
+func (e *StepError) Error() string { return e.Step + ": " + e.Err.Error() }
+
+func (e *StepError) Unwrap() error { return e.Err }
+
+// Walk runs steps, each as soon as what it needs holds.
+func walk(ctx context.Context, r *node.Machine, steps []Step, o Options, report *Report) error {
+	if i := slices.IndexFunc(steps, func(s Step) bool { return s.Name == o.Until }); i >= 0 {
+		steps = steps[:i+1]
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	steps = slices.Clone(steps)
+	for i, s := range steps {
+		if s.NeedsOf != nil {
+			steps[i].Needs = slices.Concat(s.Needs, s.NeedsOf(r))
+		}
+	}
+	type end struct {
+		at  int
+		err error
+	}
+	ended := make(chan end)
+	holds := map[string]bool{} // steps that are over, well
+	started := make([]bool, len(steps))
+	running := 0
+	var first error
+	for {
+		for i, s := range steps {
+			if first != nil || started[i] || ctx.Err() != nil || !ready(steps[:i], s, holds) {
+				continue
+			}
+			started[i] = true
+			if o.skips(s.Name) || o.Only != "" && o.Only != s.Name {
+				report.skipped(s.Name)
+				holds[s.Name] = true
+				if first = load(r, s, true); first != nil {
+					cancel(first)
+				}
+				continue
+			}
+			running++
+			known := *r
+			go func() {
+				err := one(ctx, &known, s, report)
+				if err != nil {
+					err = &StepError{s.Name, err}
+				}
+				ended <- end{i, err}
+			}()
+		}
+		if running == 0 {
+			break
+		}
+		e := <-ended
+		running--
+		if e.err == nil {
+			holds[steps[e.at].Name] = true
+			e.err = load(r, steps[e.at], false)
+		}
+		if e.err != nil && first == nil {
+			first = e.err
+			cancel(e.err)
+		}
+	}
+	if first == nil && ctx.Err() != nil {
+		first = fmt.Errorf("stopped: %w", context.Cause(ctx))
+	}
+	return first
+}
+
+// load makes known to r what s has found out of the node, if it is a step that
+// does.
+func load(r *node.Machine, s Step, skipped bool) error {
+	if !s.Loads {
+		return nil
+	}
+	n, is, err := node.Load(r.Host)
+	switch {
+	case err != nil:
+		return err
+	case !is && skipped:
+		return fmt.Errorf("cannot go on: the node has no configuration, because the step %s was left out", s.Name)
+	case !is:
+		return fmt.Errorf("step %s holds, and the node has no configuration; this is a bug in kbuild, please report it", s.Name)
+	}
+	r.Node = n
+	return nil
+}
+
+// ready says whether s may start: what it needs, of the steps before it, holds.
+func ready(before []Step, s Step, holds map[string]bool) bool {
+	for _, b := range before {
+		if (s.Needs == nil || slices.Contains(s.Needs, b.Name)) && !holds[b.Name] {
+			return false
+		}
+	}
+	return true
+}
+
+// one takes a single step to its end.
+func one(ctx context.Context, r *node.Machine, s Step, report *Report) (err error) {
+	outer := ctx
+	limit := s.Limit
+	if s.LimitOf != nil {
+		limit = s.LimitOf(r)
+	}
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	report.running(s.Name)
+	why := ""        // what it last waited for
+	did := false     // Do came to its end since Done was last false
+	changed := false // Do was called at all
+	defer func() {
+		switch {
+		case err == nil:
+		case outer.Err() != nil:
+			report.stopped(s.Name)
+		default:
+			report.failed(s.Name, err)
+		}
+	}()
+	for {
+		done, err := callDone(ctx, r, s)
+		if err == nil && done {
+			report.done(s.Name, changed)
+			return nil
+		}
+		if err == nil && did {
+			return errors.New("the step ran, but its check still fails")
+		}
+		if err == nil {
+			changed = true
+			report.changing(s.Name)
+			if err = callDo(ctx, r, s); err == nil {
+				did = true
+				continue
+			}
+		}
+		if wait, ok := errors.AsType[outcome.Retry](err); ok {
+			why = wait.Why
+			report.waiting(s.Name, why)
+			if pause(ctx, wait) == nil {
+				did = false
+				continue
+			}
+			err = ctx.Err()
+		}
+		switch {
+		case outer.Err() != nil:
+			return fmt.Errorf("stopped: %w", context.Cause(outer))
+		case ctx.Err() != nil && why != "":
+			return fmt.Errorf("timed out after %s: %s", limit, why)
+		case ctx.Err() != nil:
+			return fmt.Errorf("timed out after %s: %w", limit, err)
+		}
+		return err
+	}
+}
+
+// pause sleeps as a step asks, and returns ctx's error when that ends first.
+func pause(ctx context.Context, w outcome.Retry) error {
+	nap, cancel := context.WithTimeout(ctx, max(w.After, time.Millisecond))
+	defer cancel()
+	if w.Wake != nil {
+		begun := time.Now()
+		w.Wake(nap)
+		// A Wake that returns at once must not make the runner spin.
+		if least := 10 * time.Millisecond; time.Since(begun) < least {
+			short, stop := context.WithTimeout(nap, least)
+			<-short.Done()
+			stop()
+		}
+		return ctx.Err()
+	}
+	<-nap.Done()
+	return ctx.Err()
+}
+
+func callDone(ctx context.Context, r *node.Machine, s Step) (done bool, err error) {
+	defer caught(r, s.Name, &err)
+	return s.Done(ctx, r)
+}
+
+func callDo(ctx context.Context, r *node.Machine, s Step) (err error) {
+	defer caught(r, s.Name, &err)
+	return s.Do(ctx, r)
+}
+
+// caught turns a panic into an error; where it happened goes to the log.
+func caught(r *node.Machine, step string, err *error) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	r.Host.Log.Error("a step panicked", slog.String("step", step), slog.String("stack", string(debug.Stack())))
+	*err = fmt.Errorf("panic: %v; this is a bug in kbuild, please report it with the journal of this unit", v)
+}

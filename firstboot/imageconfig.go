@@ -1,0 +1,63 @@
+package firstboot
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/metadata"
+	"github.com/kbuild/kbuild/firstboot/node"
+	"github.com/kbuild/kbuild/firstboot/outcome"
+)
+
+// otherImage says whether n was made with another image's configuration than
+// this one's.
+func otherImage(r *node.Machine, n *config.Node) (bool, error) {
+	doc, err := metadata.Baked(r.Host)
+	return err == nil && imageConfigDigest(doc) != n.Sources[node.ImageSource], err
+}
+
+// imageConfigDigest names the image's own configuration; empty where it has none.
+func imageConfigDigest(doc config.Document) string {
+	if doc.Data == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s, sha256:%x", doc.Source, sha256.Sum256(doc.Data))
+}
+
+// noteImageConfig writes down what n was made with.
+func noteImageConfig(n *config.Node, doc config.Document) {
+	if n.Sources[node.ImageSource] = imageConfigDigest(doc); n.Sources[node.ImageSource] == "" {
+		delete(n.Sources, node.ImageSource)
+	}
+}
+
+// applyImageConfig gives a node what this image's own configuration says.
+func applyImageConfig(ctx context.Context, r *node.Machine, n *config.Node) error {
+	doc, err := metadata.Baked(r.Host)
+	if err != nil {
+		return err
+	}
+	m, err := node.Facts(ctx, r.Host)
+	if err != nil {
+		return err
+	}
+	rebaked, changed, kept, err := n.Rebake(r.Baked, m, doc)
+	if err == nil && !n.Role.Joins() {
+		_, err = config.Validate(rebaked, r.Baked)
+	}
+	if err != nil {
+		return outcome.Refuse("this image's own configuration does not go with this node: %w", err)
+	}
+	if len(kept) > 0 {
+		r.Host.Log.Warn("this image's own configuration says what a node keeps for good; reset the node to apply it", slog.String("fields", strings.Join(kept, ", ")))
+	}
+	if len(changed) > 0 {
+		r.Host.Log.Info("this image's own configuration differs from that of the image before", slog.String("fields", strings.Join(changed, ", ")))
+	}
+	noteImageConfig(rebaked, doc)
+	return r.Freeze(rebaked)
+}

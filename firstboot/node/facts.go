@@ -1,0 +1,66 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/pki"
+)
+
+func (r *Machine) Clock() pki.Clock {
+	return pki.Clock{Now: r.Host.Now(), Built: r.Baked.BuildTime}
+}
+
+// Facts finds out what defaulting a configuration needs to know.
+func Facts(ctx context.Context, h *host.Host) (config.Machine, error) {
+	m := config.Machine{}
+	name, err := h.Hostname()
+	if err != nil {
+		return m, fmt.Errorf("cannot ask for the host name: %w", err)
+	}
+	m.Hostname = name
+	if id, err := h.ReadFile("/etc/machine-id"); err == nil {
+		m.MachineID = strings.TrimSpace(string(id))
+	}
+	links, err := h.Probe.Links()
+	if err != nil {
+		return m, err
+	}
+	for _, l := range links {
+		m.Links = append(m.Links, config.Link{Name: l.Name, Up: l.Up, Loopback: l.Loopback, Addrs: l.Addrs})
+	}
+	m.Routes = DefaultRoutes(h)
+	state, err := h.Systemd.Active(ctx, "systemd-resolved.service")
+	if err != nil {
+		h.Log.Warn("cannot ask whether systemd-resolved is active; taken for no", slog.Any("error", err))
+	}
+	// A unit that is on its way will be there when the kubelet asks it.
+	m.Resolved = state == "active" || state == "activating" || state == "reloading"
+	return m, nil
+}
+
+// DefaultRoutes reads the kernel's routing tables (proc(5), net/route and
+// net/ipv6_route). A table that is missing has no route.
+func DefaultRoutes(h *host.Host) []config.Route {
+	var out []config.Route
+	b, _ := h.ReadFile("/proc/net/route")
+	for _, line := range strings.Split(string(b), "\n") {
+		// Iface Destination Gateway Flags RefCnt Use Metric Mask …
+		if f := strings.Fields(line); len(f) >= 8 && f[1] == "00000000" && f[7] == "00000000" {
+			out = append(out, config.Route{Link: f[0]})
+		}
+	}
+	b, _ = h.ReadFile("/proc/net/ipv6_route")
+	for _, line := range strings.Split(string(b), "\n") {
+		// destination, its prefix length, source, its prefix length, next hop,
+		// metric, reference count, use count, flags, Iface
+		if f := strings.Fields(line); len(f) == 10 && f[0] == strings.Repeat("0", 32) && f[1] == "00" && f[9] != "lo" {
+			out = append(out, config.Route{Link: f[9], IPv6: true})
+		}
+	}
+	return out
+}

@@ -1,0 +1,102 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/outcome"
+)
+
+// NodeObject returns the Node object that this machine's kubelet registered, and
+// asks to be called again until it is there.
+func (r *Machine) NodeObject(ctx context.Context) (kubernetes.Interface, *corev1.Node, error) {
+	c, _, err := r.AsNode()
+	if err != nil {
+		return nil, nil, err
+	}
+	name := r.Node.Init.NodeRegistration.Name
+	n, err := c.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil, outcome.Retry{After: 200 * time.Millisecond, Why: fmt.Sprintf("the kubelet has not registered node %s yet", name)}
+	} else if err != nil {
+		return nil, nil, cluster.RetryIfTemporary(fmt.Errorf("cannot read node %s: %w", name, err))
+	}
+	if n.Labels[corev1.LabelHostname] == "" {
+		return nil, nil, outcome.Retry{After: 200 * time.Millisecond, Why: fmt.Sprintf("the kubelet has not labelled node %s yet", name)}
+	}
+	return c, n, nil
+}
+
+// NodeIs says whether change would leave this machine's Node as it is.
+func (r *Machine) NodeIs(ctx context.Context, change func(*corev1.Node)) (bool, error) {
+	_, n, err := r.NodeObject(ctx)
+	if err != nil {
+		return false, err
+	}
+	after := n.DeepCopy()
+	change(after)
+	return equality.Semantic.DeepEqual(n, after), nil
+}
+
+// ChangeNode makes the change to this machine's Node.
+func (r *Machine) ChangeNode(ctx context.Context, change func(*corev1.Node)) error {
+	c, n, err := r.NodeObject(ctx)
+	if err != nil {
+		return err
+	}
+	after := n.DeepCopy()
+	change(after)
+	patch, err := nodePatch(n, after)
+	if err != nil {
+		return err
+	}
+	_, err = c.CoreV1().Nodes().Patch(ctx, n.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: cluster.Manager})
+	if err != nil {
+		return cluster.RetryIfTemporary(fmt.Errorf("cannot change node %s: %w", n.Name, err))
+	}
+	return nil
+}
+
+// withoutGone is after, with null for what was there before and is not any
+// more: so a merge patch removes it.
+func withoutGone(before, after map[string]string) map[string]any {
+	m := map[string]any{}
+	for k := range before {
+		m[k] = nil
+	}
+	for k, v := range after {
+		m[k] = v
+	}
+	return m
+}
+
+// nodePatch is a merge patch of labels, annotations and taints, and of whether
+// pods may come. A change of
+// taints replaces the whole list, and so names the version that it was made
+// from: somebody else's taint of the same moment is a conflict, not lost.
+func nodePatch(before, after *corev1.Node) ([]byte, error) {
+	meta := map[string]any{
+		"labels":      after.Labels,
+		"annotations": withoutGone(before.Annotations, after.Annotations),
+	}
+	spec := map[string]any{}
+	patch := map[string]any{"metadata": meta, "spec": spec}
+	if before.Spec.Unschedulable != after.Spec.Unschedulable {
+		spec["unschedulable"] = after.Spec.Unschedulable
+	}
+	if !equality.Semantic.DeepEqual(before.Spec.Taints, after.Spec.Taints) {
+		meta["resourceVersion"] = before.ResourceVersion
+		spec["taints"] = after.Spec.Taints
+	}
+	return json.Marshal(patch)
+}

@@ -1,0 +1,169 @@
+package reset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/metadata"
+	"github.com/kbuild/kbuild/firstboot/node"
+	"github.com/kbuild/kbuild/firstboot/slot"
+)
+
+// stepPreflight refuses, before anything is done, a reset that the cluster
+// cannot take. When it holds, the reset has begun.
+func stepPreflight(o Options) converge.Step {
+	return converge.Step{
+		Name: "preflight",
+		Done: func(_ context.Context, r *node.Machine) (bool, error) { return node.Resetting(r.Host), nil },
+		Do: func(ctx context.Context, r *node.Machine) error {
+			m := Progress{Options: o, Begun: r.Host.Now()}
+			if err := onTrial(ctx, r); err != nil && !o.Force {
+				return fmt.Errorf("%w; nothing was done. To reset this node all the same, use --force", err)
+			}
+			harm, err := harmOfLeaving(ctx, r)
+			switch {
+			case err != nil && !o.Force:
+				return fmt.Errorf("%w; nothing was done. To reset this node without telling the cluster, use --force", err)
+			case err != nil:
+				r.Host.Log.Warn("the cluster may not hear that this node leaves", slog.Any("error", err))
+			case harm.says != "" && !o.Force:
+				return fmt.Errorf("%s; nothing was done. If that is what you want, use --force", harm.says)
+			case harm.says != "":
+				r.Host.Log.Warn("the reset is forced: " + harm.says)
+			}
+			m.Left = harm.noneLeft
+			return writeProgress(r, m)
+		},
+	}
+}
+
+// onTrial says why a node whose image is on trial is not made anew.
+func onTrial(ctx context.Context, r *node.Machine) error {
+	if r.Host.Trial == nil || !r.Host.Trial() {
+		return nil
+	}
+	trial, err := slot.OnTrial(ctx, r.Host) // it may have been kept since the boot
+	if trial {
+		return errors.New("the image that runs is on trial (`kbuild-firstboot upgrade status`): should it not become healthy, the one before could not go on with a node that this one has made; wait until it is kept")
+	}
+	return err
+}
+
+// harm is what the cluster loses with this node.
+type harm struct {
+	says string // in words; empty is none
+	// noneLeft says that no cluster is left that could be told.
+	noneLeft bool
+}
+
+func harmOfLeaving(ctx context.Context, r *node.Machine) (harm, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	switch {
+	case r.Node == nil, r.Node.Role.Joins() && !r.Joined(), !r.Node.Role.Joins() && !r.Host.Exists(node.AdminKubeconfig):
+		return harm{noneLeft: true}, nil // it is part of no cluster
+	case r.Node.Role == config.RoleWorker:
+		c, _, err := r.AsNode()
+		if err == nil {
+			_, err = c.CoreV1().Nodes().Get(ctx, r.Node.Init.NodeRegistration.Name, metav1.GetOptions{})
+		}
+		if cluster.Temporary(err) {
+			return harm{}, fmt.Errorf("cannot tell the cluster that this node leaves: %w", err)
+		}
+		return harm{}, nil
+	}
+	c, _, err := r.AsAdmin()
+	if err != nil {
+		return harm{}, err
+	}
+	others, err := otherControlPlanes(ctx, r, c)
+	if err != nil {
+		return harm{}, err
+	}
+	if len(others) == 0 {
+		return harm{"this node is its cluster's last control plane: with it the cluster ends, and all that its API holds is lost", r.Node.Cluster.Etcd.Local != nil}, nil
+	}
+	if makesCluster(ctx, r) {
+		return harm{says: "this machine's user-data says role: init, so it would begin another cluster beside the one of " + strings.Join(others, ", ") + "; give it user-data with role: control-plane first"}, nil
+	}
+	if r.Node.Cluster.Etcd.Local == nil {
+		return harm{}, nil
+	}
+	return quorumWithout(ctx, r, c)
+}
+
+// makesCluster says whether the user-data that this machine has now would make
+// it a first control plane again.
+func makesCluster(ctx context.Context, r *node.Machine) bool {
+	found, err := metadata.Find(ctx, r.Host)
+	if err != nil {
+		return false
+	}
+	m, err := node.Facts(ctx, r.Host)
+	if err != nil {
+		return false
+	}
+	n, _, err := config.Load(r.Baked, m, found.Documents...)
+	return err == nil && n.Role == config.RoleInit
+}
+
+// otherControlPlanes are the names of the cluster's other control planes.
+func otherControlPlanes(ctx context.Context, r *node.Machine, c kubernetes.Interface) ([]string, error) {
+	list, err := c.CoreV1().Nodes().List(ctx, metav1.ListOptions{LabelSelector: r.Baked.Release.Labels[0]})
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the cluster's control planes: %w", err)
+	}
+	var others []string
+	for _, n := range list.Items {
+		if n.Name != r.Node.Init.NodeRegistration.Name {
+			others = append(others, n.Name)
+		}
+	}
+	return others, nil
+}
+
+// quorumWithout says whether etcd can go on without this node's member.
+func quorumWithout(ctx context.Context, r *node.Machine, c kubernetes.Interface) (harm, error) {
+	urls, err := node.EtcdURLs(ctx, c)
+	if err != nil {
+		return harm{}, err
+	}
+	e, err := cluster.ConnectEtcd(r.Host, r.Node.Cluster.CertificatesDir, urls...)
+	if err != nil {
+		return harm{}, err
+	}
+	defer e.Close()
+	list, err := e.Members(ctx)
+	if err != nil {
+		return harm{}, err
+	}
+	voters, well := 0, 0
+	var ill []string
+	for _, m := range list {
+		if m.IsLearner || r.OwnsMember(m) {
+			continue
+		}
+		voters++
+		if err := e.Answers(ctx, m); err != nil {
+			ill = append(ill, m.Name)
+			continue
+		}
+		well++
+	}
+	if voters == 0 {
+		return harm{"this node holds the cluster's only member of etcd: with it all that the API holds is lost", true}, nil
+	}
+	if quorum := voters/2 + 1; well < quorum {
+		return harm{says: fmt.Sprintf("without this node etcd has no quorum: of the %d other members %d answer, %d are needed (%s do not answer); bring them back first, or say that they are gone for good: `kbuild reset NODE --force` (or `kbuild-firstboot forget NODE` here)", voters, well, quorum, strings.Join(ill, ", "))}, nil
+	}
+	return harm{}, nil
+}

@@ -1,0 +1,158 @@
+// Package reset makes a node a new machine: it leaves its cluster, loses all that
+// it wrote, and boots again.
+//
+// What always holds: what would harm the cluster is refused before anything is
+// done; once begun a reset goes on to its end, at the next boot if it is cut; and
+// what needs the cluster comes first, what cannot be undone last.
+package reset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/node"
+	"github.com/kbuild/kbuild/firstboot/outcome"
+)
+
+// patience is how long a forced reset tries to tell the cluster.
+const patience = 20 * time.Second
+
+// Options are what a person decides about a reset.
+type Options struct {
+	// Force goes on where the cluster would lose its last control plane or its
+	// quorum, or cannot be told.
+	Force bool `json:"force,omitempty"`
+	// KeepSlots leaves the image in the other slot, for the new machine to go back
+	// to.
+	KeepSlots bool `json:"keepSlots,omitempty"`
+}
+
+// Progress is a reset, as far as it has come.
+type Progress struct {
+	Options
+	Begun time.Time `json:"begun"`
+	// Left says that there is nothing more to tell the cluster: it was told, or
+	// it ends with this machine.
+	Left bool `json:"left,omitempty"`
+	// Failed is when a step of a forced reset first failed to tell the cluster.
+	Failed map[string]time.Time `json:"failed,omitempty"`
+	// Asked says that the firmware was asked for the factory reset.
+	Asked bool `json:"asked,omitempty"`
+}
+
+// Run makes this machine a new one (kubeadm reset): it leaves the cluster,
+// what it runs ends, what it wrote is removed and the var partition wiped, and
+// it boots again, to be made a node anew from its user-data. What would harm the
+// cluster is refused before anything is done. Once begun a reset goes on to its
+// end, at the next boot if it is cut.
+func Run(ctx context.Context, r *node.Machine, o Options, report *converge.Report) error {
+	if err := load(r, o); err != nil {
+		return err
+	}
+	return converge.Steps(ctx, r, list(o), report)
+}
+
+// load loads what the node knows of itself, and lets a reset that has begun
+// be forced later. A node that does not know itself can still be forced.
+func load(r *node.Machine, o Options) error {
+	if m, err := readProgress(r); err == nil && node.Resetting(r.Host) && o.Force && !m.Force {
+		m.Force = true
+		if err := writeProgress(r, m); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	n, _, err := node.Load(r.Host)
+	r.Node = n
+	if err != nil && (o.Force || node.Resetting(r.Host)) {
+		r.Host.Log.Warn("this node does not know what it was; the cluster is not told that it leaves", slog.Any("error", err))
+		r.Node, err = nil, nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w; or reset it with --force: then the cluster is not told", err)
+	}
+	return nil
+}
+
+func readProgress(r *node.Machine) (Progress, error) {
+	return host.ReadJSON[Progress](r.Host, node.ResetFile)
+}
+
+func writeProgress(r *node.Machine, m Progress) error { return r.Host.WriteJSON(node.ResetFile, m) }
+
+// list is what a reset goes through. What needs the cluster comes while the
+// control plane of this machine still runs, what can not be undone comes last.
+// The kubelet goes first: it would make its Node anew.
+func list(o Options) []converge.Step {
+	return []converge.Step{
+		stepPreflight(o),
+		stepStopKubelet(),
+		stepLeaveClusterStatus(),
+		stepLeaveNode(),
+		stepLeaveEtcd(),
+		stepCleanupNode(),
+		stepFactoryReset(),
+	}
+}
+
+// leaving is a step that tells the cluster something. There is none to tell
+// where the node has left, or was never part of one; and a forced reset does
+// without after a while.
+func leaving(s converge.Step) converge.Step {
+	done, do := s.Done, s.Do
+	s.Done = func(ctx context.Context, r *node.Machine) (bool, error) {
+		m, err := readProgress(r)
+		if err != nil {
+			return false, err
+		}
+		since, failed := m.Failed[s.Name]
+		if m.Left || r.Node == nil || failed && r.Host.Now().Sub(since) > patience {
+			return true, nil
+		}
+		ok, err := done(ctx, r)
+		return ok, forceable(r, s.Name, err)
+	}
+	s.Do = func(ctx context.Context, r *node.Machine) error { return forceable(r, s.Name, do(ctx, r)) }
+	return s
+}
+
+// forceable turns what went wrong into a wait where that may help, or, of a
+// forced reset, until it is given up.
+func forceable(r *node.Machine, step string, err error) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	m, readErr := readProgress(r)
+	if readErr != nil {
+		return readErr
+	}
+	wait, waits := errors.AsType[outcome.Retry](err)
+	if !waits {
+		waits = cluster.Temporary(err)
+		wait = outcome.Retry{After: 3 * time.Second, Why: err.Error()}
+	}
+	if !m.Force {
+		if !waits {
+			return err
+		}
+		wait.Why += "; `kbuild-firstboot reset --force` goes on without"
+		return wait
+	}
+	if _, ok := m.Failed[step]; !ok {
+		if m.Failed == nil {
+			m.Failed = map[string]time.Time{}
+		}
+		m.Failed[step] = r.Host.Now()
+		if err := writeProgress(r, m); err != nil {
+			return err
+		}
+	}
+	return outcome.Retry{After: time.Second, Why: wait.Why + "; this is given up soon, because the reset is forced"}
+}

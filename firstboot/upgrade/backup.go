@@ -1,0 +1,161 @@
+package upgrade
+
+import (
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/kubelet"
+	"github.com/kbuild/kbuild/firstboot/node"
+	"github.com/kbuild/kbuild/firstboot/outcome"
+)
+
+const (
+	// BackupDir is what a node has kept of the version before this one: the files
+	// below it at their paths, and keptRecord. It is there whole or not at all.
+	BackupDir    = "/var/lib/kbuild/kept"
+	BackupRecord = BackupDir + "/kept.json"
+	PartialDir   = "/var/lib/kbuild/.keeping" // keptDir while it is being made
+)
+
+// backup says what keptDir is.
+type backup struct {
+	Version string    `json:"version"` // of Kubernetes, that it was kept of
+	To      string    `json:"to"`      // the version that the node moved to
+	Etcd    string    `json:"etcd"`    // tag of the etcd that it moved to
+	Data    string    `json:"data"`    // directory of etcd's data; empty without a member here
+	Time    time.Time `json:"time"`
+}
+
+func ReadBackup(r *node.Machine) (backup, error) { return host.ReadJSON[backup](r.Host, BackupRecord) }
+
+// backupPaths are what a move changes: in order, with what counts most last.
+func backupPaths() []string {
+	return []string{
+		kubelet.ConfigFile, kubelet.InstanceFile, kubelet.FlagsFile,
+		node.ClusterFile, node.EtcdJoinFile,
+		"/etc/kubernetes",
+	}
+}
+
+// etcdData is where the member of this node has its data; empty without one.
+func etcdData(r *node.Machine, n *config.Node) string {
+	if n.Role == config.RoleWorker {
+		return ""
+	}
+	dir := "/var/lib/etcd" // kubeadm's default, of a node that joined too
+	if l := n.Cluster.Etcd.Local; l != nil && l.DataDir != "" {
+		dir = l.DataDir
+	}
+	if !r.Host.Exists(path.Join(dir, "member")) {
+		return ""
+	}
+	return dir
+}
+
+// makeBackup copies what the move of n, as it is in its cluster, from version old to
+// this image's will change. etcd does not run yet, so its data is copied as it
+// lies: log and database, the last write included.
+func makeBackup(r *node.Machine, n *config.Node, old string) error {
+	h := r.Host
+	paths := append(backupPaths(), node.ConfigFile)
+	data := etcdData(r, n)
+	if data != "" {
+		paths = append([]string{path.Join(data, "member")}, paths...)
+	}
+	if err := checkRoom(h, paths); err != nil {
+		return err
+	}
+	if err := h.RemoveAll(PartialDir); err != nil {
+		return err
+	}
+	err := h.Do("copy what a move changes", func() error {
+		if err := h.Root.MkdirAll(strings.TrimPrefix(PartialDir, "/"), 0o700); err != nil {
+			return err
+		}
+		for _, p := range paths {
+			if err := copyTree(h, p, PartialDir+p); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("cannot keep a copy of the node: %w", err)
+	}
+	rel := r.Baked.Release
+	k := backup{Version: old, To: rel.Version, Etcd: rel.Etcd.Tag, Data: data, Time: h.Now().UTC()}
+	if err := r.Host.WriteJSON(path.Join(PartialDir, path.Base(BackupRecord)), k); err != nil {
+		return err
+	}
+	if err := h.RemoveAll(BackupDir); err != nil { // of the move before this one
+		return err
+	}
+	return h.Rename(PartialDir, BackupDir)
+}
+
+// restore puts in place what was kept of this image's version. Data of etcd stays
+// as it is, with everything that was written meanwhile, where this version's
+// etcd reads it.
+func restore(r *node.Machine, k backup) error {
+	h := r.Host
+	if err := k.checkEtcd(r.Baked.Release); err != nil {
+		return err
+	}
+	for _, p := range backupPaths() {
+		if err := restoreTree(h, BackupDir+p, p); err != nil {
+			return fmt.Errorf("cannot undo the move to %s: %w", k.To, err)
+		}
+	}
+	if err := restoreTree(h, BackupDir+node.ConfigFile, node.ConfigFile); err != nil {
+		return fmt.Errorf("cannot undo the move to %s: %w", k.To, err)
+	}
+	return dropBackup(h)
+}
+
+// dropBackup removes what is kept. Its name goes first: a copy that is removed in
+// part must not be taken for a whole one by a move that follows.
+func dropBackup(h *host.Host) error {
+	if err := h.RemoveAll(PartialDir); err != nil {
+		return err
+	}
+	if h.Exists(BackupDir) {
+		if err := h.Rename(BackupDir, PartialDir); err != nil {
+			return err
+		}
+	}
+	return h.RemoveAll(PartialDir)
+}
+
+// checkRoom refuses to copy paths where they do not fit beside what is there.
+func checkRoom(h *host.Host, paths []string) error {
+	var size int64
+	for _, p := range paths {
+		err := fs.WalkDir(h.Root.FS(), strings.TrimPrefix(p, "/"), func(_ string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return ignoreMissing(err)
+			}
+			info, err := d.Info()
+			if err == nil {
+				size += info.Size()
+			}
+			return ignoreMissing(err)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	const spare = 64 << 20 // for what the new version writes until it is Ready
+	free, err := h.Probe.Space("/var/lib/kbuild")
+	if err != nil {
+		return fmt.Errorf("cannot ask how much room there is: %w", err)
+	}
+	if want := uint64(size) + spare; free < want {
+		return outcome.Refuse("cannot move this node to another version: /var has %d MiB free, and a copy of what the move changes (certificates, configuration, etcd) takes %d MiB; make room or grow the disk", free>>20, want>>20)
+	}
+	return nil
+}
