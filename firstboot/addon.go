@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -13,7 +12,6 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
-	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/pki"
@@ -24,9 +22,6 @@ import (
 // flannelCNIConf is read by the container runtime. The node itself writes it:
 // it is Ready without waiting for flannel's pod to do that.
 const flannelCNIConf = "/etc/cni/net.d/10-flannel.conflist"
-
-// dnsReplicas is kubeadm's number of CoreDNS pods.
-const dnsReplicas = 2
 
 // stepAddon installs what every cluster needs (the pod network that is baked,
 // kube-proxy, CoreDNS) and the manifests that are baked.
@@ -163,37 +158,5 @@ func addonParams(r *node.Machine) (templates.AddonParams, error) {
 	if n.Cluster.DNS.Type == images.KubeDNS {
 		return templates.AddonParams{}, fmt.Errorf("cannot install DNS: dns.type %s is not supported, only %s is; leave the field out", images.KubeDNS, images.CoreDNS)
 	}
-	subnet, _, _ := strings.Cut(n.Cluster.Networking.ServiceSubnet, ",")
-	dns, err := config.Nth(subnet, 10)
-	if err != nil {
-		return templates.AddonParams{}, fmt.Errorf("cannot find the address of the cluster's DNS: %w", err)
-	}
-	proxy, err := config.MarshalKubeProxy(n, rel)
-	if err != nil {
-		return templates.AddonParams{}, err
-	}
-	list := images.ListConfig{
-		KubernetesVersion: n.Cluster.KubernetesVersion,
-		ImageRepository:   n.Cluster.ImageRepository,
-		HyperKube:         n.Cluster.UseHyperKubeImage,
-		DNSRepository:     n.Cluster.DNS.ImageRepository,
-		DNSTag:            n.Cluster.DNS.ImageTag,
-	}
-	p := templates.AddonParams{
-		DNSImage:     rel.DNSImages(list)[0],
-		DNSAddress:   dns.String(),
-		DNSDomain:    n.Cluster.Networking.DNSDomain,
-		DNSReplicas:  dnsReplicas,
-		ProxyImage:   rel.KubernetesImage("kube-proxy", list),
-		ProxyConfig:  string(proxy),
-		APIServer:    pki.Endpoint(n),
-		FlannelImage: rel.Flannel,
-		PodSubnet:    n.Cluster.Networking.PodSubnet,
-	}
-	for _, l := range rel.Labels { // taints of control-plane nodes have had the labels' names
-		if strings.HasPrefix(l, "node-role.kubernetes.io/") {
-			p.ControlPlaneTaints = append(p.ControlPlaneTaints, l)
-		}
-	}
-	return p, nil
+	return templates.NewAddonParams(n, rel, pki.Endpoint(n))
 }

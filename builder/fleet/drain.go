@@ -2,18 +2,15 @@ package fleet
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"strings"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/client-go/util/retry"
 	"k8s.io/kubectl/pkg/drain"
@@ -45,26 +42,7 @@ func (f *Fleet) change(ctx context.Context, verb, name string, change func(*core
 			if err != nil {
 				return err
 			}
-			after := n.DeepCopy()
-			change(after)
-			if after.Spec.Unschedulable == n.Spec.Unschedulable && maps.Equal(after.Annotations, n.Annotations) {
-				return nil
-			}
-			marks := map[string]any{cluster.CordonedAnnotation: nil, cluster.StaysCordonedAnnotation: nil}
-			for k := range marks {
-				if v, ok := after.Annotations[k]; ok {
-					marks[k] = v
-				}
-			}
-			patch, err := json.Marshal(map[string]any{
-				"metadata": map[string]any{"resourceVersion": n.ResourceVersion, "annotations": marks},
-				"spec":     map[string]any{"unschedulable": after.Spec.Unschedulable},
-			})
-			if err != nil {
-				return err
-			}
-			_, err = nodes.Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: cluster.Manager})
-			return err
+			return cluster.ChangeNode(ctx, f.Client, n, change)
 		})
 	})
 	if err != nil {

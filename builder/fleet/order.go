@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
+	"github.com/kbuild/kbuild/images"
 )
 
 // order is work for a node's own kbuild-firstboot.
@@ -90,10 +91,7 @@ func (o order) job(n Node, image string) *batchv1.Job {
 func (n Node) image() (string, error) {
 	for _, want := range []string{"kube-proxy", "pause", "kube-apiserver"} {
 		i := slices.IndexFunc(n.Images, func(ref string) bool {
-			name, tag := ref, ""
-			if i := strings.LastIndex(ref, ":"); i > strings.LastIndex(ref, "/") {
-				name, tag = ref[:i], ref[i+1:]
-			}
+			name, tag := images.SplitName(ref)
 			// The node may hold those of its other slot's version, too.
 			return path.Base(name) == want && (want == "pause" || tag == n.Version)
 		})

@@ -160,7 +160,7 @@ func TestHarm(t *testing.T) {
 		"one of three":   {Cluster{Nodes: []Node{a, c, cp("d", "v1.19.12")}}, "a", ""},
 		"one of two":     {Cluster{Nodes: []Node{a, c}}, "a", ""},
 		"the ill one":    {Cluster{Nodes: []Node{a, ill, c}}, "b", ""},
-		"a well one":     {Cluster{Nodes: []Node{a, ill, c}}, "a", "1 are well, 2 are needed (not Ready: b)"},
+		"a well one":     {Cluster{Nodes: []Node{a, ill, c}}, "a", "1 are well, 2 are needed (not well: b)"},
 		"external":       {Cluster{Nodes: []Node{a, ill, c}, ExternalEtcd: true}, "a", ""},
 	} {
 		got := x.c.harm(x.node)

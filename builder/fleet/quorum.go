@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/templates"
 )
 
@@ -61,7 +62,7 @@ func (c Cluster) silent() bool {
 		return len(c.controlPlanes()) == 1
 	}
 	m := c.members()
-	return m-1 < m/2+1
+	return m-1 < cluster.Quorum(m)
 }
 
 // harm says, in words, what a cluster loses with a node for good; empty is
@@ -72,30 +73,16 @@ func (c Cluster) harm(name string) string {
 		return ""
 	}
 	if len(c.controlPlanes()) == 1 {
-		return "node " + name + " is the cluster's last control plane: with it the cluster ends, and all that its API holds is lost"
+		return cluster.LossOfLast("node "+name, !c.ExternalEtcd).Says
 	}
 	if c.ExternalEtcd {
 		return ""
 	}
-	voters, well := 0, 0
-	var ill []string
+	var others []cluster.Peer
 	for _, o := range c.controlPlanes() {
-		ready, has := o.Pods[templates.Etcd]
-		if o.Name == name || !has {
-			continue
-		}
-		voters++
-		if ready && o.Ready {
-			well++
-		} else {
-			ill = append(ill, o.Name)
+		if ready, has := o.Pods[templates.Etcd]; has && o.Name != name {
+			others = append(others, cluster.Peer{Name: o.Name, Well: ready && o.Ready})
 		}
 	}
-	switch need := voters/2 + 1; {
-	case voters == 0:
-		return "node " + name + " holds the cluster's only member of etcd: with it all that the API holds is lost"
-	case well < need:
-		return fmt.Sprintf("without node %s etcd has no quorum: of the %d other members %d are well, %d are needed (not Ready: %s)", name, voters, well, need, strings.Join(ill, ", "))
-	}
-	return ""
+	return cluster.LossOfMember("node "+name, others).Says
 }

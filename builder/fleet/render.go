@@ -104,27 +104,9 @@ func argument(p *corev1.Pod, flag string) (string, bool) {
 
 // addons are the objects of the add-ons that every cluster has.
 func addons(n *config.Node, rel images.Release) ([]runtime.Object, error) {
-	subnet, _, _ := strings.Cut(n.Cluster.Networking.ServiceSubnet, ",")
-	dns, err := config.Nth(subnet, 10)
-	if err != nil {
-		return nil, fmt.Errorf("cannot find the address of the cluster's DNS: %w", err)
-	}
-	proxy, err := config.MarshalKubeProxy(n, rel)
+	p, err := templates.NewAddonParams(n, rel, pki.Endpoint(n))
 	if err != nil {
 		return nil, err
-	}
-	list := images.ListConfig{
-		KubernetesVersion: n.Cluster.KubernetesVersion, ImageRepository: n.Cluster.ImageRepository, HyperKube: n.Cluster.UseHyperKubeImage,
-		DNSRepository: n.Cluster.DNS.ImageRepository, DNSTag: n.Cluster.DNS.ImageTag,
-	}
-	p := templates.AddonParams{
-		DNSImage: rel.DNSImages(list)[0], DNSAddress: dns.String(), DNSDomain: n.Cluster.Networking.DNSDomain, DNSReplicas: 2,
-		ProxyImage: rel.KubernetesImage("kube-proxy", list), ProxyConfig: string(proxy), APIServer: pki.Endpoint(n),
-	}
-	for _, l := range rel.Labels {
-		if strings.HasPrefix(l, "node-role.kubernetes.io/") {
-			p.ControlPlaneTaints = append(p.ControlPlaneTaints, l)
-		}
 	}
 	var all []runtime.Object
 	for _, a := range []templates.Addon{templates.KubeProxy, templates.CoreDNS} {

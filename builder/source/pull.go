@@ -21,9 +21,7 @@ func pulled(refs []string) []Component {
 		if name, digest, ok := strings.Cut(ref, "@"); ok {
 			c.Digest, ref = digest, name
 		}
-		if i := strings.LastIndex(ref, ":"); i > strings.LastIndex(ref, "/") {
-			c.Version = ref[i+1:]
-		}
+		_, c.Version = images.SplitName(ref)
 		cs = append(cs, c)
 	}
 	return cs

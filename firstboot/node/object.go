@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -10,7 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
@@ -54,49 +52,8 @@ func (r *Machine) ChangeNode(ctx context.Context, change func(*corev1.Node)) err
 	if err != nil {
 		return err
 	}
-	after := n.DeepCopy()
-	change(after)
-	patch, err := nodePatch(n, after)
-	if err != nil {
-		return err
-	}
-	_, err = c.CoreV1().Nodes().Patch(ctx, n.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: cluster.Manager})
-	if err != nil {
+	if err := cluster.ChangeNode(ctx, c, n, change); err != nil {
 		return cluster.RetryIfTemporary(fmt.Errorf("cannot change node %s: %w", n.Name, err))
 	}
 	return nil
-}
-
-// withoutGone is after, with null for what was there before and is not any
-// more: so a merge patch removes it.
-func withoutGone(before, after map[string]string) map[string]any {
-	m := map[string]any{}
-	for k := range before {
-		m[k] = nil
-	}
-	for k, v := range after {
-		m[k] = v
-	}
-	return m
-}
-
-// nodePatch is a merge patch of labels, annotations and taints, and of whether
-// pods may come. A change of
-// taints replaces the whole list, and so names the version that it was made
-// from: somebody else's taint of the same moment is a conflict, not lost.
-func nodePatch(before, after *corev1.Node) ([]byte, error) {
-	meta := map[string]any{
-		"labels":      after.Labels,
-		"annotations": withoutGone(before.Annotations, after.Annotations),
-	}
-	spec := map[string]any{}
-	patch := map[string]any{"metadata": meta, "spec": spec}
-	if before.Spec.Unschedulable != after.Spec.Unschedulable {
-		spec["unschedulable"] = after.Spec.Unschedulable
-	}
-	if !equality.Semantic.DeepEqual(before.Spec.Taints, after.Spec.Taints) {
-		meta["resourceVersion"] = before.ResourceVersion
-		spec["taints"] = after.Spec.Taints
-	}
-	return json.Marshal(patch)
 }

@@ -29,18 +29,18 @@ func stepPreflight(o Options) converge.Step {
 			if err := onTrial(ctx, r); err != nil && !o.Force {
 				return fmt.Errorf("%w; nothing was done. To reset this node all the same, use --force", err)
 			}
-			harm, err := harmOfLeaving(ctx, r)
+			loss, err := lossOfNode(ctx, r)
 			switch {
 			case err != nil && !o.Force:
 				return fmt.Errorf("%w; nothing was done. To reset this node without telling the cluster, use --force", err)
 			case err != nil:
 				r.Host.Log.Warn("the cluster may not hear that this node leaves", slog.Any("error", err))
-			case harm.says != "" && !o.Force:
-				return fmt.Errorf("%s; nothing was done. If that is what you want, use --force", harm.says)
-			case harm.says != "":
-				r.Host.Log.Warn("the reset is forced: " + harm.says)
+			case loss.Says != "" && !o.Force:
+				return fmt.Errorf("%s; nothing was done. If that is what you want, use --force", loss.Says)
+			case loss.Says != "":
+				r.Host.Log.Warn("the reset is forced: " + loss.Says)
 			}
-			m.Left = harm.noneLeft
+			m.Left = loss.Ends
 			return writeProgress(r, m)
 		},
 	}
@@ -48,9 +48,6 @@ func stepPreflight(o Options) converge.Step {
 
 // onTrial says why a node whose image is on trial is not made anew.
 func onTrial(ctx context.Context, r *node.Machine) error {
-	if r.Host.Trial == nil || !r.Host.Trial() {
-		return nil
-	}
 	trial, err := slot.OnTrial(ctx, r.Host) // it may have been kept since the boot
 	if trial {
 		return errors.New("the image that runs is on trial (`kbuild-firstboot upgrade status`): should it not become healthy, the one before could not go on with a node that this one has made; wait until it is kept")
@@ -58,45 +55,40 @@ func onTrial(ctx context.Context, r *node.Machine) error {
 	return err
 }
 
-// harm is what the cluster loses with this node.
-type harm struct {
-	says string // in words; empty is none
-	// noneLeft says that no cluster is left that could be told.
-	noneLeft bool
-}
-
-func harmOfLeaving(ctx context.Context, r *node.Machine) (harm, error) {
+// lossOfNode is what the cluster loses with this node. Ends is that no cluster is
+// left that could be told.
+func lossOfNode(ctx context.Context, r *node.Machine) (cluster.Loss, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	switch {
 	case r.Node == nil, r.Node.Role.Joins() && !r.Joined(), !r.Node.Role.Joins() && !r.Host.Exists(node.AdminKubeconfig):
-		return harm{noneLeft: true}, nil // it is part of no cluster
+		return cluster.Loss{Ends: true}, nil // it is part of no cluster
 	case r.Node.Role == config.RoleWorker:
 		c, _, err := r.AsNode()
 		if err == nil {
 			_, err = c.CoreV1().Nodes().Get(ctx, r.Node.Init.NodeRegistration.Name, metav1.GetOptions{})
 		}
 		if cluster.Temporary(err) {
-			return harm{}, fmt.Errorf("cannot tell the cluster that this node leaves: %w", err)
+			return cluster.Loss{}, fmt.Errorf("cannot tell the cluster that this node leaves: %w", err)
 		}
-		return harm{}, nil
+		return cluster.Loss{}, nil
 	}
 	c, _, err := r.AsAdmin()
 	if err != nil {
-		return harm{}, err
+		return cluster.Loss{}, err
 	}
 	others, err := otherControlPlanes(ctx, r, c)
 	if err != nil {
-		return harm{}, err
+		return cluster.Loss{}, err
 	}
 	if len(others) == 0 {
-		return harm{"this node is its cluster's last control plane: with it the cluster ends, and all that its API holds is lost", r.Node.Cluster.Etcd.Local != nil}, nil
+		return cluster.LossOfLast("this node", r.Node.Cluster.Etcd.Local != nil), nil
 	}
 	if makesCluster(ctx, r) {
-		return harm{says: "this machine's user-data says role: init, so it would begin another cluster beside the one of " + strings.Join(others, ", ") + "; give it user-data with role: control-plane first"}, nil
+		return cluster.Loss{Says: "this machine's user-data says role: init, so it would begin another cluster beside the one of " + strings.Join(others, ", ") + "; give it user-data with role: control-plane first"}, nil
 	}
 	if r.Node.Cluster.Etcd.Local == nil {
-		return harm{}, nil
+		return cluster.Loss{}, nil
 	}
 	return quorumWithout(ctx, r, c)
 }
@@ -131,39 +123,30 @@ func otherControlPlanes(ctx context.Context, r *node.Machine, c kubernetes.Inter
 	return others, nil
 }
 
-// quorumWithout says whether etcd can go on without this node's member.
-func quorumWithout(ctx context.Context, r *node.Machine, c kubernetes.Interface) (harm, error) {
+// quorumWithout says what etcd loses with this node's member.
+func quorumWithout(ctx context.Context, r *node.Machine, c kubernetes.Interface) (cluster.Loss, error) {
 	urls, err := node.EtcdURLs(ctx, c)
 	if err != nil {
-		return harm{}, err
+		return cluster.Loss{}, err
 	}
 	e, err := cluster.ConnectEtcd(r.Host, r.Node.Cluster.CertificatesDir, urls...)
 	if err != nil {
-		return harm{}, err
+		return cluster.Loss{}, err
 	}
 	defer e.Close()
 	list, err := e.Members(ctx)
 	if err != nil {
-		return harm{}, err
+		return cluster.Loss{}, err
 	}
-	voters, well := 0, 0
-	var ill []string
+	var others []cluster.Peer
 	for _, m := range list {
-		if m.IsLearner || r.OwnsMember(m) {
-			continue
+		if !m.IsLearner && !r.OwnsMember(m) {
+			others = append(others, cluster.Peer{Name: m.Name, Well: e.Answers(ctx, m) == nil})
 		}
-		voters++
-		if err := e.Answers(ctx, m); err != nil {
-			ill = append(ill, m.Name)
-			continue
-		}
-		well++
 	}
-	if voters == 0 {
-		return harm{"this node holds the cluster's only member of etcd: with it all that the API holds is lost", true}, nil
+	loss := cluster.LossOfMember("this node", others)
+	if loss.Says != "" && !loss.Ends {
+		loss.Says += "; bring them back first, or say that they are gone for good: `kbuild reset NODE --force` (or `kbuild-firstboot forget NODE` here)"
 	}
-	if quorum := voters/2 + 1; well < quorum {
-		return harm{says: fmt.Sprintf("without this node etcd has no quorum: of the %d other members %d answer, %d are needed (%s do not answer); bring them back first, or say that they are gone for good: `kbuild reset NODE --force` (or `kbuild-firstboot forget NODE` here)", voters, well, quorum, strings.Join(ill, ", "))}, nil
-	}
-	return harm{}, nil
+	return loss, nil
 }
