@@ -15,6 +15,7 @@ import (
 	"unicode"
 
 	"github.com/kbuild/kbuild/firstboot"
+	"github.com/kbuild/kbuild/firstboot/converge"
 )
 
 // TestQuoted: every message that a document quotes is one that the program
@@ -125,7 +126,7 @@ func fills(message, line string) bool {
 }
 
 func isStep(name string) bool {
-	for _, role := range firstboot.Roles() {
+	for _, role := range converge.Roles() {
 		for _, s := range firstboot.List(role) {
 			if s.Name == name {
 				return true

@@ -12,7 +12,7 @@ import (
 // The digest of the user-data stays, so that a change is still noticed.
 func stepScrubSecrets() converge.Step {
 	return converge.Step{
-		Name: "forget-secrets",
+		Name: "scrub-secrets",
 		Done: func(_ context.Context, r *node.Machine) (bool, error) {
 			n, err := node.Frozen(r.Host)
 			return err == nil && n.Forgotten, err
