@@ -130,7 +130,7 @@ programs: ## compile real etcd, API server and controller manager, which tests r
 	go run ./builder/source/cmd/programs $(VERSION) out/test-bin
 
 oracle: kubeadms ## compare with real kubeadm, live
-	KBUILD_ORACLE=$(CURDIR)/out/oracle go test -count=1 -timeout 30m -run 'Oracle' ./images ./firstboot
+	KBUILD_ORACLE=$(CURDIR)/out/oracle go test -count=1 -timeout 30m -run 'Oracle' ./images ./firstboot ./firstboot/config
 
 golden: ## write the golden files anew; read the diff
 	UPDATE_GOLDEN=1 go test ./images ./templates ./builder/... ./firstboot/... -run 'Golden|Release|List|Plan|Addon|StaticPod|Refus|Error'

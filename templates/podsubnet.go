@@ -1,10 +1,11 @@
 package templates
 
 import (
-	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 
+	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -34,21 +35,11 @@ func (p PodParams) podSubnet(args map[string]string) {
 	}
 }
 
-// nodeMask is the prefix length of one node's piece of a pod subnet, and the
-// subnet's family. IPv4 nodes get a /24. An IPv6 subnet is cut so that there
-// are 512 to 65536 nodes at a boundary of 8 bits; a /112 into 256 nodes, and a
-// smaller one not at all, which validation refuses.
+// nodeMask is config.NodeMask of a pod subnet as text, and the subnet's family.
 func nodeMask(subnet string) (size, family string) {
 	prefix, err := netip.ParsePrefix(strings.TrimSpace(subnet))
 	if err != nil || prefix.Addr().Is4() {
 		return "24", "ipv4"
 	}
-	switch bits := prefix.Bits(); {
-	case bits == 112:
-		return "120", "ipv6"
-	case bits < 112:
-		return fmt.Sprint(128 - ((128-bits-1)/8-1)*8), "ipv6"
-	default:
-		return fmt.Sprint(bits), "ipv6"
-	}
+	return strconv.Itoa(config.NodeMask(prefix)), "ipv6"
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
-	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -32,9 +31,6 @@ func (v *validator) endpoint() {
 const (
 	minSubnetBits      = 4  // 2^4 addresses: more than ten
 	maxServiceBits     = 20 // kube-apiserver --service-cluster-ip-range
-	maxNodeMaskDiff    = 16 // kube-controller-manager's node CIDR bitmap
-	defaultNodeMaskV4  = 24 // kube-controller-manager --node-cidr-mask-size
-	defaultNodeMaskV6  = 64
 	subnetExample      = "10.244.0.0/16"
 	dualStackCondition = "one IPv4 and one IPv6 subnet"
 )
@@ -54,7 +50,7 @@ func (v *validator) networking(baked images.Baked) {
 	if net.PodSubnet != "" {
 		pods = v.subnets("cluster.networking.podSubnet", net.PodSubnet)
 		for _, p := range pods {
-			v.nodeMask(p)
+			v.nodeMask(p, baked.Release)
 		}
 	} else if baked.CNI == "flannel" {
 		v.bad("cluster.networking.podSubnet", "the image's pod network (flannel) needs a pod subnet, and its own, "+baked.PodCIDR+", is not of the service subnet's IP family", "set podSubnet to a subnet of the family of serviceSubnet")
@@ -89,38 +85,6 @@ func (v *validator) subnets(at, s string) []netip.Prefix {
 		ps[i] = p.Masked()
 	}
 	return ps
-}
-
-// nodeMask checks that the controller manager can cut a pod subnet into one
-// part for each node.
-func (v *validator) nodeMask(p netip.Prefix) {
-	const at = "cluster.networking.podSubnet"
-	arg, mask := "node-cidr-mask-size", defaultNodeMaskV4
-	if p.Addr().Is6() {
-		mask = defaultNodeMaskV6
-	}
-	if v.node.DualStack() {
-		arg = "node-cidr-mask-size-ipv4"
-		if p.Addr().Is6() {
-			arg = "node-cidr-mask-size-ipv6"
-		}
-	}
-	args := v.node.Cluster.ControllerManager.ExtraArgs
-	if s := args[arg]; s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			v.bad("cluster.controllerManager.extraArgs."+arg, fmt.Sprintf("%q is no number", printable(s)), "write the bits of a node's mask, such as \"24\"")
-			return
-		}
-		mask = n
-	}
-	switch {
-	case args["allocate-node-cidrs"] == "false":
-	case p.Bits() > mask:
-		v.bad(at, fmt.Sprintf("%s is smaller than what each node gets of it, a /%d", p, mask), fmt.Sprintf("write a mask of /%d or shorter, or set %s in controllerManager.extraArgs", mask, arg))
-	case mask-p.Bits() > maxNodeMaskDiff:
-		v.bad(at, fmt.Sprintf("%s holds more than 2^%d nodes' parts (/%d)", p, maxNodeMaskDiff, mask), fmt.Sprintf("write a mask of /%d or longer, or set %s in controllerManager.extraArgs", mask-maxNodeMaskDiff, arg))
-	}
 }
 
 // addressFits checks the node's own address against the cluster's subnets.
