@@ -13,11 +13,15 @@ import (
 // documents use the plain words beside them instead.
 func phrases() map[string]string {
 	return map[string]string{
-		"no hands":             "unattended",
-		"anybody's will do":    "accepts unsigned updates",
-		"refuses in words":     "fails early, with a reason",
-		"ended without a word": "after a crash",
-		"Any variant will do":  "any Butane variant works",
+		"no hands":                     "unattended",
+		"anybody's will do":            "accepts unsigned updates",
+		"refuses in words":             "fails early, with a reason",
+		"ended without a word":         "after a crash",
+		"Any variant will do":          "any Butane variant works",
+		"done, but it does not hold":   "the step ran, but its check still fails",
+		"not so after":                 "timed out after",
+		"a mistake in kbuild":          "a bug in kbuild",
+		"nothing can be done about it": "say what cannot be repaired",
 	}
 }
 
