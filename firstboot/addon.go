@@ -42,7 +42,7 @@ func stepAddon() converge.Step {
 			if err != nil {
 				return err
 			}
-			return cluster.RetryIfTemporary(errors.Join(cluster.ApplyMissing(ctx, c, addons), cluster.ApplyInOrder(ctx, c, manifests)))
+			return cluster.RetryIfTemporary(errors.Join(cluster.ApplyMissing(ctx, c, r.Host.Log, addons), cluster.ApplyInOrder(ctx, c, r.Host.Log, manifests)))
 		},
 	}
 }
@@ -91,49 +91,46 @@ func addonParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Part, error)
 		return nil, err
 	}
 	var parts []cluster.Part
-	add := func(a templates.Addon, change func(ctx context.Context, objs []runtime.Object) ([]runtime.Object, error)) error {
+	for _, a := range []templates.Addon{templates.Flannel, templates.KubeProxy, templates.CoreDNS} {
+		if !wantsAddon(r, a) {
+			continue
+		}
 		text, err := a.Render(params)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		objs, err := cluster.Typed(string(a)+".yaml", text)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		parts = append(parts, cluster.Part{Name: "addon." + string(a), Wants: string(text), Apply: func(ctx context.Context) error {
-			objs, err := change(ctx, objs)
-			if err != nil {
-				return err
+		for _, o := range objs {
+			if cm, ok := o.(*corev1.ConfigMap); ok && a == templates.KubeProxy {
+				signGenerated(cm, !userSupplied(r.Node, "kubeProxy"))
 			}
-			return ensureAddon(ctx, c, objs)
-		}})
-		return nil
-	}
-	asIs := func(_ context.Context, objs []runtime.Object) ([]runtime.Object, error) { return objs, nil }
-	if r.Baked.CNI == "flannel" {
-		err = errors.Join(err, add(templates.Flannel, asIs))
-	}
-	if !skips(r.Node, "addon/kube-proxy") {
-		err = errors.Join(err, add(templates.KubeProxy, func(_ context.Context, objs []runtime.Object) ([]runtime.Object, error) {
-			for _, o := range objs {
-				if cm, ok := o.(*corev1.ConfigMap); ok {
-					signGenerated(cm, !userSupplied(r.Node, "kubeProxy"))
+		}
+		parts = append(parts, cluster.Part{Name: "addon." + string(a), Wants: string(text), Objects: objs, Apply: func(ctx context.Context, before cluster.Before) ([]string, error) {
+			if a == templates.CoreDNS {
+				if objs, err = respectDNS(ctx, r, c, objs); err != nil {
+					return nil, err
 				}
 			}
-			return objs, nil
-		}))
+			return reviseAddon(ctx, c, before, objs)
+		}})
 	}
-	if !skips(r.Node, "addon/coredns") {
-		err = errors.Join(err, add(templates.CoreDNS, func(ctx context.Context, objs []runtime.Object) ([]runtime.Object, error) {
-			return respectDNS(ctx, r, c, objs)
-		}))
-	}
-	return parts, err
+	return parts, nil
 }
 
-// ensureAddon ensures an add-on's objects: its namespace, what its pods need,
+// wantsAddon says whether this image and configuration have the add-on.
+func wantsAddon(r *node.Machine, a templates.Addon) bool {
+	if a == templates.Flannel {
+		return r.Baked.CNI == "flannel"
+	}
+	return !skips(r.Node, "addon/"+string(a))
+}
+
+// reviseAddon revises an add-on's objects: its namespace, what its pods need,
 // and then the pods' owner.
-func ensureAddon(ctx context.Context, c kubernetes.Interface, objs []runtime.Object) error {
+func reviseAddon(ctx context.Context, c kubernetes.Interface, before cluster.Before, objs []runtime.Object) ([]string, error) {
 	var first, middle, last []runtime.Object
 	for _, o := range objs {
 		switch o.(type) {
@@ -145,12 +142,7 @@ func ensureAddon(ctx context.Context, c kubernetes.Interface, objs []runtime.Obj
 			middle = append(middle, o)
 		}
 	}
-	for _, group := range [][]runtime.Object{first, middle, last} {
-		if err := cluster.EnsureAll(ctx, c, group...); err != nil {
-			return err
-		}
-	}
-	return nil
+	return cluster.ReviseInOrder(ctx, c, before, first, middle, last)
 }
 
 func addonParams(r *node.Machine) (templates.AddonParams, error) {

@@ -41,8 +41,8 @@ func partsApplied(ctx context.Context, r *node.Machine, build partsOf) (bool, er
 	if err != nil {
 		return false, err
 	}
-	todo, err := cluster.Missing(ctx, c, parts)
-	return err == nil && len(todo) == 0, cluster.RetryIfTemporary(err)
+	ok, err := cluster.AllApplied(ctx, c, parts)
+	return ok, cluster.RetryIfTemporary(err)
 }
 
 // applyParts is the Do of a step that consists of parts.
@@ -55,5 +55,5 @@ func applyParts(ctx context.Context, r *node.Machine, build partsOf) error {
 	if err != nil {
 		return err
 	}
-	return cluster.RetryIfTemporary(cluster.ApplyMissing(ctx, c, parts))
+	return cluster.RetryIfTemporary(cluster.ApplyMissing(ctx, c, r.Host.Log, parts))
 }

@@ -40,10 +40,9 @@ func bootstrapTokenParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Par
 	if err != nil {
 		return nil, err
 	}
-	objs := append(joinRules(), info)
-	objs = append(objs, readable("kubeadm:bootstrap-signer-clusterinfo", metav1.NamespacePublic, "configmaps", info.Name,
-		rbacv1.Subject{Kind: rbacv1.UserKind, Name: anonymousUser})...)
-	parts := []cluster.Part{cluster.ObjectsPart(c, "bootstrap-token.join", objs, nil)}
+	objs := append(readable("kubeadm:bootstrap-signer-clusterinfo", metav1.NamespacePublic, "configmaps", info.Name,
+		rbacv1.Subject{Kind: rbacv1.UserKind, Name: anonymousUser}), info)
+	parts := []cluster.Part{joinRulesPart(c), cluster.ObjectsPart(c, "bootstrap-token.cluster-info", objs, nil)}
 	for _, t := range r.Node.Init.BootstrapTokens { // none, once they have served and are forgotten
 		id, err := cluster.TokenID(t.Token)
 		if err != nil {
@@ -51,19 +50,25 @@ func bootstrapTokenParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Par
 		}
 		// Neither the secret nor the moment of expiry may decide whether the
 		// token is made again.
-		parts = append(parts, cluster.Part{Name: "bootstrap-token.id-" + id, Wants: id, Apply: func(ctx context.Context) error {
+		parts = append(parts, cluster.Part{Name: "bootstrap-token.id-" + id, Wants: id, Apply: func(ctx context.Context, _ cluster.Before) ([]string, error) {
 			s, err := cluster.TokenSecret(t, r.Host.Now())
 			if err != nil {
-				return err
+				return nil, err
 			}
 			_, err = c.CoreV1().Secrets(s.Namespace).Create(ctx, s, metav1.CreateOptions{FieldManager: cluster.Manager})
 			if err != nil && !apierrors.IsAlreadyExists(err) { // made before a crash: its time runs
-				return fmt.Errorf("cannot create bootstrap token %s: %w", id, err)
+				return nil, fmt.Errorf("cannot create bootstrap token %s: %w", id, err)
 			}
-			return nil
+			return nil, nil
 		}})
 	}
 	return parts, nil
+}
+
+// joinRulesPart is under one name whoever applies it, a first control plane or
+// one that has joined: so each knows what people have taken away.
+func joinRulesPart(c kubernetes.Interface) cluster.Part {
+	return cluster.ObjectsPart(c, "bootstrap-token.rules", joinRules(), nil)
 }
 
 // joinRules are the cluster-wide rights of joining and of joined nodes.

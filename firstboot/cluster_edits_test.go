@@ -1,7 +1,9 @@
 package firstboot
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +13,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kbuild/kbuild/firstboot/cluster/apitest"
+	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/images"
 )
 
 // TestClusterEditsStay changes what an administrator may change, and boots:
@@ -61,7 +66,7 @@ func TestClusterEditsStay(t *testing.T) {
 		}
 		for _, d := range compare(edited, dump(t, c)) {
 			if !strings.HasPrefix(d, "Deployment kube-system/coredns spec.template.spec.containers.0.image:") &&
-				!strings.HasPrefix(d, "ConfigMap kube-system/kbuild-applied data.addon.coredns:") {
+				!strings.HasPrefix(d, "ConfigMap kube-system/kbuild-applied data.addon.coredns") {
 				t.Errorf("another image, with another CoreDNS, also changed %s", d)
 			}
 		}
@@ -77,6 +82,106 @@ func TestClusterEditsStay(t *testing.T) {
 			t.Errorf("a Node registered anew has taints %v, want %v", n.Spec.Taints, want)
 		}
 	})
+}
+
+// TestUpgradeKeepsEdits removes and changes what an administrator may remove and
+// change, and boots another version, with another manifest: nothing comes back,
+// what the version wants otherwise is made so, and the log says what was not.
+// Back in the old version it is the same again. A control plane that has joined
+// does as the first one does.
+func TestUpgradeKeepsEdits(t *testing.T) {
+	for name, steps := range map[string]func() []converge.Step{
+		"first":  clusterSteps,
+		"joined": func() []converge.Step { return []converge.Step{stepUpgradeCluster(), stepMarkControlPlane()} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			servers(t, func(t *testing.T, start func(testing.TB) *apitest.Server) {
+				upgradeKeepsEdits(t, start(t), steps, name == "joined")
+			})
+		})
+	}
+}
+
+func upgradeKeepsEdits(t *testing.T, s *apitest.Server, steps func() []converge.Step, joined bool) {
+	ctx := context.Background()
+	c, r := s.Client(t), clusterRun(t, s, testUserdata)
+	var said bytes.Buffer
+	r.Host.Log = slog.New(slog.NewTextHandler(&said, nil))
+	registerNode(t, c)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(runSteps(ctx, r, clusterSteps()...))
+
+	const sys, now = metav1.NamespaceSystem, types.MergePatchType
+	del, patch := metav1.DeleteOptions{}, metav1.PatchOptions{}
+	one := func(_ any, err error) { t.Helper(); must(err) }
+	must(c.CoreV1().ConfigMaps(sys).Delete(ctx, "kube-proxy", del))
+	must(c.AppsV1().DaemonSets(sys).Delete(ctx, "kube-proxy", del))
+	must(c.RbacV1().ClusterRoleBindings().Delete(ctx, "kubeadm:get-nodes", del))
+	one(c.RbacV1().ClusterRoleBindings().Patch(ctx, "kubeadm:kubelet-bootstrap", now, []byte(`{"subjects":null}`), patch))
+	must(c.RbacV1().RoleBindings(sys).Delete(ctx, "kubeadm:nodes-kubeadm-config", del))
+	one(c.AppsV1().Deployments(sys).Patch(ctx, "coredns", now, []byte(`{"metadata":{"labels":{"mine":"yes"}},"spec":{"replicas":5,"template":{"metadata":{"annotations":{"mine":"yes"}}}}}`), patch))
+	one(c.CoreV1().Nodes().Patch(ctx, "node-1", now, []byte(`{"spec":{"taints":null}}`), patch))
+	one(c.CoreV1().ConfigMaps(sys).Patch(ctx, "kubelet-config-1.19", now, []byte(`{"data":{"kubelet":"mine"}}`), patch))
+	one(c.CoreV1().ConfigMaps("shop").Patch(ctx, "prices", now, []byte(`{"data":{"apple":"7","mine":"yes"}}`), patch))
+	edited := dump(t, c)
+
+	release, err := images.Lookup("v1.20.15")
+	must(err)
+	old := *r
+	r.Baked.Release = release
+	r.Node = r.Node.MoveTo(r.Baked)
+	if joined {
+		r.Node.Role = config.RoleControlPlane
+	}
+	must(r.Host.WriteFile("/usr/share/kbuild/manifests/20-config.yaml", []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: prices, namespace: shop}\ndata: {apple: \"2\", pear: \"3\"}\n"), 0o600))
+	must(runSteps(ctx, r, steps()...))
+
+	allowed := []string{
+		"ConfigMap kube-system/kbuild-applied ", "ConfigMap kube-system/kubeadm-config ",
+		"ConfigMap kube-system/kubelet-config-1.20", "Role kube-system/kubeadm:kubelet-config-1.20", "RoleBinding kube-system/kubeadm:kubelet-config-1.20",
+		"Deployment kube-system/coredns spec.template.spec.tolerations", "DaemonSet kube-system/kube-flannel-ds spec.template.spec.tolerations",
+		"Node node-1 metadata.labels.node-role.kubernetes.io/control-plane:", "Node node-1 metadata.annotations.kbuild.dev/marked:",
+		"ConfigMap shop/prices data.pear:",
+	}
+	for _, d := range compare(edited, dump(t, c)) {
+		if !slices.ContainsFunc(allowed, func(a string) bool { return strings.HasPrefix(d, a) }) {
+			t.Errorf("another version also changed %s", d)
+		}
+	}
+	prices, err := c.CoreV1().ConfigMaps("shop").Get(ctx, "prices", metav1.GetOptions{})
+	must(err)
+	if prices.Data["pear"] != "3" {
+		t.Errorf("what only the image changed is not changed: %v", prices.Data)
+	}
+	kubelet, err := c.CoreV1().ConfigMaps(sys).Get(ctx, "kubelet-config-1.20", metav1.GetOptions{})
+	must(err)
+	if kubelet.Data["kubelet"] != "mine" || kubelet.Annotations[configHash] != "" {
+		t.Errorf("the kubelets' configuration is not carried on: %v %v", kubelet.Data, kubelet.Annotations)
+	}
+	for _, want := range []string{
+		"DaemonSet kube-system/kube-proxy was removed, and stays so",
+		"ConfigMap shop/prices was edited, and keeps its data.apple",
+		"ConfigMap kubelet-config-1.19 was edited, and kubelet-config-1.20 carries its text on",
+	} {
+		if !strings.Contains(said.String(), want) {
+			t.Errorf("the log does not say %q:\n%s", want, said.String())
+		}
+	}
+	if joined {
+		return
+	}
+	r.Baked, r.Node = old.Baked, old.Node
+	must(runSteps(ctx, r, steps()...))
+	for _, d := range compare(edited, dump(t, c)) {
+		if !slices.ContainsFunc(allowed, func(a string) bool { return strings.HasPrefix(d, a) }) {
+			t.Errorf("the way back also changed %s", d)
+		}
+	}
 }
 
 // TestMarkControlPlane: taints of others stay, and `taints: []` takes a

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/images"
 )
@@ -27,7 +28,8 @@ const (
 )
 
 // respectDNS leaves to the administrators what is theirs, when CoreDNS is
-// installed a second time: a Corefile of their own and the number of pods.
+// installed a second time: a Corefile of their own, which it only migrates, and
+// the number of pods. It returns what is left to do.
 func respectDNS(ctx context.Context, r *node.Machine, c kubernetes.Interface, objs []runtime.Object) ([]runtime.Object, error) {
 	var kept []runtime.Object
 	running := "" // version of CoreDNS
@@ -57,6 +59,10 @@ func respectDNS(ctx context.Context, r *node.Machine, c kubernetes.Interface, ob
 					continue
 				}
 				cm.Data = data
+				if err := cluster.Ensure(ctx, c, cm); err != nil { // this version cannot read the old one
+					return nil, err
+				}
+				continue
 			case !apierrors.IsNotFound(err):
 				return nil, fmt.Errorf("cannot read ConfigMap %s: %w", cm.Name, err)
 			}

@@ -8,6 +8,7 @@ import (
 	"path"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
@@ -35,15 +36,23 @@ func manifestParts(r *node.Machine, cfg *rest.Config) ([]cluster.Part, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot read a baked manifest: %w", err)
 		}
-		parts = append(parts, cluster.Part{Name: "addon.manifest." + recordKey(e.Name()), Wants: string(text), Apply: func(ctx context.Context) error {
-			objs, err := cluster.ParseManifest(file, text)
-			if err != nil {
-				return err
-			}
-			return cluster.Apply(ctx, cfg, objs)
-		}})
+		objs, err := cluster.ParseManifest(file, text)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, cluster.Part{Name: "addon.manifest." + recordKey(e.Name()), Wants: string(text), Objects: untyped(objs),
+			Apply: func(ctx context.Context, before cluster.Before) ([]string, error) {
+				return cluster.Apply(ctx, cfg, before, objs)
+			}})
 	}
 	return parts, nil
+}
+
+func untyped(objs []cluster.Object) (out []runtime.Object) {
+	for _, o := range objs {
+		out = append(out, o)
+	}
+	return out
 }
 
 // recordKey turns a file's name into what the key of a ConfigMap may hold.

@@ -2,20 +2,29 @@ package firstboot
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/node"
 )
 
 // markedAnnotation records on a Node which labels and taints it was marked
-// with. An administrator who takes the taint away keeps it away; a Node that
-// was deleted and registered again has no record and is marked again.
+// with, as JSON of marks. An administrator who takes one away keeps it away,
+// in other versions, too; a Node that was deleted and registered again has no
+// record and is marked again.
 const markedAnnotation = "kbuild.dev/marked"
+
+// marks are the labels and taints of a control plane's Node.
+type marks struct {
+	Labels []string       `json:"labels"`
+	Taints []corev1.Taint `json:"taints"`
+	// Default says that the taints are the version's, and no configuration's.
+	Default bool `json:"default,omitempty"`
+}
 
 // stepMarkControlPlane labels this machine's Node as control plane and taints
 // it as configured.
@@ -23,65 +32,78 @@ func stepMarkControlPlane() converge.Step {
 	return converge.Step{
 		Name: "mark-control-plane",
 		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			digest, err := markDigest(r)
+			record, err := wantedMarks(r).record()
 			if err != nil {
 				return false, err
 			}
 			_, n, err := r.NodeObject(ctx)
-			return err == nil && n.Annotations[markedAnnotation] == digest, err
+			return err == nil && n.Annotations[markedAnnotation] == record, err
 		},
 		Do: func(ctx context.Context, r *node.Machine) error {
-			digest, err := markDigest(r)
+			record, err := wantedMarks(r).record()
 			if err != nil {
 				return err
 			}
 			return r.ChangeNode(ctx, func(n *corev1.Node) {
 				mark(n, r)
-				metav1.SetMetaDataAnnotation(&n.ObjectMeta, markedAnnotation, digest)
+				metav1.SetMetaDataAnnotation(&n.ObjectMeta, markedAnnotation, record)
 			})
-
 		},
 	}
 }
 
-func markDigest(r *node.Machine) (string, error) {
-	return cluster.Digest([]any{r.Baked.Release.Labels, controlPlaneTaints(r), leavesDefaultTaint(r)})
+func (m marks) record() (string, error) {
+	b, err := json.Marshal(m)
+	return string(b), err
 }
 
-// controlPlaneTaints are the taints that this node shall have.
-func controlPlaneTaints(r *node.Machine) []corev1.Taint {
-	if t := r.Node.Init.NodeRegistration.Taints; t != nil {
-		return t
+// wantedMarks are those that this image and configuration ask for.
+func wantedMarks(r *node.Machine) marks {
+	m := marks{Labels: r.Baked.Release.Labels, Taints: r.Node.Init.NodeRegistration.Taints}
+	if m.Taints == nil {
+		m.Taints, m.Default = []corev1.Taint{defaultTaint(r)}, true
 	}
-	return []corev1.Taint{defaultTaint(r)}
+	return m
 }
 
 func defaultTaint(r *node.Machine) corev1.Taint {
 	return corev1.Taint{Key: r.Baked.Release.Taint, Effect: corev1.TaintEffectNoSchedule}
 }
 
-// leavesDefaultTaint says whether a default taint that is there, from an
-// earlier configuration or the kubelet, goes: the configuration says `taints: []`.
-func leavesDefaultTaint(r *node.Machine) bool {
-	t := r.Node.Init.NodeRegistration.Taints
-	return t != nil && len(t) == 0
-}
-
-// mark labels and taints n. Taints of others stay.
+// mark labels and taints n with what is not recorded on it. Taints of others
+// stay.
 func mark(n *corev1.Node, r *node.Machine) {
-	for _, l := range r.Baked.Release.Labels {
-		metav1.SetMetaDataLabel(&n.ObjectMeta, l, "")
+	want := wantedMarks(r)
+	was := marks{Default: want.Default}
+	record, marked := n.Annotations[markedAnnotation]
+	switch {
+	case !marked && len(want.Taints) == 0:
+		was.Taints = []corev1.Taint{defaultTaint(r)} // of an earlier configuration, or the kubelet's
+	case marked && json.Unmarshal([]byte(record), &was) != nil:
+		was.Taints = want.Taints // it does not say which
 	}
-	if leavesDefaultTaint(r) {
-		d := defaultTaint(r)
-		n.Spec.Taints = slices.DeleteFunc(n.Spec.Taints, func(t corev1.Taint) bool { return d.MatchTaint(&t) })
-		return
-	}
-	taints := slices.Clone(controlPlaneTaints(r))
-	for _, t := range n.Spec.Taints {
-		if !slices.Contains(taints, t) {
-			taints = append(taints, t)
+	for _, l := range want.Labels {
+		if !slices.Contains(was.Labels, l) {
+			metav1.SetMetaDataLabel(&n.ObjectMeta, l, "")
 		}
 	}
-	n.Spec.Taints = taints
+	n.Spec.Taints = retaint(n.Spec.Taints, was, want, !marked)
+}
+
+// retaint is what taints become that were marked as was. The default taint of
+// another version takes the place of the one before, and comes back to no Node
+// that an administrator has taken it from.
+func retaint(have []corev1.Taint, was, want marks, first bool) []corev1.Taint {
+	lost := func(t corev1.Taint) bool { return slices.Contains(was.Taints, t) && !slices.Contains(have, t) }
+	added := slices.DeleteFunc(slices.Clone(want.Taints), func(t corev1.Taint) bool {
+		return slices.Contains(was.Taints, t) ||
+			!first && was.Default && want.Default && slices.ContainsFunc(was.Taints, lost)
+	})
+	for _, t := range have {
+		gone := slices.Contains(was.Taints, t) && !slices.Contains(want.Taints, t)
+		if !gone && !slices.Contains(added, t) {
+			added = append(added, t)
+		}
+	}
+	return added
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
@@ -38,33 +39,59 @@ func upgradeCluster(ctx context.Context, r *node.Machine) error {
 	if err != nil {
 		return err
 	}
-	// The pod network and the baked manifests are this image's business only
-	// where an image of ours has brought them.
 	have, err := cluster.Applied(ctx, c)
 	if err != nil {
 		return err
 	}
-	ours := func(p cluster.Part) bool {
-		return p.Name == "addon.kube-proxy" || p.Name == "addon.coredns" || have[p.Name] != ""
+	if addons, err = deployed(ctx, r, c, have, addons); err != nil {
+		return err
 	}
-	addons = slices.DeleteFunc(addons, func(p cluster.Part) bool { return !ours(p) })
-	baked = slices.DeleteFunc(baked, func(p cluster.Part) bool { return !ours(p) })
+	// The baked manifests are this image's business only where an image of ours
+	// has brought them.
+	baked = slices.DeleteFunc(baked, func(p cluster.Part) bool { return have[p.Name] == "" })
 	kubelet, err := kubeletConfigPart(r, c)
 	if err != nil {
 		return err
 	}
-	early := append(addons, kubelet, cluster.ObjectsPart(c, "bootstrap-token.rules", joinRules(), nil))
-	if err := cluster.ApplyMissing(ctx, c, early); err != nil {
+	if err := cluster.ApplyMissing(ctx, c, r.Host.Log, append(addons, kubelet, joinRulesPart(c))); err != nil {
 		return err
 	}
-	if err := cluster.ApplyInOrder(ctx, c, baked); err != nil {
+	if err := cluster.ApplyInOrder(ctx, c, r.Host.Log, baked); err != nil {
 		return err
 	}
 	version, err := kubeadmConfigPart(r, c)
 	if err != nil {
 		return err
 	}
-	return version.Put(ctx, c)
+	return version.Put(ctx, c, r.Host.Log)
+}
+
+// deployed are those of the add-ons that the cluster has: of kubeadm's, those
+// whose ConfigMap is there, as kubeadm upgrade goes by; any other, such as the
+// pod network, where an image of ours has brought it.
+func deployed(ctx context.Context, r *node.Machine, c kubernetes.Interface, have map[string]string, addons []cluster.Part) ([]cluster.Part, error) {
+	configMaps := map[string]string{"addon.kube-proxy": "kube-proxy", "addon.coredns": "coredns"}
+	var out []cluster.Part
+	for _, p := range addons {
+		if have[p.Name] != "" {
+			out = append(out, p)
+			continue
+		}
+		name := configMaps[p.Name]
+		if name == "" {
+			continue
+		}
+		_, err := c.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, name, metav1.GetOptions{})
+		switch {
+		case err == nil:
+			out = append(out, p)
+		case apierrors.IsNotFound(err):
+			r.Host.Log.Warn(p.Name + " is left off: the cluster has no ConfigMap kube-system/" + name + ", so its administrators do without")
+		default:
+			return nil, fmt.Errorf("cannot read ConfigMap %s: %w", name, err)
+		}
+	}
+	return out, nil
 }
 
 // leadsCluster says whether it is for this node to make the cluster what this

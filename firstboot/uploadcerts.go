@@ -50,16 +50,16 @@ func stepUploadCerts() converge.Step {
 }
 
 func uploadCertsParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Part, error) {
-	return []cluster.Part{{Name: "upload-certs", Wants: certsSecret, Apply: func(ctx context.Context) error {
+	return []cluster.Part{{Name: "upload-certs", Wants: certsSecret, Apply: func(ctx context.Context, _ cluster.Before) ([]string, error) {
 		key, err := certificateKey(r)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if err := uploadCerts(ctx, r, c, key); err != nil {
-			return err
+			return nil, err
 		}
 		rules := readable(certsRole, metav1.NamespaceSystem, "secrets", certsSecret, group(bootstrapGroup))
-		return cluster.EnsureAll(ctx, c, rules...)
+		return nil, cluster.EnsureAll(ctx, c, rules...)
 	}}}, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
@@ -99,23 +100,28 @@ func kubeadmConfigPart(r *node.Machine, c kubernetes.Interface) (cluster.Part, e
 	rules := readable(nodesKubeadmConfig, metav1.NamespaceSystem, "configmaps", node.KubeadmConfig, group(bootstrapGroup), group(nodesGroup))
 	name, self := r.Node.Init.NodeRegistration.Name, r.Node.Init.LocalAPIEndpoint
 	wants := []any{cm, rules, r.Baked.Release.ClusterStatus, name, self}
-	return cluster.Part{Name: "upload-config.kubeadm", Wants: wants, Apply: func(ctx context.Context) error {
+	return cluster.Part{Name: "upload-config.kubeadm", Wants: wants, Objects: rules, Apply: func(ctx context.Context, before cluster.Before) ([]string, error) {
 		if r.Baked.Release.ClusterStatus {
 			endpoints, err := node.APIEndpoints(ctx, c)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			endpoints[name] = self
 			status, err := config.MarshalClusterStatus(endpoints, r.Baked.Release)
 			if err != nil {
-				return fmt.Errorf("cannot write the ClusterStatus: %w", err)
+				return nil, fmt.Errorf("cannot write the ClusterStatus: %w", err)
 			}
 			cm.Data["ClusterStatus"] = string(status)
 		}
 		if err := keepEdited(ctx, c, cm, r); err != nil {
-			return err
+			return nil, err
 		}
-		return cluster.EnsureAll(ctx, c, append(rules, cm)...)
+		theirs, err := cluster.ReviseAll(ctx, c, before, rules...)
+		if err != nil {
+			return nil, err
+		}
+		// Neither joining nor upgrading works without it, so it comes back.
+		return theirs, cluster.Ensure(ctx, c, cm)
 	}}, nil
 }
 
@@ -136,7 +142,8 @@ func keepEdited(ctx context.Context, c kubernetes.Interface, cm *corev1.ConfigMa
 		}
 	}
 	var moved []byte
-	if was := have.Data["ClusterConfiguration"]; was != "" {
+	was := have.Data["ClusterConfiguration"]
+	if was != "" {
 		moved, err = config.MoveCluster([]byte(was), r.Baked.Release)
 	}
 	if err == nil {
@@ -171,7 +178,39 @@ func kubeletConfigPart(r *node.Machine, c kubernetes.Interface) (cluster.Part, e
 	}
 	signGenerated(cm, !userSupplied(r.Node, "kubelet"))
 	objs := readable("kubeadm:"+name, metav1.NamespaceSystem, "configmaps", name, group(nodesGroup), group(bootstrapGroup))
-	return cluster.ObjectsPart(c, "upload-config.kubelet", append(objs, cm), nil), nil
+	p := cluster.ObjectsPart(c, "upload-config.kubelet", append(objs, cm), nil)
+	apply := p.Apply
+	p.Apply = func(ctx context.Context, before cluster.Before) ([]string, error) {
+		edited, err := carryKubeletConfig(ctx, c, before, cm)
+		if err != nil {
+			return nil, err
+		}
+		theirs, err := apply(ctx, before)
+		return append(edited, theirs...), err
+	}
+	return p, nil
+}
+
+// carryKubeletConfig gives cm the text of its predecessor, which another version
+// keeps under another name, where somebody has edited that.
+func carryKubeletConfig(ctx context.Context, c kubernetes.Interface, before cluster.Before, cm *corev1.ConfigMap) ([]string, error) {
+	for _, was := range before.ConfigMaps() {
+		if was.Name == cm.Name {
+			continue
+		}
+		have, err := c.CoreV1().ConfigMaps(was.Namespace).Get(ctx, was.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			continue
+		} else if err != nil {
+			return nil, fmt.Errorf("cannot read ConfigMap %s: %w", was.Name, err)
+		}
+		if text := have.Data["kubelet"]; text != "" && text != was.Data["kubelet"] {
+			cm.Data["kubelet"] = text
+			delete(cm.Annotations, configHash)
+			return []string{fmt.Sprintf("ConfigMap %s was edited, and %s carries its text on", was.Name, cm.Name)}, nil
+		}
+	}
+	return nil, nil
 }
 
 // signGenerated puts kubeadm's checksum on configuration that nobody supplied:

@@ -19,7 +19,8 @@ import (
 // The record is what makes a later boot leave the cluster alone: an
 // administrator may scale CoreDNS, remove kube-proxy or tighten a binding, and
 // no reboot takes that back; only an image or a node configuration that wants
-// something else is applied again. It lies in the cluster and not on the node,
+// something else is applied again, and then only in what it wants otherwise: see
+// ReviseAll. It lies in the cluster and not on the node,
 // because it must live and die with what it speaks of: an etcd that starts
 // empty, or is restored to an earlier day, brings its own record.
 const appliedName = "kbuild-applied"
@@ -36,10 +37,23 @@ func Applied(ctx context.Context, c kubernetes.Interface) (map[string]string, er
 	return cm.Data, nil
 }
 
-// Record notes that part was applied with digest.
-func Record(ctx context.Context, c kubernetes.Interface, part, digest string) error {
+// objectsKey is the key beside a part's own that holds its objects as they were
+// applied, JSON: what people have changed since can be told by them.
+func objectsKey(part string) string { return part + ".objects" }
+
+// Record notes that part was applied with digest, and as which objects; nil
+// objects note none.
+func Record(ctx context.Context, c kubernetes.Interface, part, digest string, objs Before) error {
 	cms := c.CoreV1().ConfigMaps(metav1.NamespaceSystem)
-	patch, err := json.Marshal(map[string]any{"data": map[string]string{part: digest}})
+	data := map[string]string{part: digest}
+	if objs != nil {
+		b, err := json.Marshal(objs)
+		if err != nil {
+			return fmt.Errorf("cannot record the objects of %s: %w", part, err)
+		}
+		data[objectsKey(part)] = string(b)
+	}
+	patch, err := json.Marshal(map[string]any{"data": data})
 	if err != nil {
 		return err
 	}
@@ -47,7 +61,7 @@ func Record(ctx context.Context, c kubernetes.Interface, part, digest string) er
 	if apierrors.IsNotFound(err) {
 		_, err = cms.Create(ctx, &corev1.ConfigMap{
 			ObjectMeta: metav1.ObjectMeta{Name: appliedName, Namespace: metav1.NamespaceSystem},
-			Data:       map[string]string{part: digest},
+			Data:       data,
 		}, metav1.CreateOptions{FieldManager: Manager})
 		if apierrors.IsAlreadyExists(err) { // another part was quicker
 			_, err = cms.Patch(ctx, appliedName, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: Manager})

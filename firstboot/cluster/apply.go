@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
@@ -20,40 +23,68 @@ import (
 //
 // A kind that the API server does not serve (yet) is a Temporary error: its
 // definition may come from elsewhere.
-func Apply(ctx context.Context, cfg *rest.Config, objs []Object) error {
+//
+// Where an earlier image has applied the same part, what people have done since
+// stays, and theirs says so: see ReviseAll.
+func Apply(ctx context.Context, cfg *rest.Config, before Before, objs []Object) (theirs []string, err error) {
 	dyn, err := dynamic.NewForConfig(cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	dc, err := discovery.NewDiscoveryClientForConfig(cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	kinds := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(dc))
 	for _, o := range inOrder(objs) {
-		if err := applyOne(ctx, dyn, kinds, o); err != nil {
-			return fmt.Errorf("cannot apply %s: %w", o, err)
+		t, err := applyOne(ctx, dyn, kinds, before, o)
+		if err != nil {
+			return nil, fmt.Errorf("cannot apply %s: %w", o, err)
 		}
+		theirs = append(theirs, t...)
 	}
-	return nil
+	return theirs, nil
 }
 
-func applyOne(ctx context.Context, dyn dynamic.Interface, kinds *restmapper.DeferredDiscoveryRESTMapper, o Object) error {
+func applyOne(ctx context.Context, dyn dynamic.Interface, kinds *restmapper.DeferredDiscoveryRESTMapper, before Before, o Object) ([]string, error) {
 	gvk := o.GroupVersionKind()
+	was, ours := before.of(o)
 	// The mapper asks the server again by itself when it does not know a kind.
 	m, err := kinds.RESTMapping(gvk.GroupKind(), gvk.Version)
-	if err != nil {
-		return err
+	if ours && meta.IsNoMatchError(err) {
+		return []string{removed(o)}, nil // with its definition
+	} else if err != nil {
+		return nil, err
 	}
 	obj := o.DeepCopy()
-	opts := metav1.ApplyOptions{FieldManager: Manager, Force: true}
-	if m.Scope.Name() != meta.RESTScopeNameNamespace {
-		_, err = dyn.Resource(m.Resource).Apply(ctx, obj.GetName(), obj, opts)
-		return err
+	var api dynamic.ResourceInterface = dyn.Resource(m.Resource)
+	if m.Scope.Name() == meta.RESTScopeNameNamespace {
+		if obj.GetNamespace() == "" {
+			obj.SetNamespace(metav1.NamespaceDefault)
+		}
+		api = dyn.Resource(m.Resource).Namespace(obj.GetNamespace())
 	}
-	if obj.GetNamespace() == "" {
-		obj.SetNamespace(metav1.NamespaceDefault)
+	if before != nil {
+		have, err := api.Get(ctx, obj.GetName(), metav1.GetOptions{})
+		switch {
+		case err == nil:
+			return reviseOne(ctx, api, was, ours, o, have)
+		case !apierrors.IsNotFound(err):
+			return nil, err
+		case ours:
+			return []string{removed(o)}, nil
+		}
 	}
-	_, err = dyn.Resource(m.Resource).Namespace(obj.GetNamespace()).Apply(ctx, obj.GetName(), obj, opts)
-	return err
+	_, err = api.Apply(ctx, obj.GetName(), obj, metav1.ApplyOptions{FieldManager: Manager, Force: true})
+	return nil, err
+}
+
+// reviseOne changes have, which the cluster holds, by what o changes of was.
+func reviseOne(ctx context.Context, api dynamic.ResourceInterface, was map[string]any, ours bool, o Object, have *unstructured.Unstructured) ([]string, error) {
+	next, theirs := mergeObject(o, was, ours, o.Object, have.Object)
+	if equality.Semantic.DeepEqual(have.Object, next) {
+		return theirs, nil
+	}
+	_, err := api.Update(ctx, &unstructured.Unstructured{Object: next}, metav1.UpdateOptions{FieldManager: Manager})
+	return theirs, err
 }

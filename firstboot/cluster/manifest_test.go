@@ -114,7 +114,7 @@ metadata: {name: orchard}
 		t.Fatal(err)
 	}
 	for tries := 0; ; tries++ {
-		if err = cluster.Apply(ctx, cfg, objs); err == nil {
+		if _, err = cluster.Apply(ctx, cfg, nil, objs); err == nil {
 			break
 		}
 		if !cluster.Temporary(err) || tries > 100 {
@@ -138,7 +138,7 @@ metadata: {name: orchard}
 	if _, err := prices.Get(ctx, "prices", metav1.GetOptions{}); err != nil {
 		t.Errorf("an object without namespace: %v", err)
 	}
-	if err := cluster.Apply(ctx, cfg, objs); err != nil {
+	if _, err := cluster.Apply(ctx, cfg, nil, objs); err != nil {
 		t.Fatal(err)
 	}
 	again, err := fruits.Get(ctx, "apple", metav1.GetOptions{})
@@ -150,14 +150,14 @@ metadata: {name: orchard}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cluster.Apply(ctx, cfg, unknown); !cluster.Temporary(err) || !strings.Contains(err.Error(), "Nut hazel (y.yaml, line 1)") {
+	if _, err := cluster.Apply(ctx, cfg, nil, unknown); !cluster.Temporary(err) || !strings.Contains(err.Error(), "Nut hazel (y.yaml, line 1)") {
 		t.Errorf("a kind that is not served: %v, temporary %t", err, cluster.Temporary(err))
 	}
 	invalid, err := cluster.ParseManifest("z.yaml", []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: Not_A_Name}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cluster.Apply(ctx, cfg, invalid); err == nil || cluster.Temporary(err) || errors.Is(err, context.Canceled) {
+	if _, err := cluster.Apply(ctx, cfg, nil, invalid); err == nil || cluster.Temporary(err) || errors.Is(err, context.Canceled) {
 		t.Errorf("an invalid object: %v, temporary %t", err, cluster.Temporary(err))
 	}
 }

@@ -1,0 +1,105 @@
+package cluster
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/client-go/kubernetes/scheme"
+)
+
+// Before is what an earlier image applied of a part: each object, decoded JSON,
+// by its kind, namespace and name. Nil means that no image has applied the part,
+// or that it did not say what.
+type Before map[string]map[string]any
+
+// of finds the object that want was; ours says whether it was applied at all.
+func (b Before) of(want runtime.Object) (was map[string]any, ours bool) {
+	was, ours = b[keyOf(want)]
+	return was, ours
+}
+
+// ConfigMaps are those among what was applied, in the order of their names.
+func (b Before) ConfigMaps() (found []corev1.ConfigMap) {
+	for _, key := range slices.Sorted(maps.Keys(b)) {
+		var cm corev1.ConfigMap
+		if b[key]["kind"] == "ConfigMap" && runtime.DefaultUnstructuredConverter.FromUnstructured(b[key], &cm) == nil {
+			found = append(found, cm)
+		}
+	}
+	return found
+}
+
+// mergeObject is have with what want changes of was; o is what it is about. An
+// object that no image of ours has made stays as it is.
+func mergeObject(o runtime.Object, was map[string]any, ours bool, want, have map[string]any) (next map[string]any, theirs []string) {
+	if !ours {
+		if !holds(have, want) {
+			theirs = []string{described(o) + " was there before, and stays as it is"}
+		}
+		return have, theirs
+	}
+	m, fields := merge3("", was, want, have)
+	if len(fields) > 0 {
+		theirs = []string{fmt.Sprintf("%s was edited, and keeps its %s", described(o), strings.Join(fields, ", "))}
+	}
+	return m.(map[string]any), theirs
+}
+
+func removed(o runtime.Object) string { return described(o) + " was removed, and stays so" }
+
+// objectsOf are objects as Before keeps them.
+func objectsOf(objs []runtime.Object) (Before, error) {
+	b := Before{}
+	for _, o := range objs {
+		u, err := unstructuredOf(o)
+		if err != nil {
+			return nil, fmt.Errorf("cannot record %s: %w", described(o), err)
+		}
+		b[keyOf(o)] = u
+	}
+	return b, nil
+}
+
+// readObjects reads what Record has written; what cannot be read is not known.
+func readObjects(text string) (b Before) {
+	if text == "" || utiljson.Unmarshal([]byte(text), &b) != nil {
+		return nil
+	}
+	return b
+}
+
+// unstructuredOf is o as decoded JSON, with whole numbers as such, and with its
+// kind.
+func unstructuredOf(o runtime.Object) (map[string]any, error) {
+	u, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+	if err == nil {
+		u["apiVersion"], u["kind"] = gvkOf(o).ToAPIVersionAndKind()
+	}
+	return u, err
+}
+
+// gvkOf is the kind of an object, which typed ones need not say themselves.
+func gvkOf(o runtime.Object) schema.GroupVersionKind {
+	gvk := o.GetObjectKind().GroupVersionKind()
+	if gvk.Kind == "" {
+		if known, _, err := scheme.Scheme.ObjectKinds(o); err == nil {
+			gvk = known[0]
+		}
+	}
+	return gvk
+}
+
+// described names an object for people: "ConfigMap kube-system/kube-proxy".
+func described(o runtime.Object) string { return gvkOf(o).Kind + " " + nameOf(o.(metav1.Object)) }
+
+// keyOf tells an object from any other: "Deployment.apps kube-system/coredns".
+func keyOf(o runtime.Object) string {
+	return gvkOf(o).GroupKind().String() + " " + nameOf(o.(metav1.Object))
+}
