@@ -295,3 +295,33 @@ func TestPaths(t *testing.T) {
 		t.Errorf("only %d paths", len(rows))
 	}
 }
+
+// CONTRIBUTING.md names every scenario, and no other.
+func TestScenarios(t *testing.T) {
+	b, err := os.ReadFile("../CONTRIBUTING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("../test-vm/*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var there, named []string
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`func TestScenario([A-Za-z0-9]+)\(`).FindAllSubmatch(text, -1) {
+			there = append(there, string(m[1]))
+		}
+	}
+	for _, row := range regexp.MustCompile("(?m)^\\| (`[A-Z][^|]*`) \\|").FindAllStringSubmatch(string(b), -1) {
+		named = append(named, strings.Split(strings.Trim(row[1], "`"), "`, `")...)
+	}
+	slices.Sort(there)
+	slices.Sort(named)
+	if len(there) == 0 || !slices.Equal(there, named) {
+		t.Errorf("the scenarios are\n%q\nand CONTRIBUTING.md names\n%q", there, named)
+	}
+}
