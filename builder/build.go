@@ -18,7 +18,7 @@ import (
 	"github.com/kbuild/kbuild/images"
 )
 
-// Env is what a build uses of the machine it runs on.
+// Env is what a build uses of the machine that it runs on.
 type Env struct {
 	Cache     string // kbuild's cache directory
 	Firstboot string // the kbuild-firstboot binary to bake
@@ -30,9 +30,9 @@ type Env struct {
 // all at once when everything is done; a build that fails or is stopped leaves
 // nothing there.
 func Build(ctx context.Context, p *Plan, in *Inputs, src source.Source, out string, env Env) (err error) {
-	// Modes in the image are those that are asked for, whoever builds it.
+	// File modes in the image must not depend on the user's umask.
 	defer unix.Umask(unix.Umask(0o022))
-	// A tool that is killed because ctx has ended says no more than that.
+	// The error of a tool that was killed because ctx has ended says nothing.
 	defer func() {
 		if err != nil && ctx.Err() != nil {
 			err = ctx.Err()
@@ -165,7 +165,7 @@ func (p *Plan) fill(ctx context.Context, dir string, entries []Entry, storeDir s
 	if err != nil {
 		return nil, err
 	}
-	env.Log("%d images baked, %d MB stored once instead of again", len(baked), saved>>20)
+	env.Log("%d images baked, %d MB saved by storing equal files once", len(baked), saved>>20)
 	return baked, nil
 }
 
@@ -178,12 +178,12 @@ func sameImages(want []string, got []BakedImage) error {
 	var errs []error
 	for _, name := range want {
 		if !have[name] {
-			errs = append(errs, fmt.Errorf("cannot bake %s: the source did not make it", name))
+			errs = append(errs, fmt.Errorf("cannot bake %s: the source did not provide it", name))
 		}
 		delete(have, name)
 	}
 	for name := range have {
-		errs = append(errs, fmt.Errorf("cannot bake %s: the plan does not name it", name))
+		errs = append(errs, fmt.Errorf("cannot bake %s: it is not in the plan", name))
 	}
 	return errors.Join(errs...)
 }

@@ -136,7 +136,7 @@ func (f *files) readManifests(s Spec) error {
 }
 
 // readButane translates the user's Butane config, and makes sure that ours can
-// be made for the address, so that mistakes are found before anything is built.
+// be made for the address, so that errors are found before anything is built.
 func (f *files) readButane(s Spec) error {
 	if !s.has(ignitionFormat) {
 		return nil

@@ -13,8 +13,8 @@ import (
 // storeOnce hard-links equal regular files below dirs, so that a multi-call
 // binary that serves as kubelet on the host and as four components in
 // containers is in the image once, and once in the page cache. Files are
-// equal when content, mode and owner are. Small files are not worth an
-// inode shared between container images and are left alone.
+// equal when content, mode and owner are. Small files are not worth it, and are
+// left alone.
 func storeOnce(dirs ...string) (saved int64, err error) {
 	const small = 64 << 10
 	type key struct {

@@ -14,16 +14,16 @@ import (
 // that they may be replaced.
 func checkOut(out string, files []string, force bool) error {
 	if out == "" {
-		return errors.New("cannot build: no output directory given; say --out DIR")
+		return errors.New("cannot build: no output directory given; add --out DIR")
 	}
 	there, err := existing(out, files)
 	if err != nil {
 		return fmt.Errorf("cannot write to %s: %w", out, err)
 	}
 	if len(there) > 0 && !force {
-		return fmt.Errorf("%s is there already; say --force to replace it, or another --out", filepath.Join(out, there[0]))
+		return fmt.Errorf("%s already exists; give --force to replace it, or another --out", filepath.Join(out, there[0]))
 	}
-	// What a killed build left behind is of no use to anyone.
+	// Remove what a killed build has left behind.
 	old, _ := filepath.Glob(filepath.Join(out, ".building-*"))
 	for _, dir := range old {
 		if err := os.RemoveAll(dir); err != nil {
@@ -33,8 +33,8 @@ func checkOut(out string, files []string, force bool) error {
 	return nil
 }
 
-// existing lists what is in dir of the outputs, in order; of no directory it is
-// nothing.
+// existing lists which of the outputs are in dir, in order; none if there is no
+// dir.
 func existing(dir string, outputs []string) (names []string, err error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -51,8 +51,8 @@ func existing(dir string, outputs []string) (names []string, err error) {
 	return names, err
 }
 
-// moveOutputs renames the outputs into place, SHA256SUMS last: whoever finds
-// it and finds it true has the whole build. Those of an earlier one go.
+// moveOutputs renames the outputs into place, SHA256SUMS last: where it is there
+// and correct, the build is complete. Outputs of an earlier build are removed.
 func moveOutputs(from, to string, outputs []string) error {
 	if err := os.Remove(filepath.Join(to, "SHA256SUMS")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -23,9 +23,9 @@ import (
 )
 
 // Push uploads the update in dir, as `kbuild image` wrote it, to a registry as
-// an OCI artefact: to is "oci://HOST/REPOSITORY:TAG", and Docker's config has
+// an OCI artifact: to is "oci://HOST/REPOSITORY:TAG", and Docker's config has
 // the credentials. What the registry has already is not sent again. It returns
-// the artefact's digest.
+// the artifact's digest.
 func Push(ctx context.Context, dir, to string, log progress.Log) (string, error) {
 	where, ok := strings.CutPrefix(to, "oci://")
 	ref, err := name.ParseReference(where)

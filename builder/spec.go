@@ -49,11 +49,11 @@ type Spec struct {
 	// loader and kernel. PEM.
 	SecureBootKey   string `json:"secureBootKey,omitempty"`
 	SecureBootCert  string `json:"secureBootCert,omitempty"`
-	UnsignedUpdates bool   `json:"unsignedUpdates,omitempty"` // the node takes updates that nobody signed
-	// TrialLimit is how long after its start a boot of a new slot may take to
-	// be healthy, in nanoseconds.
+	UnsignedUpdates bool   `json:"unsignedUpdates,omitempty"` // the node accepts unsigned updates
+	// TrialLimit is how long after it starts a boot of a new slot may take to
+	// become healthy, in nanoseconds.
 	TrialLimit time.Duration `json:"trialLimit"`
-	// TrialBoots is how many boots of a new slot may end before they are healthy.
+	// TrialBoots is how many boots of a new slot may end without becoming healthy.
 	TrialBoots int      `json:"trialBoots"`
 	Checks     []string `json:"checks,omitempty"` // programs to bake that judge a new slot
 	Out        string   `json:"-"`                // directory for the outputs
@@ -74,15 +74,15 @@ var defaultEpoch = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 // it is the one in flannel's own documentation.
 const defaultPodCIDR = "10.244.0.0/16"
 
-// DefaultTrialLimit is generous: a node that comes back after a long time off
-// waits for its cluster, too.
+// DefaultTrialLimit is generous: a node that was off for a long time also waits
+// for its cluster.
 const DefaultTrialLimit = 10 * time.Minute
 
-// DefaultTrialBoots is what systemd's own examples give a new kernel.
+// DefaultTrialBoots is the number of tries in systemd's own examples.
 const DefaultTrialBoots = 3
 
-// ignitionFormat is the one format that is no disk: a system extension and
-// the configs that bring it to an operating system that boots with Ignition.
+// ignitionFormat is the only format that is not a disk: a system extension, and
+// the configs that install it on an operating system that boots with Ignition.
 const ignitionFormat = "ignition"
 
 // Formats that Build can write. With a disk come the slot's update files.
@@ -103,11 +103,10 @@ func (s *Spec) Time() time.Time {
 	return s.Epoch.UTC().Truncate(time.Second)
 }
 
-// check refuses what can be refused without looking at anything outside, and
-// fills in what is missing.
+// check refuses what is wrong in the Spec itself, and fills in defaults.
 func (s *Spec) check() (images.Release, error) {
 	if s.Version == "" {
-		return images.Release{}, fmt.Errorf("cannot plan an image: no version given; say --version v1.19.12")
+		return images.Release{}, fmt.Errorf("cannot plan an image: no version given; add --version v1.19.12")
 	}
 	rel, err := images.Lookup(s.Version)
 	if err != nil {
@@ -131,19 +130,19 @@ func (s *Spec) check() (images.Release, error) {
 		return rel, fmt.Errorf("cannot use --cmdline: %w", err)
 	}
 	if (s.SecureBootKey == "") != (s.SecureBootCert == "") {
-		return rel, errors.New("cannot sign for Secure Boot with one half: want --secure-boot-key and --secure-boot-cert")
+		return rel, errors.New("cannot sign for Secure Boot: give both --secure-boot-key and --secure-boot-cert")
 	}
 	if s.TrialLimit == 0 {
 		s.TrialLimit = DefaultTrialLimit
 	}
 	if s.TrialLimit < time.Minute {
-		return rel, fmt.Errorf("cannot give a new slot %s to be healthy: want --trial-limit of a minute or more", s.TrialLimit)
+		return rel, fmt.Errorf("--trial-limit is %s: want a minute or more", s.TrialLimit)
 	}
 	if s.TrialBoots == 0 {
 		s.TrialBoots = DefaultTrialBoots
 	}
 	if s.TrialBoots < 1 || s.TrialBoots > images.MaxTrialBoots {
-		return rel, fmt.Errorf("cannot try a new slot %d times: want --trial-boots of 1 to %d", s.TrialBoots, images.MaxTrialBoots)
+		return rel, fmt.Errorf("--trial-boots is %d: want 1 to %d", s.TrialBoots, images.MaxTrialBoots)
 	}
 	if s.Arch != "amd64" {
 		return rel, fmt.Errorf("cannot build for %s: only amd64 images are supported", s.Arch)
@@ -167,7 +166,7 @@ func (s *Spec) check() (images.Release, error) {
 	return rel, errors.Join(oneEach("manifests", s.Manifests), oneEach("checks", s.Checks))
 }
 
-// oneEach refuses files of one name, which go to one directory.
+// oneEach refuses two files of the same name, since all go into one directory.
 func oneEach(what string, files []string) error {
 	seen := map[string]string{}
 	for _, f := range files {
@@ -183,7 +182,7 @@ func oneEach(what string, files []string) error {
 func (s *Spec) checkIgnition() (err error) {
 	for flag, v := range map[string]string{"--sysext-url": s.SysextURL, "--butane": s.Butane} {
 		if v != "" && !s.has(ignitionFormat) {
-			return fmt.Errorf("%s %s is for Ignition: say --format %s too", flag, v, ignitionFormat)
+			return fmt.Errorf("%s %s is only for Ignition: add --format %s", flag, v, ignitionFormat)
 		}
 	}
 	if s.has(ignitionFormat) {

@@ -21,7 +21,7 @@ import (
 	"github.com/kbuild/kbuild/images"
 )
 
-// BakedImage is a container image in the store, as manifest.json tells it.
+// BakedImage is a container image in the store, as manifest.json lists it.
 type BakedImage struct {
 	Name   string   `json:"name"`
 	Digest string   `json:"digest"` // of the manifest
@@ -31,8 +31,8 @@ type BakedImage struct {
 
 // writeStore unpacks the images of an OCI layout into the store at dir (see
 // images.StoreDir): manifests and configs as blobs, each layer once as a
-// directory. Whiteouts become overlayfs's own, because the store's
-// directories serve as overlayfs layers where they lie.
+// directory. Whiteouts become those of overlayfs, since the directories are used
+// as overlayfs layers in place.
 func writeStore(ctx context.Context, from, dir string) ([]BakedImage, error) {
 	src, err := layout.ImageIndexFromPath(from)
 	if err != nil {
@@ -142,8 +142,7 @@ func (s *store) add(name string, img v1.Image) (BakedImage, error) {
 	return b, nil
 }
 
-// unpack writes every layer that was noted, each once, side by side, and checks
-// that it is the one of its diff ID.
+// unpack writes every noted layer once, in parallel, and verifies its diff ID.
 func (s *store) unpack(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)

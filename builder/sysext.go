@@ -15,16 +15,16 @@ import (
 	"github.com/kbuild/kbuild/templates"
 )
 
-// A system extension holds what a node is more than its operating system:
+// A system extension holds what a node has beyond its operating system:
 // kubelet, kbuild-firstboot, CNI plugins, container images, units, and a
 // container runtime, since that of the operating system may be of any age or
-// missing. What could hide a file of the operating system lies in directories
-// of kbuild's own, and no directory is one that is a link elsewhere (/usr/sbin,
-// /usr/lib64).
+// missing. Files that could hide those of the operating system are in kbuild's own
+// directories, and none is in a directory that is a link on some systems
+// (/usr/sbin, /usr/lib64).
 
 // sysextShared are the files of the image's root that an extension needs too,
-// by the place that they have there. The rest is the operating system's own
-// business.
+// and where they go; empty: to the same path. The rest is left to the operating
+// system.
 var sysextShared = map[string]string{
 	"usr/lib/systemd/system/kbuild-firstboot.service": "",
 	"usr/lib/systemd/system/kubelet.service":          "",
@@ -34,8 +34,9 @@ var sysextShared = map[string]string{
 	"etc/containerd/config.toml":                      "usr/lib/kbuild/containerd.toml",
 }
 
-// sysextBase are the files of the base OS that an extension takes along: the
-// runtime, the one library that it needs beside libc, and whose they are.
+// sysextBase are the files of the base OS that an extension includes, and where
+// they go: the runtime, the one library that it needs besides libc, and their
+// copyright files.
 var sysextBase = map[string]string{
 	"usr/bin/containerd":                       "usr/lib/kbuild/bin/containerd",
 	"usr/bin/containerd-shim-runc-v2":          "usr/lib/kbuild/bin/containerd-shim-runc-v2",
@@ -98,8 +99,8 @@ func (t *tree) addSysext(p *Plan, f *files) error {
 	)
 }
 
-// buildIgnition makes the system extension and the configs that bring it to a
-// machine, in the directory result.
+// buildIgnition makes the system extension and the configs that install it, in
+// the directory result.
 func (p *Plan) buildIgnition(ctx context.Context, work, result string, tools base.Tree, c contents, env Env) (disk.ExtensionOutput, []BakedImage, error) {
 	var x disk.ExtensionOutput
 	env.Log("assembling the system extension")
@@ -130,7 +131,7 @@ func (p *Plan) buildIgnition(ctx context.Context, work, result string, tools bas
 	mode := fs.FileMode(0o644)
 	if merge != nil {
 		mode = 0o600
-		env.Log("node.bu and node.ign hold all that --butane does, user-data too: only you can read them")
+		env.Log("node.bu and node.ign include the config of --butane with its secrets, so only you can read them")
 	}
 	for name, data := range map[string][]byte{"node.bu": configs.Butane, "node.ign": configs.Ignition} {
 		if err := os.WriteFile(filepath.Join(result, name), data, mode); err != nil {
@@ -138,7 +139,7 @@ func (p *Plan) buildIgnition(ctx context.Context, work, result string, tools bas
 		}
 	}
 	if p.Spec.SysextURL == ignition.DefaultURL {
-		env.Log("node.ign fetches %s, which is nowhere: host sysext.raw and say where with --sysext-url", ignition.DefaultURL)
+		env.Log("node.ign downloads the placeholder %s: host sysext.raw, and give its address with --sysext-url", ignition.DefaultURL)
 	}
 	return x, baked, nil
 }

@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// Where the builder puts what a node reads. All are below the image's
-// read-only root.
+// Files that the builder puts into the image's read-only root, and the node
+// reads.
 const (
 	BakedFile     = "/usr/share/kbuild/release.json" // Baked, as JSON
-	BakedConfig   = "/usr/share/kbuild/config.yaml"  // kubeadm kinds that user-data is laid over; may be missing
+	BakedConfig   = "/usr/share/kbuild/config.yaml"  // kubeadm configuration that user-data overrides; may be missing
 	BakedManifest = "/usr/share/kbuild/manifests"    // *.yaml, applied at init in the order of their names
-	BakedChecks   = "/usr/lib/kbuild/checks.d"       // programs that must end well before a new slot is kept
+	BakedChecks   = "/usr/lib/kbuild/checks.d"       // programs that must exit with 0 before a new slot is kept
 	StoreDir      = "/usr/lib/kbuild/images"         // the image store; see below
 )
 
@@ -36,9 +36,8 @@ type Baked struct {
 	PodCIDR   string    `json:"podCIDR,omitempty"` // the pod network that the baked CNI manifest names
 	Images    []string  `json:"images"`            // full names in the store, sorted
 	Release   Release   `json:"release"`
-	// UpdateKeys are the public keys (PEM, Ed25519) of which one must have
-	// signed an update. Without any, updates are taken only where
-	// UnsignedUpdates says so.
+	// UpdateKeys are public keys (PEM, Ed25519), one of which must have signed an
+	// update. Without any, updates are accepted only if UnsignedUpdates is set.
 	UpdateKeys      []string `json:"updateKeys,omitempty"`
 	UnsignedUpdates bool     `json:"unsignedUpdates,omitempty"`
 }

@@ -11,12 +11,12 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// ParseListConfig reads what decides the images from the kubeadm config in b:
-// one or more YAML documents, of which the ClusterConfiguration counts. The
-// other kinds are left to the node's own reader. file is the config's name in
+// ParseListConfig reads the settings that decide the images from the kubeadm
+// config in b: one or more YAML documents, of which the ClusterConfiguration is
+// used. The other kinds are left to the node's own reader. file is the config's name in
 // errors, which also name the line.
 //
-// It is strict where it looks: the config API must be one that this version's
+// It is strict about what it reads: the config API must be one that this version's
 // kubeadm reads; an unknown field of ClusterConfiguration, of its etcd, dns
 // and proxy, and a value of the wrong type are errors.
 func ParseListConfig(r Release, file string, b []byte) (ListConfig, error) {
@@ -194,8 +194,8 @@ func (d *listReader) text(m map[string]*yaml.Node, key string) string {
 	if n == nil || n.Tag == "!!null" {
 		return ""
 	}
-	// yaml/v3 follows YAML 1.2; kubeadm's reader also takes yes, no, on and
-	// off as booleans, and so refuses them here.
+	// yaml/v3 follows YAML 1.2; kubeadm's reader also reads yes, no, on and off as
+	// booleans, and so refuses them here.
 	var b bool
 	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" || n.Style == 0 && n.Decode(&b) == nil {
 		d.fail(n, "%s must be a string: put quotes around it", key)

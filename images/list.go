@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// ListConfig is what of a cluster's configuration decides its images: the
-// fields of ClusterConfiguration that kubeadm looks at. The zero value is the
-// release's default.
+// ListConfig is the part of a cluster's configuration that decides its images:
+// the fields of ClusterConfiguration that kubeadm reads for it. The zero value is
+// the release's default.
 type ListConfig struct {
 	KubernetesVersion string // of the control plane; "" is the release's own. Like kubeadm, another minor may be named
 	ImageRepository   string // in place of Release.Registry
@@ -103,7 +103,7 @@ func (r Release) DNSImages(c ListConfig) []string {
 	if c.DNSType == KubeDNS {
 		i.Tag, names = r.KubeDNS, []string{"k8s-dns-kube-dns", "k8s-dns-sidecar", "k8s-dns-dnsmasq-nanny"}
 	} else if registry != r.Registry {
-		// CoreDNS lies one level deeper in the default registry only.
+		// CoreDNS is one level deeper in the default registry only.
 		names = []string{i.Repo[strings.LastIndex(i.Repo, "/")+1:]}
 	}
 	if c.DNSTag != "" {

@@ -19,7 +19,7 @@ func TestFollows(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = r.Follows(c.old)
+		err = r.CheckUpgradeFrom(c.old)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s after %s: %v, want %q", c.to, c.old, err, c.want)
 		}

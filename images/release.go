@@ -12,7 +12,7 @@ import (
 	"strconv"
 )
 
-// Image is one image of a release, before a registry is put in front of it.
+// Image is one image of a release, without its registry.
 type Image struct {
 	Repo string `json:"repo"` // below the registry, e.g. "coredns/coredns"
 	Tag  string `json:"tag"`  // e.g. "v1.8.4"
@@ -78,17 +78,17 @@ const (
 	// FactEtcdRequests: kubeadm's etcd static pod requests 100m of CPU and
 	// 100Mi of memory.
 	FactEtcdRequests Fact = "etcd-requests"
-	// FactRemoteRuntimeFlag: the kubelet must be told --container-runtime=remote
-	// for anything that is not Docker.
+	// FactRemoteRuntimeFlag: the kubelet needs --container-runtime=remote for any
+	// runtime but Docker.
 	FactRemoteRuntimeFlag Fact = "remote-runtime-flag"
 	// FactDockerProbe: the kubelet looks for Docker for five seconds whenever it
 	// starts, whatever its runtime is.
 	FactDockerProbe Fact = "docker-probe"
-	// FactSlowReady: the kubelet tells the cluster only every ten seconds, or
-	// when it starts, that it has become ready.
+	// FactSlowReady: the kubelet reports that it has become ready only when it
+	// starts, and every ten seconds.
 	FactSlowReady Fact = "slow-ready"
 	// FactInstanceConfig: kubeadm tells the kubelet its container runtime's
-	// socket in instance-config.yaml, laid over config.yaml, and not by a flag.
+	// socket in instance-config.yaml, which overrides config.yaml, and not by a flag.
 	FactInstanceConfig Fact = "instance-config"
 	// FactProbePort: the static pods name their probe port "probe-port".
 	FactProbePort Fact = "probe-port"

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// row is what one minor release holds. What moves inside it, from patch to
-// patch, is a function of the patch number.
+// row is what is true of one minor release. What changes from patch to patch is a
+// function of the patch number.
 type row struct {
 	minor    int
 	newest   int // newest patch that was read; a later one may hold other facts
@@ -110,7 +110,7 @@ func Lookup(version string) (Release, error) {
 			continue
 		}
 		if patch > row.newest {
-			return Release{}, fmt.Errorf("unknown Kubernetes version %s: the newest v1.%d that this kbuild knows is v1.%[2]d.%d; take that one or a newer kbuild", version, minor, row.newest)
+			return Release{}, fmt.Errorf("unknown Kubernetes version %s: the newest v1.%d that this kbuild knows is v1.%[2]d.%d; use that one, or a newer kbuild", version, minor, row.newest)
 		}
 		r := Release{
 			Version:      fmt.Sprintf("v1.%d.%d", minor, patch),

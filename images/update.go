@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// Names of an image's files that an update is made of, beside each other in
-// one directory. UpdateSignature is the Ed25519 signature (RFC 8032, 64 bytes)
+// Names of the files of an update, which are in one directory. UpdateSignature is the Ed25519 signature (RFC 8032, 64 bytes)
 // of the bytes of UpdateSums, which hold the digest of UpdateFile, which holds
 // those of the rest.
 const (
@@ -18,22 +17,22 @@ const (
 	UpdateSignature = "SHA256SUMS.sig"
 )
 
-// What the rest is; see UpdateName.
+// The other files; see UpdateName.
 const (
 	UpdateRoot   = "root.erofs"
 	UpdateVerity = "root.verity"
 	UpdateUKI    = "uki.efi"
 )
 
-// UpdateName is the name of one of an update's parts. Version and the beginning
-// of the root hash stand in it, so that no cache, no directory that is replaced
-// and no download that goes on later can mix the files of two images.
+// UpdateName is the name of one of an update's parts. It contains version and the
+// beginning of the root hash, so that no cache, no directory that is replaced and
+// no resumed download can mix the files of two images.
 func UpdateName(version, rootHash, what string) string {
 	return fmt.Sprintf("kbuild_%s_%s.%s", version, rootHash[:min(16, len(rootHash))], what)
 }
 
-// Update is what a slot is made of, and what the node that takes it must know
-// beforehand. The facts of the release come with it, because they are newer
+// Update describes the contents of a slot, and what a node must know before it
+// installs them. The facts of the release come with it, because they are newer
 // than those of the image that the node runs.
 type Update struct {
 	Kbuild    string    `json:"kbuild"` // version of kbuild that built it
@@ -44,14 +43,14 @@ type Update struct {
 	Root      Part      `json:"root"`
 	Verity    Part      `json:"verity"`
 	UKI       Part      `json:"uki"`
-	// TrialBoots is how many boots of it may fail before the old slot is booted
-	// again, from 1 to MaxTrialBoots.
+	// TrialBoots is how many boots of it may fail before the node falls back to
+	// the old slot, from 1 to MaxTrialBoots.
 	TrialBoots int `json:"trialBoots"`
 	// SecureBoot says that the kernel is signed for firmware that checks it.
 	SecureBoot bool `json:"secureBoot,omitempty"`
 }
 
-// MaxTrialBoots is as much as one digit of the boot loader's counter holds.
+// MaxTrialBoots is the limit of the boot loader's counter, which has one digit.
 const MaxTrialBoots = 9
 
 // Part is one file of an update.
@@ -64,8 +63,7 @@ type Part struct {
 // Parts are the files in the order in which they are written.
 func (u Update) Parts() []Part { return []Part{u.Root, u.Verity, u.UKI} }
 
-// ReadUpdate reads the bytes of update.json. What a node's disk is written by
-// must be whole.
+// ReadUpdate reads the bytes of update.json, and refuses any that is incomplete.
 func ReadUpdate(b []byte) (Update, error) {
 	var u Update
 	if err := json.Unmarshal(b, &u); err != nil {
@@ -97,7 +95,7 @@ func ReadUpdate(b []byte) (Update, error) {
 	return u, nil
 }
 
-// An update as an OCI artefact is a manifest whose config is of ArtifactType
+// An update as an OCI artifact is a manifest whose config is of ArtifactType
 // and whose layers are the files, named by the annotation ArtifactTitle (OCI
 // image specification, annotations.md).
 const (

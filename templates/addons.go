@@ -24,8 +24,8 @@ const (
 	Flannel   Addon = "flannel"
 )
 
-// AddonParams is all that the add-ons' manifests vary by. Each add-on uses its
-// own share.
+// AddonParams are the parameters of the add-ons' manifests. Each add-on uses its
+// own.
 type AddonParams struct {
 	// CoreDNS.
 	DNSImage           string   // full name of the image
@@ -44,8 +44,8 @@ type AddonParams struct {
 	PodSubnet    string // CIDR, or an IPv4 and an IPv6 one separated by a comma
 }
 
-// Render returns the add-on's manifest: YAML documents, in the order in which
-// they need each other, the workload last.
+// Render returns the add-on's manifest: YAML documents, each after those that it
+// needs, the workload last.
 func (a Addon) Render(p AddonParams) ([]byte, error) {
 	view := struct {
 		AddonParams
@@ -60,7 +60,7 @@ func (a Addon) Render(p AddonParams) ([]byte, error) {
 		view.FlannelConf = conf
 		u, err := url.Parse(p.APIServer)
 		if err != nil || u.Hostname() == "" || u.Port() == "" {
-			return nil, fmt.Errorf("cannot render add-on %s: %q is no URL of an API server: want https://HOST:PORT", a, p.APIServer)
+			return nil, fmt.Errorf("cannot render add-on %s: %q is not the URL of an API server: want https://HOST:PORT", a, p.APIServer)
 		}
 		view.APIHost, view.APIPort = u.Hostname(), u.Port()
 	}
@@ -82,8 +82,8 @@ func jsonText(s string) (string, error) {
 }
 
 // FlannelCNIConf is the CNI configuration (conflist) of a node whose pods
-// flannel connects: /etc/cni/net.d/10-flannel.conflist. The version is one that
-// flannel's plugin of every age takes.
+// flannel connects: /etc/cni/net.d/10-flannel.conflist. Every version of flannel's
+// plugin reads this version of the format.
 func FlannelCNIConf() string {
 	return `{
   "name": "cbr0",
@@ -128,7 +128,7 @@ func flannelConf(podSubnet string) (string, error) {
 		case p.Addr().Is6() && !conf.EnableIPv6:
 			conf.EnableIPv6, conf.IPv6Network = true, p.Masked().String()
 		default:
-			return "", fmt.Errorf("cannot use networking.podSubnet %q: flannel takes one CIDR of each IP family", podSubnet)
+			return "", fmt.Errorf("cannot use networking.podSubnet %q: flannel supports one CIDR of each IP family", podSubnet)
 		}
 	}
 	b, err := json.MarshalIndent(conf, "", "  ")

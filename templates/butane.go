@@ -6,8 +6,8 @@ import (
 	"text/template"
 )
 
-// ButaneParams is what the Butane config of an image for an Ignition-based
-// operating system varies by.
+// ButaneParams are the parameters of the Butane config of an image for an
+// Ignition-based operating system.
 type ButaneParams struct {
 	URL      string // where machines fetch the system extension
 	SHA256   string // of the system extension, in hex
@@ -23,10 +23,9 @@ var earlyFiles = [...][2]string{
 	{"usr/lib/systemd/resolved.conf.d/10-kbuild.conf", "/etc/systemd/resolved.conf.d/10-kbuild.conf"},
 }
 
-// Butane returns the Butane config. Its variant is flatcar, the one that is
-// made for an operating system of systemd-sysext and networkd, and of which
-// everything that is said here means the same anywhere: Ignition specification
-// 3.4.0 is read by Ignition from 2.15 on, whoever ships it.
+// Butane returns the Butane config. Its variant is flatcar, which is made for an
+// operating system with systemd-sysext and networkd. Nothing in it is specific to
+// Flatcar: every Ignition from 2.15 on reads specification 3.4.0.
 func Butane(p ButaneParams) ([]byte, error) {
 	type file struct{ Path, Text string }
 	view := struct {

@@ -137,7 +137,7 @@ func (p PodParams) etcdCerts(v volumes, e *config.ExternalEtcd) {
 
 // How many requests a second each controller may make, and how many at once. A
 // node that joins costs the approving controller two; with the default of 20 a
-// second, a hundred nodes that are powered on together wait for one another.
+// second, a hundred nodes that boot together would delay one another.
 // OpenShift gives its controllers as much and more (150 and 300).
 const (
 	ControllerManagerQPS   = "100"
@@ -208,7 +208,7 @@ func (p PodParams) scheduler() *corev1.Pod {
 	return p.local(Scheduler, "100m", 10259, args, p.Node.Cluster.Scheduler, vols)
 }
 
-// local is a component that serves its health on loopback.
+// local is the endpoint of a component that serves its health on loopback.
 func (p PodParams) local(name, cpu string, port int, args map[string]string, c config.ControlPlaneComponent, vols volumes) *corev1.Pod {
 	host := "127.0.0.1"
 	if bind, ok := c.ExtraArgs["bind-address"]; ok {

@@ -31,7 +31,7 @@ type Patches []Patch
 
 var patchTargets = [...]string{Etcd, APIServer, ControllerManager, Scheduler}
 
-// errNoPatch is the reason why a file is not taken for a patch.
+// errNoPatch is the reason why a file is not a patch.
 var errNoPatch = errors.New("not a patch")
 
 // Check says which files are none of the patches that kubeadm would apply
@@ -70,16 +70,16 @@ func (p Patches) Manifest(pod *corev1.Pod) ([]byte, error) {
 		patched = true
 	}
 	if patched {
-		// Through the type, so that what is no field of a pod is an error here
+		// Through the type, so that an unknown field is an error here
 		// and not a pod that never starts.
 		name := pod.Name
 		pod = &corev1.Pod{}
 		if err := yaml.UnmarshalStrict(doc, pod); err != nil {
-			return nil, fmt.Errorf("cannot use the patches for %s: the outcome is no pod: %w", name, err)
+			return nil, fmt.Errorf("cannot use the patches for %s: the result is not a pod: %w", name, err)
 		}
 		// The kubelet passes over such a manifest in silence.
 		if pod.APIVersion != "v1" || pod.Kind != "Pod" || pod.Name == "" || len(pod.Spec.Containers) == 0 {
-			return nil, fmt.Errorf("cannot use the patches for %s: the outcome is no pod: it must keep apiVersion v1, kind Pod, a name and a container", name)
+			return nil, fmt.Errorf("cannot use the patches for %s: the result is not a valid pod: it must keep apiVersion v1, kind Pod, a name and a container", name)
 		}
 	}
 	return yaml.Marshal(pod)

@@ -84,7 +84,7 @@ func arguments(defaults, extra map[string]string) []string {
 	return args
 }
 
-// proxies are the variables that tell of proxies, by their names: an
+// proxies are the environment variables that name proxies: an
 // environment has no order of its own, and a manifest that changes restarts
 // its pod.
 func (p PodParams) proxies() []corev1.EnvVar {

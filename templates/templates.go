@@ -1,5 +1,5 @@
 // Package templates holds everything that ends up in a node's image as text:
-// files laid over the base OS and its initrd as they are, and templates that
+// files that are added to the base OS and its initrd unchanged, and templates that
 // are rendered for a version and a node.
 package templates
 
@@ -20,11 +20,11 @@ var sysext embed.FS
 //go:embed butane/node.bu
 var butane string
 
-// Root returns the files that are laid over the base OS's tree: its paths
+// Root returns the files that are added to the base OS's tree: its paths
 // mirror the node's /. An empty file in etc/systemd/system masks a unit.
 func Root() fs.FS { return sub(root, "root") }
 
-// Initrd returns the files that are laid over the initrd.
+// Initrd returns the files that are added to the initrd.
 func Initrd() fs.FS { return sub(initrd, "initrd") }
 
 // Sysext returns the files that a system extension has beside those of Root

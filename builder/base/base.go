@@ -1,13 +1,13 @@
-// Package base makes the Debian trees that everything is built with and
-// stands on, and keeps them in the cache: the node's operating system, the
-// tools that make disks, and a QEMU and a Debian to try them.
+// Package base makes the Debian trees that images are built with and from, and
+// keeps them in the cache: the node's operating system, the tools that make
+// disks, and, for tests, QEMU and an ordinary Debian.
 //
 // A tree is made once by mmdebstrap from a recipe, which is fixed data, and is
-// then only read. Its key is the hash of the recipe and of the exact set of
-// packages, so two trees with one key hold the same packages. A tree that is
-// in the cache is found without network. Nothing is ever changed inside an
-// entry of the cache: it is made aside and renamed, and one whose files no
-// longer match its own record is thrown away and made anew.
+// never changed afterwards. Its key is the hash of the recipe and of the exact set of
+// packages, so two trees with the same key hold the same packages. A tree that
+// is in the cache needs no network. An entry of the cache is made in a temporary
+// directory and renamed; one whose files no longer match its own record is
+// removed and made again.
 package base
 
 import (
@@ -39,7 +39,7 @@ type Package struct {
 	SHA256  string `json:"sha256"` // of the .deb, in hex
 }
 
-// Tree is a root directory in the cache. Read it, never write it.
+// Tree is a root directory in the cache. It must not be changed.
 type Tree struct {
 	Dir      string    // the root directory
 	Key      string    // hash of the recipe and Packages, in hex
@@ -91,7 +91,7 @@ func find(ctx context.Context, c Config, r recipe) (Tree, error) {
 		return Tree{}, err
 	}
 	dir := filepath.Join(c.Cache, "base")
-	// The trees hold set-uid programs: nobody else has business in there.
+	// The trees hold set-uid programs: keep other users out.
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return Tree{}, err
 	}
@@ -115,7 +115,7 @@ func find(ctx context.Context, c Config, r recipe) (Tree, error) {
 				return t, nil
 			}
 			if !errors.Is(err, fs.ErrNotExist) {
-				c.Log("the cached %s tree is damaged and is made anew: %v", r.Name, err)
+				c.Log("the cached %s tree is damaged, and is made again: %v", r.Name, err)
 				if err := os.RemoveAll(filepath.Join(dir, key)); err != nil {
 					return Tree{}, err
 				}
@@ -150,7 +150,7 @@ func open(dir, key string) (Tree, error) {
 		return Tree{}, fmt.Errorf("cannot read its files: %w", err) // not ErrNotExist: half of it is there
 	}
 	if got != string(want) {
-		return Tree{}, errors.New("its files are not those that were recorded")
+		return Tree{}, errors.New("its files do not match its record")
 	}
 	return t, nil
 }

@@ -61,7 +61,7 @@ func fingerprint(dir string) (string, error) {
 		}
 		st, ok := f.info.Sys().(*syscall.Stat_t)
 		if !ok {
-			return "", fmt.Errorf("no owner known of %s", f.path)
+			return "", fmt.Errorf("the owner of %s is unknown", f.path)
 		}
 		fmt.Fprintf(all, "%q %s %d %d %s\n", strings.TrimPrefix(f.path, dir), f.info.Mode(), st.Uid, st.Gid, f.sum)
 	}
@@ -111,7 +111,7 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 	}
 }
 
-// writeFile replaces path by a file with these bytes, wholly or not at all.
+// writeFile replaces the file at path atomically.
 func writeFile(path string, b []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {

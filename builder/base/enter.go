@@ -20,7 +20,7 @@ type Bind struct {
 
 // enterScript runs in a mount namespace of its own: $1 is the tree, $2 the
 // number of binds, then three words for each bind, then the command. The tree
-// itself is read-only in there, /tmp and /run are fresh.
+// is read-only in the namespace, and /tmp and /run are empty.
 const enterScript = `set -eu
 tree=$1 n=$2; shift 2
 mount --bind "$tree" "$tree"
@@ -38,8 +38,8 @@ done
 exec chroot "$tree" /usr/bin/env -C /tmp "$@"
 `
 
-// Command returns a command that runs inside the tree, with nothing of the
-// host but /dev, /proc and the binds, in a mount namespace that ends with it.
+// Command returns a command that runs inside the tree, in a mount namespace that
+// has nothing of the host but /dev, /proc and the binds, and ends with it.
 // It starts in /tmp with an environment of its own: env adds to it
 // ("NAME=value"). When ctx ends, the command and its children are told to
 // stop, and killed if they do not. It needs root, also of a user namespace
@@ -63,8 +63,8 @@ func (t Tree) Command(ctx context.Context, binds []Bind, env []string, name stri
 	return cmd
 }
 
-// stopNicely makes the end of the command's context a SIGTERM to its whole
-// process group, and SIGKILL later.
+// stopNicely sends SIGTERM to the command's process group when its context ends,
+// and SIGKILL later.
 func stopNicely(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }

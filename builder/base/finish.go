@@ -15,7 +15,7 @@ import (
 
 // Links of the node's read-only root, relative so that they also hold when
 // the tree is looked at from outside. What they point to is made at boot by
-// tmpfiles.d, or by who writes it.
+// tmpfiles.d, or by the program that writes it.
 var nodeLinks = map[string]string{
 	"etc/kubernetes":    "../var/lib/kbuild/kubernetes",
 	"etc/cni":           "../var/lib/kbuild/cni",
@@ -27,7 +27,7 @@ var nodeLinks = map[string]string{
 	"etc/vconsole.conf": "default/keyboard", // tmpfiles.d would try to make it
 }
 
-// Directories that must exist because nobody can make them later.
+// Directories that must exist, since the root is read-only on the node.
 var nodeDirs = []string{
 	"efi", "boot", "var",
 	"usr/libexec/kubernetes/kubelet-plugins/volume/exec", // the kubelet insists on it
@@ -66,8 +66,8 @@ func finishNode(root string) error {
 			return err
 		}
 	}
-	// Empty, not missing: a unit of the initrd lays the machine's own over it,
-	// and systemd takes neither for a first boot that may write to /etc.
+	// Empty, not missing: a unit of the initrd mounts the machine's own over it,
+	// and systemd must not treat the boot as a first boot, which writes to /etc.
 	if err := os.WriteFile(filepath.Join(root, "etc/machine-id"), nil, 0o444); err != nil {
 		return err
 	}

@@ -143,9 +143,9 @@ func runMmdebstrap(ctx context.Context, r recipe, root, transcript string, file 
 	}
 	defer all.Close()
 	args := []string{
-		// A process namespace around all of it, whose end takes every process
-		// and mount with it, also when kbuild itself is killed: mmdebstrap
-		// alone goes on until its current work is done.
+		// A process namespace around all of it: when it ends, every process and
+		// mount in it ends, even if kbuild itself is killed. mmdebstrap alone
+		// would continue until its current step is done.
 		"--pid", "--fork", "--kill-child=KILL", "--mount", "--propagation=private", "--mount-proc", "--",
 		"mmdebstrap", "--mode=unshare", "--format=directory", "--variant=essential",
 		"--architectures=" + r.Arch, `--aptopt=Apt::Install-Recommends "false"`,
@@ -184,7 +184,7 @@ func runMmdebstrap(ctx context.Context, r recipe, root, transcript string, file 
 	return nil
 }
 
-// explain adds what to do about the failures that people meet.
+// explain adds a remedy to the failures that are common.
 func explain(err error, out string) error {
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	for i, l := range lines {
@@ -215,20 +215,20 @@ func explain(err error, out string) error {
 	return fmt.Errorf("mmdebstrap failed (%w)%s:\n  %s", err, hint, tail)
 }
 
-// checkHost finds out before a minute has passed what cannot work.
+// checkHost checks in advance what would make mmdebstrap fail after a minute.
 func checkHost(dir string, r recipe, look func(string) (string, error)) error {
 	if _, err := look("mmdebstrap"); err != nil {
 		return errors.New("mmdebstrap is not installed; run: apt-get install mmdebstrap")
 	}
 	if os.Geteuid() != 0 {
-		return errors.New("only root can make a tree with many owners; kbuild becomes root of a user namespace where the kernel allows it (base.Reexec)")
+		return errors.New("only root can make a tree whose files have many owners (a bug in kbuild: it should have become root of a user namespace)")
 	}
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(dir, &st); err != nil {
 		return err
 	}
 	if free := int64(st.Bavail) * st.Bsize; free < r.Needs {
-		return fmt.Errorf("%s has %d MiB free and this takes %d MiB: make room, or set KBUILD_CACHE to another place", dir, free>>20, r.Needs>>20)
+		return fmt.Errorf("%s has %d MiB free, and this needs %d MiB: make room, or set KBUILD_CACHE to another directory", dir, free>>20, r.Needs>>20)
 	}
 	return nil
 }

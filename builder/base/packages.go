@@ -58,7 +58,7 @@ func treeKey(r recipe, packages []Package) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// LockError says how the packages to be had differ from the locked ones.
+// LockError says how the available packages differ from the locked ones.
 type LockError struct {
 	Differences []string // one line for each package
 }

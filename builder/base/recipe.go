@@ -31,7 +31,7 @@ type recipe struct {
 // forArch returns r for a GOARCH.
 func (r recipe) forArch(goarch string) (recipe, error) {
 	if goarch != "amd64" {
-		return r, fmt.Errorf("there is no recipe for architecture %q yet; amd64 is the one that works", goarch)
+		return r, fmt.Errorf("architecture %q is not supported: use amd64", goarch)
 	}
 	r.Arch = "amd64"
 	return r, nil
@@ -83,7 +83,7 @@ var osRecipe = recipe{
 		// Sources of the hardware database, which nothing on a node reads
 		// but for the names of network interfaces.
 		"/usr/lib/udev/hwdb.d/*",
-		// Only shim v2 is used with runc; the others are for containerd of old.
+		// Only shim v2 is used with runc; the others are for old versions of containerd.
 		"/usr/bin/containerd-shim", "/usr/bin/containerd-shim-runc-v1", "/usr/bin/containerd-stress",
 		"/etc/cron.d/*", "/etc/cron.daily/*", "/etc/init.d/*", "/etc/logrotate.d/*",
 	}, docs...),
@@ -91,8 +91,8 @@ var osRecipe = recipe{
 		"/usr/lib/udev/hwdb.d/20-net-ifname.hwdb",
 		"/usr/share/doc/*/copyright", // what is given away must say whose it is
 	},
-	// What was only needed to install is removed through dpkg, so that the
-	// list of packages is the truth about the image.
+	// What was only needed for the installation is removed through dpkg, so that
+	// the list of packages is correct.
 	Hook: `
 chroot "$1" systemctl enable systemd-networkd.service systemd-networkd-wait-online.service systemd-network-generator.service systemd-resolved.service systemd-timesyncd.service containerd.service
 chroot "$1" systemctl disable getty@tty1.service e2scrub_all.timer e2scrub_reap.service dpkg-db-backup.timer remote-fs.target
@@ -105,8 +105,8 @@ chroot "$1" dpkg --purge --force-all debconf init-system-helpers sysvinit-utils 
 	Needs: 1500 << 20,
 }
 
-// masked are units that make no sense on a read-only root that nobody logs in
-// to: what would write to /etc, /usr or the boot loader's partition, and what
+// masked are units that make no sense on a read-only root without logins: what
+// would write to /etc, /usr or the boot loader's partition, and what
 // asks at the console.
 const masked = `systemd-update-done.service ldconfig.service systemd-hwdb-update.service systemd-journal-catalog-update.service ` +
 	`systemd-sysusers.service systemd-firstboot.service systemd-machine-id-commit.service systemd-hibernate-clear.service ` +

@@ -53,13 +53,13 @@ type Output struct {
 func Cmdline(extra []string) []string {
 	return append([]string{
 		"root=/dev/mapper/root", "rootfstype=erofs", "ro",
-		// A bad block of the root stops the machine and starts it again, so
-		// that boot counting comes to the other slot.
+		// A bad block of the root reboots the machine, so that boot counting
+		// falls back to the other slot.
 		"systemd.verity_root_options=panic-on-corruption", "panic=10",
-		// A cut while a slot is named can leave the first of the two partition
-		// tables broken; then the kernel takes the other.
+		// A power cut while a slot is renamed can damage the first of the two
+		// partition tables; then the kernel uses the other.
 		"gpt",
-		// Only what is configured is mounted; nobody is there to answer fsck.
+		// Only what is configured is mounted; fsck must not ask questions.
 		"systemd.gpt_auto=no", "fsck.repair=yes", "systemd.firstboot=no",
 		"loglevel=4", "systemd.show_status=auto", "console=tty0", "console=ttyS0,115200",
 	}, extra...)
@@ -138,12 +138,11 @@ type builder struct {
 	cmdline  string // set by makeUKI
 }
 
-// CheckCmdline says which of the words cannot be added to the kernel's command
-// line.
+// CheckCmdline refuses words that cannot be added to the kernel's command line.
 func CheckCmdline(words []string) error {
 	for _, w := range words {
 		if strings.HasPrefix(w, "roothash=") || strings.ContainsAny(w, "\n\x00") {
-			return fmt.Errorf("kernel parameter %q is not possible", w)
+			return fmt.Errorf("kernel parameter %q cannot be set: it has a line break, or is the root hash, which kbuild sets", w)
 		}
 	}
 	return nil
@@ -168,7 +167,7 @@ func check(in Input) (map[string]string, error) {
 	files := map[string]string{"root.erofs": path(".root.erofs"), "root.verity": path(".root.verity"), "uki.efi": path(".efi")}
 	for _, f := range in.Formats {
 		if f != "raw" && f != "qcow2" {
-			return nil, fmt.Errorf("unknown disk format %q; raw and qcow2 are known", f)
+			return nil, fmt.Errorf("unknown disk format %q: use raw or qcow2", f)
 		}
 		files["disk."+f] = path("." + f)
 	}

@@ -20,9 +20,9 @@ type entry struct {
 // archive is the initrd's tree: cleaned paths without a leading slash.
 type archive map[string]entry
 
-// add puts an entry and the directories above it into the archive. A path
-// that is taken is an error, unless it is a directory both times or origin
-// is "overlay".
+// add puts an entry and the directories above it into the archive. A path that
+// exists already is an error, unless both are directories or origin is
+// "overlay".
 func (a archive) add(name string, e entry) error {
 	name = strings.TrimPrefix(path.Clean("/"+name), "/")
 	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
@@ -35,7 +35,7 @@ func (a archive) add(name string, e entry) error {
 		}
 	}
 	if old, ok := a[name]; ok && !(old.mode.IsDir() && e.mode.IsDir()) && e.origin != "overlay" {
-		return fmt.Errorf("cannot add %s of %s to the initrd: %s has put it there", name, e.origin, old.origin)
+		return fmt.Errorf("cannot add %s of %s to the initrd: %s has already added it", name, e.origin, old.origin)
 	}
 	a[name] = e
 	return nil
@@ -73,7 +73,7 @@ func (a archive) writeCPIO(w io.Writer, epoch int64) error {
 		case 0:
 			mode |= 0o100000
 		default:
-			return fmt.Errorf("%s: no %s in an initrd", name, e.mode.Type())
+			return fmt.Errorf("%s: an initrd cannot hold a %s", name, e.mode.Type())
 		}
 		put(name, mode, links, e.data)
 	}

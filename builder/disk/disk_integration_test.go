@@ -328,7 +328,7 @@ func TestBadInput(t *testing.T) {
 		"version":      {func(in *disk.Input) { in.Version = "a b" }, "image version"},
 		"name":         {func(in *disk.Input) { in.Name = "a/b" }, "output name"},
 		"epoch":        {func(in *disk.Input) { in.Epoch = time.Unix(0, 0) }, "1980"},
-		"format":       {func(in *disk.Input) { in.Formats = []string{"vmdk"} }, "raw and qcow2 are known"},
+		"format":       {func(in *disk.Input) { in.Formats = []string{"vmdk"} }, "use raw or qcow2"},
 		"root hash":    {func(in *disk.Input) { in.Cmdline = []string{"roothash=1"} }, "kernel parameter"},
 		"no kernel":    {func(*disk.Input) {}, "must hold one usr/lib/modules/VERSION/vmlinuz"},
 		"no directory": {func(in *disk.Input) { in.Out = filepath.Join(out, "missing"); kernel(t, root) }, "no such file or directory"},

@@ -19,7 +19,7 @@ func (b *builder) makeRoot(ctx context.Context) error {
 		return err
 	}
 	if info.Size() > SlotSize {
-		return fmt.Errorf("it takes %d MiB, and a slot has %d MiB: bake fewer container images", info.Size()>>20, SlotSize>>20)
+		return fmt.Errorf("it is %d MiB, and a slot has room for %d MiB: bake fewer container images", info.Size()>>20, SlotSize>>20)
 	}
 	return nil
 }
@@ -98,7 +98,7 @@ func (b *builder) makeDisk(ctx context.Context) error {
 
 // definition is the repart.d(5) file of a partition of the image. Copied
 // blocks keep the size of the partition fixed, so the file systems do not
-// depend on systemd-repart's ways.
+// depend on systemd-repart's choices.
 func definition(p Partition, source string) string {
 	text := fmt.Sprintf("[Partition]\nType=%s\nLabel=%s\nUUID=%s\nSizeMinBytes=%d\nSizeMaxBytes=%d\nCopyBlocks=%s\n",
 		p.Type, p.Label, p.UUID, p.Size, p.Size, source)
@@ -124,7 +124,7 @@ func compareTable(plan []Partition, out string) error {
 			continue
 		}
 		if n >= len(got) || got[n].Label != p.Label || got[n].UUID != p.UUID || got[n].RawSize != p.Size {
-			return fmt.Errorf("systemd-repart made another table than the plan's: partition %d should be %+v; it made %s", n+1, p, out)
+			return fmt.Errorf("systemd-repart did not make the planned partition table: partition %d should be %+v; it made %s", n+1, p, out)
 		}
 		n++
 	}

@@ -16,8 +16,8 @@ import (
 )
 
 // The initrd is systemd with what it needs to find the slot, check and mount
-// it, lay out the disk and mount var. It is taken from the node's own root,
-// so its programs are those of the image.
+// it, create the disk's partitions and mount var. Its programs are copied from the
+// node's own root.
 var (
 	initrdPrograms = []string{
 		"usr/lib/systemd/systemd", "usr/lib/systemd/systemd-executor", "usr/lib/systemd/systemd-journald",
@@ -33,7 +33,7 @@ var (
 		"usr/bin/sh", "usr/bin/dash", "usr/bin/cat", "usr/bin/mkdir", "usr/bin/mv", "usr/bin/tr", "usr/bin/grep",
 		"usr/bin/chmod", "usr/bin/sync", "usr/bin/sleep",
 	}
-	// Opened at run time, so no ELF header names them.
+	// Loaded with dlopen, so no ELF header names them.
 	initrdLibraries = []string{
 		"libcryptsetup.so.12", "libkmod.so.2", "libblkid.so.1", "libmount.so.1", "libfdisk.so.1", "libcrypto.so.3",
 		"libnss_files.so.2", "libdevmapper.so.1.02.1",
@@ -64,8 +64,8 @@ var (
 			"systemd-modules-load.service", "kmod-static-nodes.service", "systemd-tmpfiles-setup-dev.service"},
 		"initrd-root-fs.target": {"systemd-repart.service"},
 	}
-	// Disks of the hypervisors and clouds, and what reading the root takes.
-	// What the kernel has built in is left out by itself.
+	// Disks of the hypervisors and clouds, and what is needed to read the root.
+	// Modules that are built into the kernel are skipped.
 	initrdModules = []string{
 		"virtio_blk", "virtio_scsi", "sd_mod", "nvme", "ahci", "ata_piix", "xen_blkfront", "hv_storvsc", "hv_vmbus", "vmw_pvscsi",
 		"mptspi", "mmc_block", "dm_mod", "dm_verity", "erofs", "loop", "ext4", "crc32c_intel", "sha256_ssse3",
@@ -73,8 +73,8 @@ var (
 	}
 )
 
-// makeInitrd collects the initrd of the root directory; overlay is laid over
-// it. It runs depmod of that root in a directory of its own below work.
+// makeInitrd collects the initrd from the root directory, and adds the files of
+// overlay, which replace existing ones. It runs depmod of that root in a directory of its own below work.
 func makeInitrd(ctx context.Context, root, kernel string, overlay fs.FS, work string) (archive, error) {
 	a := archive{}
 	in := collector{root: root, to: a, done: map[string]bool{}}
@@ -211,7 +211,7 @@ func (c *collector) modules(ctx context.Context, kernel, work string) error {
 	slices.Sort(take)
 	take = slices.Compact(take)
 	if len(take) == 0 {
-		return errors.New("modules.dep names none of those that are needed")
+		return errors.New("modules.dep has none of the modules that are needed")
 	}
 	take = append(take, "modules.order", "modules.builtin", "modules.builtin.modinfo")
 	// depmod wants them in a tree.

@@ -17,23 +17,22 @@ import (
 
 const mib = 1 << 20
 
-// Sizes of the partitions, in bytes. They are for the life of a machine: a
+// Sizes of the partitions, in bytes. They are fixed for the life of a machine: a
 // swap of slots cannot change them. templates/root/usr/lib/repart.d says the
 // same to systemd-repart on the node.
 const (
 	// ESPSize holds some 15 unified kernel images of today's 30 MiB; two or
-	// three are there at a time.
+	// three are installed at a time.
 	ESPSize = 512 * mib
-	// SlotSize is what one compressed root may take. A full node of today
-	// takes 0.3 to 0.6 GiB, so there is room for three times that and more
-	// images; and both slots, ESP and a small var still fit on a disk of
+	// SlotSize is the space for one compressed root. A full node needs 0.3 to
+	// 0.6 GiB today, so there is room for three times as much; and both slots, ESP and a small var still fit on a disk of
 	// 8 GB, the smallest default of the big clouds.
 	SlotSize = 2048 * mib
 	// VeritySize is for the hashes of a full slot: SlotSize/4096 blocks of 32
 	// bytes, and one 128th of that for the levels above, is 16.2 MiB.
 	VeritySize = 32 * mib
-	// VarMinSize is the least that var may get; less space is an error at the
-	// first boot.
+	// VarMinSize is the minimum size of var; less space is an error at the first
+	// boot.
 	VarMinSize = 2048 * mib
 )
 
@@ -113,7 +112,7 @@ func CheckVersion(version string) error {
 		switch {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '.', c == '-', c == '~', c == '^':
 		default:
-			return fmt.Errorf("image version %q has %q in it; letters, digits and .-~^ are allowed", version, c)
+			return fmt.Errorf("image version %q contains %q; only letters, digits and .-~^ are allowed", version, c)
 		}
 	}
 	return nil

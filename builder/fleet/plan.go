@@ -62,11 +62,11 @@ func (c Cluster) allows(to string) (images.Release, error) {
 	if err != nil {
 		return r, err
 	}
-	if err := r.Follows(c.Version); err != nil {
+	if err := r.CheckUpgradeFrom(c.Version); err != nil {
 		return r, fmt.Errorf("the cluster is of %s: %w", c.Version, err)
 	}
 	for _, n := range c.Nodes {
-		if err := r.Follows(n.Version); err != nil {
+		if err := r.CheckUpgradeFrom(n.Version); err != nil {
 			return r, fmt.Errorf("node %s is of %s: %w", n.Name, n.Version, err)
 		}
 	}

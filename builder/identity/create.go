@@ -18,8 +18,8 @@ const (
 	publicMode = 0o644
 )
 
-// ErrExists says that a directory is there already.
-var ErrExists = errors.New("it is there already")
+// ErrExists says that a directory already exists.
+var ErrExists = errors.New("it already exists")
 
 // Create writes an identity into a new directory of h: its parent must be
 // there, and it must not. All is written into a directory beside it, which is
@@ -27,7 +27,7 @@ var ErrExists = errors.New("it is there already")
 // next.
 func Create(h *host.Host, dir string, id *Identity, lock Lock) error {
 	if _, err := h.Root.Lstat(dir); err == nil {
-		return fmt.Errorf("cannot make %s: %w", dir, ErrExists)
+		return fmt.Errorf("cannot create %s: %w", dir, ErrExists)
 	}
 	files, err := lock.seal(id.files())
 	if err != nil {
@@ -36,7 +36,7 @@ func Create(h *host.Host, dir string, id *Identity, lock Lock) error {
 	tmp := filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".kbuild-new")
 	unlock, err := claim(h, tmp)
 	if err != nil {
-		return fmt.Errorf("cannot make %s: %w", dir, err)
+		return fmt.Errorf("cannot create %s: %w", dir, err)
 	}
 	defer unlock()
 	err = fill(h, tmp, files)
@@ -44,7 +44,7 @@ func Create(h *host.Host, dir string, id *Identity, lock Lock) error {
 		err = h.Do("rename "+dir, func() error { return renameNew(h, tmp, dir) })
 	}
 	if err != nil {
-		return fmt.Errorf("cannot make %s: %w", dir, errors.Join(err, h.Root.RemoveAll(tmp)))
+		return fmt.Errorf("cannot create %s: %w", dir, errors.Join(err, h.Root.RemoveAll(tmp)))
 	}
 	return nil
 }
@@ -60,7 +60,7 @@ func claim(h *host.Host, tmp string) (unlock func(), err error) {
 	}
 	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		d.Close()
-		return nil, errors.New("another kbuild is making it: wait for it to end")
+		return nil, errors.New("another kbuild is creating it: wait for it to finish")
 	}
 	names, err := d.Readdirnames(-1)
 	for _, name := range names {
@@ -91,7 +91,7 @@ func fill(h *host.Host, dir string, files []file) error {
 	return nil
 }
 
-// renameNew renames a directory to a name that nobody has, durably.
+// renameNew renames a directory to a name that is not taken, durably.
 func renameNew(h *host.Host, from, to string) error {
 	parent, err := h.Root.Open(filepath.Dir(to))
 	if err != nil {

@@ -19,10 +19,10 @@ import (
 // only when it is needed.
 type Dir struct {
 	// Node is the first control plane that the configuration makes, on a
-	// machine that stands for any: only what is the cluster's is true of it.
+	// placeholder machine: only its cluster-wide settings are meaningful.
 	Node *config.Node
-	// Release is the version that the configuration names, or one that stands
-	// for any that reads it.
+	// Release is the version that the configuration names, or else a
+	// placeholder that can read it.
 	Release images.Release
 
 	path   string
@@ -38,7 +38,7 @@ type Dir struct {
 func Open(path, identityFile string, ask Ask) (*Dir, error) {
 	root, err := os.OpenRoot(path)
 	if err != nil {
-		return nil, fmt.Errorf("cannot open the cluster's directory: %w; `kbuild cluster new` makes one", err)
+		return nil, fmt.Errorf("cannot open the cluster's directory: %w; `kbuild cluster new` creates one", err)
 	}
 	d := &Dir{path: path, root: root}
 	d.keys = func() ([]age.Identity, error) { return d.findKeys(identityFile, ask) }
@@ -55,7 +55,7 @@ func (d *Dir) readConfig() error {
 	name := filepath.Join(d.path, configFile)
 	b, err := d.root.ReadFile(configFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot use %s: it is no cluster's directory, it has no %s; `kbuild cluster new` makes one", d.path, configFile)
+		return fmt.Errorf("cannot use %s: it is not a cluster's directory: it has no %s; `kbuild cluster new` creates one", d.path, configFile)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot read %s: %w", name, err)
@@ -69,7 +69,7 @@ func (d *Dir) readConfig() error {
 		return err
 	}
 	if d.Node.Cluster.ControlPlaneEndpoint == "" {
-		return fmt.Errorf("cannot use %s: it has no controlPlaneEndpoint: write where the cluster's API is reached, HOST:PORT", name)
+		return fmt.Errorf("cannot use %s: it has no controlPlaneEndpoint: set it to the address of the cluster's API, HOST:PORT", name)
 	}
 	return nil
 }
@@ -126,7 +126,7 @@ func (d *Dir) read(name string, secret bool) ([]byte, error) {
 	}
 	plain, err := decrypt(b, d.opened...)
 	if _, no := errors.AsType[*age.NoIdentityMatchError](err); no {
-		return nil, fmt.Errorf("cannot open %s%s: the key that was given is none of those that it is encrypted to, which %s lists", file, ageSuffix, filepath.Join(d.path, recipientsFile))
+		return nil, fmt.Errorf("cannot open %s%s: it is not encrypted to the given key, but to those in %s", file, ageSuffix, filepath.Join(d.path, recipientsFile))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot open %s%s: %w: it is damaged", file, ageSuffix, err)
@@ -145,7 +145,7 @@ func (d *Dir) findKeys(identityFile string, ask Ask) ([]age.Identity, error) {
 	}
 	b, err := d.root.ReadFile(passphraseFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("cannot open the secrets of %s: they are encrypted: give --identity FILE, the age identity file of one of the recipients that %s lists", d.path, filepath.Join(d.path, recipientsFile))
+		return nil, fmt.Errorf("cannot open the secrets of %s: they are encrypted: give --identity FILE, the age identity file of one of the recipients in %s", d.path, filepath.Join(d.path, recipientsFile))
 	}
 	name := filepath.Join(d.path, passphraseFile)
 	if err != nil {

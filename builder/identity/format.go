@@ -14,9 +14,9 @@ const (
 	ignitionFile = "/etc/kbuild/user-data"
 )
 
-// CloudConfig wraps user-data for machines that have cloud-init, too: a
+// CloudConfig wraps user-data for machines that also run cloud-init: a
 // cloud-config whose key `kbuild` holds the documents as text. cloud-init
-// passes over a key that it does not know.
+// ignores a key that it does not know.
 func CloudConfig(docs []byte) []byte {
 	var b bytes.Buffer
 	b.WriteString("#cloud-config\nkbuild: |\n")

@@ -1,12 +1,12 @@
-// Package identity is a cluster's identity, made before any node of it is
-// there: its authorities, the key pair that signs service-account tokens, a
+// Package identity is a cluster's identity, created before its first node:
+// its certificate authorities, the key pair that signs service-account tokens, a
 // bootstrap token, the certificate key, and the cluster's configuration. It
 // lives in a directory of the operator's, which says what to give each
 // machine, so that all of them can be powered on at once and in any order.
 //
 // # The directory
 //
-//	cluster.yaml          ClusterConfiguration, as kubeadm's kind; maybe
+//	cluster.yaml          kubeadm's ClusterConfiguration, and optionally
 //	                      KubeletConfiguration and KubeProxyConfiguration
 //	pki/ca.crt …          the authorities, named as in /etc/kubernetes/pki
 //	pki/ca.key …          their keys, secret
@@ -16,8 +16,8 @@
 // Secret files have mode 0600 and the directories 0700. A directory that is
 // encrypted holds each secret file as NAME.age instead, besides recipients.txt
 // with the keys that it is encrypted to and, where it is opened with a
-// passphrase, identity.age. All of it is age's own format: `age -d` opens it
-// without kbuild.
+// passphrase, identity.age. All of it is in age's own format: `age -d` decrypts
+// it without kbuild.
 //
 // A directory appears whole or not at all, and is never written over.
 package identity
@@ -71,7 +71,7 @@ func (id *Identity) files() []file {
 		file{keyFile, []byte(id.CertificateKey.Reveal() + "\n"), true})
 }
 
-// public says whether a file of the PKI is for everybody to know.
+// public says whether a file of the PKI holds no secret.
 func public(name string) bool {
 	return strings.HasSuffix(name, ".crt") || strings.HasSuffix(name, ".pub")
 }

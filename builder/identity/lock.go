@@ -22,15 +22,14 @@ type Lock struct {
 }
 
 // NewLock encrypts to age recipients ("age1…") and to a passphrase; either may
-// be missing. The passphrase opens a key of its own that lies encrypted in the
-// directory, so that it is asked for and stretched once, however many files
-// there are.
+// be missing. The passphrase decrypts a key that is stored in the directory, so
+// that it is asked for and stretched only once for all files.
 func NewLock(recipients []string, passphrase config.Secret) (Lock, error) {
 	var l Lock
 	if passphrase != "" {
 		own, err := age.GenerateX25519Identity()
 		if err != nil {
-			return l, fmt.Errorf("cannot make a key: %w", err)
+			return l, fmt.Errorf("cannot create a key: %w", err)
 		}
 		stretched, err := age.NewScryptRecipient(passphrase.Reveal())
 		if err != nil {
@@ -51,7 +50,7 @@ func NewLock(recipients []string, passphrase config.Secret) (Lock, error) {
 		parsed, err := age.ParseRecipients(strings.NewReader(r))
 		if err != nil || len(parsed) != 1 {
 			// The text may be a secret key, given by mistake.
-			return l, errors.New("cannot encrypt to what was given as a recipient: want the public key of age, as in age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p; `age-keygen` makes one")
+			return l, errors.New("cannot encrypt to the given recipient: want an age public key, as in age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p; `age-keygen` creates one")
 		}
 		l.recipients = append(l.recipients, parsed[0])
 		l.names = append(l.names, r)
@@ -95,7 +94,7 @@ func encrypt(to io.Writer, plain []byte, recipients ...age.Recipient) error {
 	return nil
 }
 
-// decrypt opens what encrypt, or age with or without armor, has made.
+// decrypt decrypts what encrypt made, or age with or without armor.
 func decrypt(b []byte, keys ...age.Identity) ([]byte, error) {
 	var r io.Reader = bytes.NewReader(b)
 	if bytes.HasPrefix(b, []byte(armor.Header)) {
@@ -108,7 +107,7 @@ func decrypt(b []byte, keys ...age.Identity) ([]byte, error) {
 	return io.ReadAll(plain)
 }
 
-// Ask asks a person for a passphrase. what says for what it is.
+// Ask asks a person for the passphrase of what.
 type Ask func(what string) (config.Secret, error)
 
 // Keys reads an age identity file: secret keys, or secret keys encrypted with

@@ -10,8 +10,8 @@ import (
 	"github.com/kbuild/kbuild/firstboot/pki"
 )
 
-// New makes an identity. Keys, subjects and lives are what the first control
-// plane would make them, which are kubeadm's. Errors of the Spec are
+// New creates an identity. Keys, subjects and validity are the same as the first
+// control plane would choose, which are kubeadm's. Errors of the Spec are
 // SpecError.
 func New(ctx context.Context, s Spec, now time.Time) (*Identity, error) {
 	text, n, err := s.resolve()
@@ -23,7 +23,7 @@ func New(ctx context.Context, s Spec, now time.Time) (*Identity, error) {
 		return nil, err
 	}
 	if id.PKI, err = pki.Authorities(ctx, n, pki.Clock{Now: now}); err != nil {
-		return nil, fmt.Errorf("cannot make the cluster's authorities: %w", err)
+		return nil, fmt.Errorf("cannot create the cluster's certificate authorities: %w", err)
 	}
 	return id, nil
 }

@@ -9,7 +9,7 @@ import (
 	"slices"
 )
 
-// platform is what a platform takes as user-data.
+// platform is how much user-data a platform accepts.
 type platform struct {
 	limit  int  // bytes
 	base64 bool // counted after base64
@@ -34,18 +34,18 @@ func platforms() map[string]platform {
 func Platforms() []string { return slices.Sorted(maps.Keys(platforms())) }
 
 // Fits says how much of the limit of a platform, one of Platforms, user-data
-// takes. User-data that is too large is an error that says what to do about it.
+// uses. If it is too large, the error says what to do about it.
 func Fits(name string, data []byte) (string, error) {
 	p := platforms()[name]
 	size := p.size(len(data))
 	if size <= p.limit {
-		return fmt.Sprintf("%d of the %d bytes that %s takes%s", size, p.limit, name, p.how()), nil
+		return fmt.Sprintf("%d of the %d bytes that %s allows%s", size, p.limit, name, p.how()), nil
 	}
-	remedy := "give it in another way, such as a volume (--format nocloud-iso)"
+	remedy := "use another way, such as a volume (--format nocloud-iso)"
 	if packed := p.size(gzipped(data)); packed <= p.limit {
-		remedy = fmt.Sprintf("gzip -9 makes it %d bytes, and nodes read it so; or %s", packed, remedy)
+		remedy = fmt.Sprintf("compress it: gzip -9 makes it %d bytes, and nodes read gzip; or %s", packed, remedy)
 	}
-	return "", fmt.Errorf("the user-data is %d bytes%s, and %s takes %d: %s", size, p.how(), name, p.limit, remedy)
+	return "", fmt.Errorf("the user-data is %d bytes%s, but %s allows only %d: %s", size, p.how(), name, p.limit, remedy)
 }
 
 func (p platform) size(n int) int {
@@ -66,7 +66,7 @@ func (p platform) how() string {
 func gzipped(data []byte) int {
 	var b bytes.Buffer
 	w, _ := gzip.NewWriterLevel(&b, gzip.BestCompression) // the level exists
-	w.Write(data)                                         // memory takes it all
+	w.Write(data)                                         // a buffer never fails
 	w.Close()
 	return b.Len()
 }

@@ -35,12 +35,12 @@ type Spec struct {
 }
 
 const (
-	defaultPort  = 6443
-	clusterKind  = "ClusterConfiguration"
-	nobodysAddr4 = "192.0.2.1"   // TEST-NET-1, RFC 5737
-	nobodysAddr6 = "2001:db8::1" // RFC 3849
-	// readAs is the version whose kinds a configuration is read as while
-	// nobody says which the nodes will run.
+	defaultPort      = 6443
+	clusterKind      = "ClusterConfiguration"
+	placeholderAddr4 = "192.0.2.1"   // TEST-NET-1, RFC 5737
+	placeholderAddr6 = "2001:db8::1" // RFC 3849
+	// readAs is the version that a configuration is read as if it does not say
+	// which version the nodes will run.
 	readAs = "v1.20.15"
 )
 
@@ -125,15 +125,15 @@ func split(d config.Document) (docs []*yaml.Node, at int, err error) {
 		if err := decode(dec, n); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
-			_, err = Load(d) // says it with line and remedy
+			_, err = Load(d) // reports it with line and remedy
 			return nil, 0, err
 		}
 		kind := lookup(n, "kind")
-		if kind == nil { // empty, or told of by Load
+		if kind == nil { // empty, or reported by Load
 			continue
 		}
 		if !slices.Contains(allowed, kind.Value) {
-			return nil, 0, fmt.Errorf("%s, line %d: a %s is not a cluster's: keep %s here; what is for one machine goes into its user-data", d.Source, kind.Line, kind.Value, strings.Join(allowed, ", "))
+			return nil, 0, fmt.Errorf("%s, line %d: a %s is not part of a cluster's configuration: only %s are; put what is for one machine into its user-data", d.Source, kind.Line, kind.Value, strings.Join(allowed, ", "))
 		}
 		if kind.Value == clusterKind {
 			at = len(docs)
@@ -213,8 +213,8 @@ func encode(docs []*yaml.Node) ([]byte, error) {
 	return b.Bytes(), e.Close()
 }
 
-// Load reads a cluster's configuration as a first control plane would, on a
-// machine that stands for any.
+// Load reads a cluster's configuration as the first control plane would, on a
+// placeholder machine.
 func Load(d config.Document) (*config.Node, error) {
 	rel, err := release(d)
 	if err != nil {
@@ -222,7 +222,7 @@ func Load(d config.Document) (*config.Node, error) {
 	}
 	m := config.Machine{
 		Hostname: "node",
-		Links:    []config.Link{{Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix(nobodysAddr4 + "/24"), netip.MustParsePrefix(nobodysAddr6 + "/64")}}},
+		Links:    []config.Link{{Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix(placeholderAddr4 + "/24"), netip.MustParsePrefix(placeholderAddr6 + "/64")}}},
 		Routes:   []config.Route{{Link: "eth0"}, {Link: "eth0", IPv6: true}},
 	}
 	role := config.Document{Source: "kbuild", Data: []byte("apiVersion: kbuild.dev/v1alpha1\nkind: NodeMetadata\nrole: init\n")}

@@ -12,7 +12,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/config"
 )
 
-// maxName is the longest host name that Linux takes (HOST_NAME_MAX).
+// maxName is the longest host name that Linux allows (HOST_NAME_MAX).
 const maxName = 64
 
 // Metadata is a NodeMetadata as user-data has it: the fields that make a node
@@ -44,9 +44,9 @@ func (m Metadata) Marshal() ([]byte, error) {
 }
 
 // UserData is what to give a machine: YAML documents. name is the node's name;
-// it may be empty. ttl is how long the bootstrap token lives once the first
-// control plane has made it, zero for ever; only that node is told. A role or
-// name that cannot be is a SpecError.
+// it may be empty. ttl is how long the bootstrap token is valid after the first
+// control plane has created it, zero for ever; it is in that node's user-data
+// alone. A wrong role or name is a SpecError.
 func (d *Dir) UserData(role config.Role, name string, ttl time.Duration) ([]byte, error) {
 	if err := checkNode(role, name); err != nil {
 		return nil, SpecError{err}
@@ -75,10 +75,10 @@ func checkNode(role config.Role, name string) error {
 	switch role {
 	case config.RoleInit, config.RoleControlPlane, config.RoleWorker:
 	default:
-		return fmt.Errorf("%q is no role of a node: use init for one machine, control-plane or worker for the others", role)
+		return fmt.Errorf("%q is not a role: use init for the first machine, control-plane or worker for the others", role)
 	}
 	if name != "" && (len(name) > maxName || len(validation.IsDNS1123Subdomain(name)) > 0) {
-		return fmt.Errorf("%q is no name for a node: use lower-case letters, digits, '-' and '.', a letter or digit first and last, at most %d", name, maxName)
+		return fmt.Errorf("%q is not a valid node name: use lower-case letters, digits, '-' and '.', a letter or digit first and last, at most %d", name, maxName)
 	}
 	return nil
 }

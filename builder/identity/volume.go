@@ -10,13 +10,13 @@ import (
 	"github.com/diskfs/go-diskfs/filesystem/iso9660"
 )
 
-// volumeLabel is what a NoCloud volume is known by.
+// volumeLabel is the label that makes a volume a NoCloud volume.
 const volumeLabel = "cidata"
 
 // Volume writes a NoCloud volume: an ISO 9660 file system with Rock Ridge and
 // Joliet names and these files at its top. The file out appears whole or not at
-// all, with mode 0600, in place of one that is there. What it is made of lies
-// meanwhile in a directory beside it that nobody else can enter.
+// all, with mode 0600, and replaces an existing one. Until then, its parts are in
+// a directory beside it that only its owner can enter.
 func Volume(out string, files map[string][]byte) (err error) {
 	defer func() {
 		if err != nil {

@@ -1,10 +1,10 @@
-// Package ignition makes the configs with which an operating system that boots
-// with Ignition takes a kbuild system extension: a Butane config for people,
-// and the Ignition config for machines, which the butane library makes of it.
+// Package ignition makes the configs that install a kbuild system extension on an
+// operating system that boots with Ignition: a Butane config for people, and the
+// Ignition config that the butane library makes from it for machines.
 //
 // Everything here is pure: bytes in, bytes or an error out. A user's own Butane
 // config of any variant becomes an Ignition config of its own, which the
-// machine's Ignition merges with ours, so that what it says wins.
+// machine's Ignition merges with ours: the user's settings take precedence.
 package ignition
 
 import (
@@ -22,15 +22,15 @@ import (
 )
 
 // DefaultURL is where machines fetch the system extension unless the user says
-// where. The domain can not exist (RFC 2606): it is for the user to host the
-// file, and Ignition knows no address relative to its config's.
+// where. It is a placeholder whose domain cannot exist (RFC 2606): the user must
+// host the file, and Ignition has no relative addresses.
 const DefaultURL = "https://kbuild.invalid/" + SysextName
 
 // SysextName is the name of the system extension's image where it is hosted.
 const SysextName = "sysext.raw"
 
-// schemes are those from which Ignition fetches files (specification 3.4.0,
-// storage.files.contents.source); data: would hold no extension.
+// schemes are those that Ignition can fetch large files from (specification
+// 3.4.0, storage.files.contents.source).
 var schemes = [...]string{"https", "http", "s3", "gs", "tftp", "arn"}
 
 // URL checks and completes the address of the system extension: empty is
@@ -44,7 +44,7 @@ func URL(s string) (string, error) {
 		return "", fmt.Errorf("cannot use the address %q of the system extension: %w", s, err)
 	}
 	if !slices.Contains(schemes[:], u.Scheme) || u.Host == "" && u.Scheme != "arn" {
-		return "", fmt.Errorf("cannot use %q as the address of the system extension: Ignition fetches absolute URLs of %s: say where you host the file, as https://HOST/%s",
+		return "", fmt.Errorf("cannot use %q as the address of the system extension: Ignition needs an absolute URL (%s): give the address where you host the file, as https://HOST/%s",
 			s, strings.Join(schemes[:], ", "), SysextName)
 	}
 	if strings.HasSuffix(u.Path, "/") {
@@ -65,7 +65,8 @@ func Make(p templates.ButaneParams) (Configs, error) {
 	if err != nil {
 		return Configs{}, err
 	}
-	// Uncompressed: small, to be read, and the same whatever compresses.
+	// Uncompressed: it is small, people read it, and its bytes do not depend on a
+	// compressor.
 	ign, err := translate(bu, common.TranslateBytesOptions{Pretty: true, TranslateOptions: common.TranslateOptions{NoResourceAutoCompression: true}})
 	if err != nil {
 		return Configs{}, fmt.Errorf("cannot make the Ignition config: %w", err)
@@ -87,7 +88,7 @@ func translate(butane []byte, o common.TranslateBytesOptions) ([]byte, error) {
 	var lines []string
 	for _, e := range report.Entries {
 		// The user's config, merged into ours, was checked when Translate made
-		// it; that butane cannot check it by our version's rules is as it is.
+		// it. Butane cannot check it by the rules of our version: that is expected.
 		if e.Message != common.ErrUnkownIgnitionVersion.Error() {
 			lines = append(lines, "\n  "+e.String())
 		}

@@ -17,8 +17,8 @@ import (
 	"github.com/kbuild/kbuild/images"
 )
 
-// byHand takes everything from a directory that somebody laid out, and
-// nothing from the network:
+// byHand takes everything from a directory that the user has filled, and nothing
+// from the network:
 //
 //	bin/kubelet, bin/kubectl
 //	cni/NAME            CNI plugins
@@ -37,7 +37,7 @@ func newByHand(dir string, c Config) (*byHand, error) {
 		return nil, err
 	}
 	if st, err := os.Stat(abs); err != nil || !st.IsDir() {
-		return nil, fmt.Errorf("cannot use source dir:%s: there is no such directory", dir)
+		return nil, fmt.Errorf("cannot use source dir:%s: the directory does not exist", dir)
 	}
 	return &byHand{abs, c, c.store()}, nil
 }
@@ -77,7 +77,7 @@ func (h *byHand) survey(ctx context.Context, w Want) (programs, imgs []piece, er
 		case err != nil:
 			return nil, nil, err
 		case !st.Mode().IsRegular():
-			return nil, nil, fmt.Errorf("cannot use %s: it is no regular file", filepath.Join(h.dir, names[name]))
+			return nil, nil, fmt.Errorf("cannot use %s: it is not a regular file", filepath.Join(h.dir, names[name]))
 		default:
 			programs = append(programs, piece{name: name, path: names[name]})
 		}
@@ -166,7 +166,7 @@ func (h *byHand) digest(ctx context.Context, programs, imgs []piece) error {
 				}
 				switch want, ok := sums[p.path]; {
 				case listed && !ok:
-					return fmt.Errorf("cannot trust %s: %s does not name it", filepath.Join(h.dir, p.path), list)
+					return fmt.Errorf("cannot trust %s: %s does not list it", filepath.Join(h.dir, p.path), list)
 				case listed && want != seen[p.path]:
 					return fmt.Errorf("cannot trust %s: its SHA-256 is %s, %s says %s", filepath.Join(h.dir, p.path), seen[p.path], list, want)
 				}
@@ -262,13 +262,13 @@ func (h *byHand) Fetch(ctx context.Context, w Want, _ string, log progress.Log) 
 }
 
 // copyExact copies a file that must have the digest, so that a file that
-// changed since it was looked at is not taken for what it was.
+// has changed since it was hashed is an error.
 func copyExact(from, to, digest string, mode fs.FileMode) error {
 	if err := copyFile(from, to, mode); err != nil {
 		return err
 	}
 	if got, err := fileDigest(to); err != nil || got != digest {
-		return errors.Join(fmt.Errorf("cannot copy %s: it changed meanwhile", from), err)
+		return errors.Join(fmt.Errorf("cannot copy %s: it has changed in the meantime", from), err)
 	}
 	return nil
 }

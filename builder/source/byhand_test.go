@@ -127,7 +127,7 @@ func TestByHand(t *testing.T) {
 		t.Errorf("with SHA256SUMS: %v", err)
 	}
 	for text, want := range map[string]string{
-		strings.Replace(sums, "  ./bin/kubectl", "  ./bin/other", 1): "SHA256SUMS does not name it",
+		strings.Replace(sums, "  ./bin/kubectl", "  ./bin/other", 1): "SHA256SUMS does not list it",
 		sums + "not a sum\n": fmt.Sprintf("line %d", strings.Count(sums, "\n")+1),
 	} {
 		put(t, list, text)

@@ -139,14 +139,14 @@ func download(ctx context.Context, path, version, sum string) (module, error) {
 	bad := json.Unmarshal(out, &m)
 	switch {
 	case m.Error != "" && ctx.Err() == nil:
-		return m, fmt.Errorf("cannot download module %s@%s: %s: is the module proxy within reach (go env GOPROXY)? a directory laid out by hand (--source dir:PATH) needs none", path, version, m.Error)
+		return m, fmt.Errorf("cannot download module %s@%s: %s: check that the module proxy can be reached (go env GOPROXY), or use a directory of components, which needs none (--source dir:PATH)", path, version, m.Error)
 	case err != nil:
 		return m, fmt.Errorf("cannot download module %s@%s: %w", path, version, err)
 	case bad != nil:
 		return m, fmt.Errorf("cannot read what go mod download says of %s@%s: %w", path, version, bad)
 	}
 	if sum != "" && m.Sum != sum {
-		return m, fmt.Errorf("module %s@%s has sum %s, the lock says %s: empty the module cache (go clean -modcache); if it stays, do not trust the module proxy", path, version, m.Sum, sum)
+		return m, fmt.Errorf("module %s@%s has sum %s, the lock says %s: empty the module cache (go clean -modcache); if the error stays, do not trust the module proxy", path, version, m.Sum, sum)
 	}
 	return m, nil
 }

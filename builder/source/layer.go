@@ -42,7 +42,7 @@ func (l layer) complete() ([]file, error) {
 	all := map[string]file{}
 	for _, f := range l.files {
 		if old, ok := all[f.Path]; ok && old != f {
-			return nil, fmt.Errorf("cannot make the layer %s: two files want the place %s", l.name, f.Path)
+			return nil, fmt.Errorf("cannot make the layer %s: two files have the path %s", l.name, f.Path)
 		}
 		all[f.Path] = f
 	}

@@ -73,7 +73,7 @@ func TestWriteLayer(t *testing.T) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	err := writeLayer(t.Context(), io.Discard, layer{"test", append(files, file{Path: "tmp", Mode: 0o755})}, epoch)
-	if err == nil || !strings.Contains(err.Error(), "two files want the place tmp") {
+	if err == nil || !strings.Contains(err.Error(), "two files have the path tmp") {
 		t.Errorf("a place taken twice: %v", err)
 	}
 }

@@ -207,7 +207,7 @@ func choose(dir string, d v1.Descriptor, arch string) (v1.Descriptor, error) {
 				return c, nil
 			}
 		}
-		return d, fmt.Errorf("it holds nothing for linux/%s", arch)
+		return d, fmt.Errorf("it has no image for linux/%s", arch)
 	}
 	var config v1.ConfigFile
 	if err := read(m.Config, &config); err != nil {
@@ -265,13 +265,13 @@ func copyImage(ctx context.Context, to, from string, d v1.Descriptor) error {
 	})
 }
 
-// checkImage says which blob of an image, or of an index of images, is missing
-// or damaged.
+// checkImage checks that all blobs of an image, or of an index of images, are
+// there and correct.
 func checkImage(dir string, d v1.Descriptor) error {
 	return walkImage(dir, d, func(d v1.Descriptor) error { return checkBlob(dir, d) })
 }
 
-// checkBlob says whether the blob of d in the layout dir is whole.
+// checkBlob checks that the blob of d in the layout dir is complete.
 func checkBlob(dir string, d v1.Descriptor) error {
 	f, err := os.Open(blobPath(dir, d.Digest))
 	if err != nil {
@@ -281,7 +281,7 @@ func checkBlob(dir string, d v1.Descriptor) error {
 	return verifyBlob(f, d)
 }
 
-// verifyBlob says whether a blob is the one that d tells of.
+// verifyBlob checks that a blob is the one that d describes.
 func verifyBlob(f *os.File, d v1.Descriptor) error {
 	hash, size, err := v1.SHA256(f)
 	if err != nil {

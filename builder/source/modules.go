@@ -130,8 +130,8 @@ func (m *modules) Fetch(ctx context.Context, w Want, osTree string, log progress
 	return out, err
 }
 
-// Kubeadm compiles upstream's kubeadm of a version for this machine: the
-// judge of what kbuild makes. It returns the program's path in the cache.
+// Kubeadm compiles upstream's kubeadm of a version for this machine, which tests
+// compare kbuild with. It returns the program's path in the cache.
 func Kubeadm(ctx context.Context, c Config, version string, log progress.Log) (string, error) {
 	c, err := c.withCache()
 	if err != nil {

@@ -61,7 +61,7 @@ func (c compiler) openAPI(ctx context.Context, b build, work string, pair lockPa
 // openAPIInputs are the packages with the marker, in Kubernetes itself and in
 // its staging modules (those that are only examples left out). All of these
 // are downloaded first: the go command knows no directory of a module that is
-// not in the module cache, and definitions would be missing without a word.
+// not in the module cache, and definitions would be missing silently.
 func openAPIInputs(ctx context.Context, work string) ([]string, error) {
 	modules, err := stagingModules(ctx, work)
 	if err != nil {

@@ -16,7 +16,7 @@ func etcdBuild(i images.Image) (build, error) {
 	switch i.Tag {
 	case "3.4.13-0":
 		// The commit that the tag v3.4.13 names. Its go.mod says
-		// go.etcd.io/etcd without /v3, so the tag itself is no valid version.
+		// go.etcd.io/etcd without /v3, so the tag itself is not a valid version.
 		const commit = "ae9734ed278b"
 		return build{
 			Name: "etcd-3.4.13", Module: "go.etcd.io/etcd", Version: "v0.5.0-alpha.5.0.20200824191128-" + commit,
@@ -53,7 +53,7 @@ func corednsBuild(i images.Image) (build, error) {
 func flannelBuild(ref string) (build, error) {
 	const known = "ghcr.io/flannel-io/flannel:v0.28.10"
 	if ref != known {
-		return build{}, fmt.Errorf("cannot compile flannel for the image %s: only %s is known", ref, known)
+		return build{}, fmt.Errorf("cannot compile flannel for the image %s: only %s is supported", ref, known)
 	}
 	// The backend for Tencent's cloud wants a module that is not served, and
 	// the udp backend wants cgo: both are left out. Backends vxlan, host-gw,
@@ -99,10 +99,10 @@ func pluginsBuild() build {
 }
 
 // flannelPluginBuild is the build module of the CNI plugin "flannel". Its
-// present home, github.com/flannel-io/cni-plugin, is not served as a module
-// everywhere; until v0.9.1 it was one of containernetworking's plugins. It
-// reads /run/flannel/subnet.env and hands over to bridge and host-local, and
-// takes configurations of CNI 0.3.1 and 0.4.0.
+// present module, github.com/flannel-io/cni-plugin, is not served by every proxy;
+// until v0.9.1 it was one of containernetworking's plugins. It reads
+// /run/flannel/subnet.env, calls bridge and host-local, and supports
+// configurations of CNI 0.3.1 and 0.4.0.
 func flannelPluginBuild() build {
 	const module = "github.com/containernetworking/plugins"
 	return build{

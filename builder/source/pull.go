@@ -13,7 +13,7 @@ import (
 	"github.com/kbuild/kbuild/images/pull"
 )
 
-// pulled are the components that images from registries are.
+// pulled are the components for images from registries.
 func pulled(refs []string) []Component {
 	var cs []Component
 	for _, ref := range refs {
@@ -53,8 +53,8 @@ func FullNames(refs []string) ([]string, error) {
 
 func (c Config) store() store { return store{filepath.Join(c.Cache, "source")} }
 
-// pull brings images from their registries into a layout that is kept, so
-// that a pull that was stopped goes on.
+// pull copies images from their registries into a layout that is kept, so that an
+// interrupted pull resumes.
 func (c Config) pull(ctx context.Context, s store, refs []string, arch string, log progress.Log) ([]located, error) {
 	if len(refs) == 0 {
 		return nil, nil

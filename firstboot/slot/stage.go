@@ -88,7 +88,7 @@ func fits(h *host.Host, d Disk, list []Entry, baked images.Baked, u images.Updat
 	case u.Release.Version == own && u.BuildTime.Before(baked.BuildTime):
 		return outcome.Refuse("this update was built at %s, before the image that runs (%s): `kbuild-firstboot upgrade rollback` goes back to what the other slot holds", u.BuildTime.Format(time.RFC3339), baked.BuildTime.Format(time.RFC3339))
 	}
-	if err := u.Release.Follows(own); err != nil {
+	if err := u.Release.CheckUpgradeFrom(own); err != nil {
 		return outcome.Refuse("%w", err)
 	}
 	if secure, err := secureBoot(h); err != nil {

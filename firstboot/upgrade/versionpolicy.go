@@ -79,7 +79,7 @@ func moveVersion(_ context.Context, r *node.Machine) error {
 		return err
 	}
 	old := n.Cluster.KubernetesVersion
-	if err := r.Baked.Release.Follows(old); err != nil {
+	if err := r.Baked.Release.CheckUpgradeFrom(old); err != nil {
 		return outcome.Refuse("cannot boot this image on this node: %w", err)
 	}
 	// A control plane that joined knows from its cluster where its etcd is.

@@ -9,9 +9,9 @@ import (
 )
 
 // Live is a reporter for terminals: one line for each image and one for the
-// total, drawn over again ten times a second. width is the terminal's width at
-// the time, 0 if it is not known. The caller calls stop when the pull has
-// ended; it draws the last state and leaves it.
+// total, redrawn ten times a second. width is the terminal's current width, 0 if it
+// is not known. The caller calls stop when the pull has ended, which draws the
+// final state.
 func Live(w io.Writer, width func() int) (report func(Event), stop func()) {
 	v := &view{state: newState(), w: w, width: width}
 	quit, ended := make(chan struct{}), make(chan struct{})
@@ -98,7 +98,7 @@ func bar(have, all int64) string {
 	return "[" + strings.Repeat("#", n) + strings.Repeat(".", 20-n) + "]"
 }
 
-// cut shortens a line that would wrap, which would spoil the count of lines.
+// cut shortens a line that would wrap, since wrapped lines could not be redrawn.
 func cut(l string, width int) string {
 	l = strings.Map(func(r rune) rune {
 		if r < ' ' {

@@ -9,10 +9,10 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// Lock fixes image names to digests. The digest is that of what the name
-// stands for in the registry, for all platforms. As a file it has one line
-// "NAME DIGEST" for each image, sorted; lines that begin with # and empty
-// lines count for nothing.
+// Lock fixes image names to digests. The digest is that of the manifest or index
+// that the name refers to in the registry, for all platforms. As a file it has one
+// line "NAME DIGEST" for each image, sorted; lines that begin with # and empty
+// lines are ignored.
 type Lock map[string]string
 
 // NewLock locks images as they were pulled.

@@ -31,7 +31,7 @@ func TestLock(t *testing.T) {
 		t.Error("the image that the tag moved to was pulled")
 	}
 	o.Images = append(o.Images, s.push(t, "image:v2", moved))
-	if _, err := Pull(t.Context(), o); err == nil || !strings.Contains(err.Error(), "the lock file does not name it") {
+	if _, err := Pull(t.Context(), o); err == nil || !strings.Contains(err.Error(), "it is not in the lock file") {
 		t.Errorf("an image that is not locked: %v", err)
 	}
 	o = options(t, ref)

@@ -10,7 +10,7 @@ import (
 )
 
 // FullName is ref as container runtimes store it: with registry and tag (or
-// digest, which wins over a tag): "busybox" is
+// digest, which takes precedence over a tag): "busybox" is
 // "docker.io/library/busybox:latest".
 func FullName(ref string) (string, error) {
 	r, err := name.ParseReference(ref)
@@ -34,17 +34,16 @@ func ParseMirror(s string) (Mirror, error) {
 	}
 	for _, p := range []string{m.From, m.To} {
 		if _, err := name.NewRepository(p + "/x"); err != nil || strings.Contains(p, "://") {
-			return m, fmt.Errorf("cannot use mirror %q: %q is no HOST[:PORT][/PATH]; write it without scheme", s, p)
+			return m, fmt.Errorf("cannot use mirror %q: %q is not HOST[:PORT][/PATH]; write it without scheme", s, p)
 		}
 	}
 	return m, nil
 }
 
-// sources names the places to pull full from, in the order to ask them. The
-// mirrors of the longest From that fits take the place of the registry: who
-// wants it to be asked after them lists it as its own mirror. Names of a
-// frozen registry go to the one that serves them today, unless they have a
-// mirror of their own.
+// sources are the references to pull full from, in the order to try them. The
+// mirrors of the longest matching From replace the registry; it is tried, too,
+// only if it is listed as its own mirror. Images of a frozen registry are pulled
+// from the one that serves them today, unless they have a mirror of their own.
 func sources(full string, mirrors []Mirror) ([]name.Reference, error) {
 	at := mirrored(full, mirrors)
 	if at == nil {

@@ -9,7 +9,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// Kind is what an Event tells.
+// Kind is the kind of an Event.
 type Kind int
 
 // The kinds of events, with the fields that they fill.
@@ -75,8 +75,8 @@ func (s *state) total() (have, all int64) {
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-// Lines is a reporter for logs: a line for each image that is whole, for each
-// request that is made again, and for the total every ten seconds.
+// Lines is a reporter for logs: a line for each complete image, for each retried
+// request, and for the total every ten seconds.
 func Lines(w io.Writer) func(Event) {
 	s, said := newState(), time.Now()
 	return func(e Event) {

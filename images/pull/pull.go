@@ -3,9 +3,9 @@
 //
 // What always holds: a blob is in the layout only when its digest was
 // verified; an image is in index.json only when all its blobs are. A pull may
-// be stopped at any time, and the next one goes on where it stopped, down to
-// the byte where the registry allows it. Manifests are kept byte for byte, so
-// digests stay the registry's.
+// be stopped at any time, and the next one resumes where it stopped, to the byte
+// if the registry allows it. Manifests are kept byte for byte, so that digests are
+// those of the registry.
 package pull
 
 import (
@@ -104,7 +104,7 @@ func newPuller(o Options) (*puller, []string, error) {
 		o.Parallel = 4
 	}
 	if o.Parallel < 0 {
-		return nil, nil, fmt.Errorf("cannot run %d transfers at a time", o.Parallel)
+		return nil, nil, fmt.Errorf("cannot run %d parallel transfers", o.Parallel)
 	}
 	if o.Keychain == nil {
 		o.Keychain = authn.DefaultKeychain
@@ -125,7 +125,7 @@ func newPuller(o Options) (*puller, []string, error) {
 			return nil, nil, err
 		}
 		if _, ok := o.Lock[n]; o.Lock != nil && !ok {
-			return nil, nil, fmt.Errorf("cannot pull %s: the lock file does not name it", n)
+			return nil, nil, fmt.Errorf("cannot pull %s: it is not in the lock file", n)
 		}
 		names[n] = true
 	}
@@ -133,7 +133,7 @@ func newPuller(o Options) (*puller, []string, error) {
 	return p, slices.Sorted(maps.Keys(names)), nil
 }
 
-// CheckPlatform says what is wrong with a platform, if anything.
+// CheckPlatform refuses what is not a platform.
 func CheckPlatform(s string) error {
 	_, err := parsePlatform(s)
 	return err
@@ -156,8 +156,7 @@ func (p *puller) report(e Event) {
 	}
 }
 
-// resolveAll finds out what each name stands for. Of several errors it tells
-// all.
+// resolveAll resolves each name to a manifest. Its error has those of all names.
 func (p *puller) resolveAll(ctx context.Context, names []string) ([]*target, error) {
 	todo, errs := make([]*target, len(names)), make([]error, len(names))
 	var g errgroup.Group
@@ -179,7 +178,7 @@ func (p *puller) resolveAll(ctx context.Context, names []string) ([]*target, err
 	return todo, errors.Join(errs...)
 }
 
-// transferAll fetches the blobs, each once, and tells when an image is whole.
+// transferAll fetches the blobs, each once, and reports each complete image.
 func (p *puller) transferAll(ctx context.Context, todo []*target) error {
 	owner := map[v1.Hash]*target{} // the first image that has the blob
 	missing := make([]int, len(todo))
@@ -232,8 +231,8 @@ func (p *puller) transferAll(ctx context.Context, todo []*target) error {
 	return g.Wait()
 }
 
-// present says which blobs are there already, and refuses to begin when the
-// others find no space.
+// present says which blobs are there already, and refuses to begin if there is not
+// enough space for the others.
 func (p *puller) present(ctx context.Context, blobs []Blob) ([]bool, error) {
 	there := make([]bool, len(blobs))
 	g, ctx := errgroup.WithContext(ctx)

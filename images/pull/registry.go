@@ -20,7 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// maxManifest is the size that registries must take (OCI distribution spec,
+// maxManifest is the size that registries must support (OCI distribution spec,
 // "Pushing manifests").
 const maxManifest = 4 << 20
 
@@ -34,8 +34,8 @@ type registries struct {
 	repos map[string]*repo
 }
 
-// repo is a client for one repository. Its lock makes those who come first
-// log in once.
+// repo is a client for one repository. Its lock makes concurrent users log in only
+// once.
 type repo struct {
 	mu sync.Mutex
 	rt http.RoundTripper
@@ -87,8 +87,8 @@ func noDowngrade(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// get asks for path below /v2/REPOSITORY/. The caller closes the body, whose
-// reads fail with errStalled when nothing comes for the stall time.
+// get requests path below /v2/REPOSITORY/. The caller closes the body, whose
+// reads fail with errStalled if no data arrives within the stall time.
 func (r *registries) get(ctx context.Context, at name.Repository, path string, header http.Header) (*http.Response, error) {
 	c, err := r.client(ctx, at)
 	if err != nil {

@@ -30,7 +30,7 @@ type Blob struct {
 	Size   int64
 }
 
-// resolve asks the sources of an image one after the other.
+// resolve tries the sources of an image in order.
 func (p *puller) resolve(ctx context.Context, full string) (*target, error) {
 	refs, err := sources(full, p.Mirrors)
 	if err != nil {
@@ -77,7 +77,7 @@ func (p *puller) resolveAt(ctx context.Context, full string, ref name.Reference)
 		}
 	}
 	if !desc.MediaType.IsImage() {
-		return nil, fmt.Errorf("%s is of type %q: only OCI and Docker schema 2 images are known", desc.Digest, desc.MediaType)
+		return nil, fmt.Errorf("%s is of type %q: only OCI and Docker schema 2 images are supported", desc.Digest, desc.MediaType)
 	}
 	m, err := v1.ParseManifest(bytes.NewReader(raw))
 	if err != nil {
@@ -85,7 +85,7 @@ func (p *puller) resolveAt(ctx context.Context, full string, ref name.Reference)
 	}
 	for _, d := range append([]v1.Descriptor{m.Config}, m.Layers...) {
 		if d.Digest.Algorithm != "sha256" || len(d.Digest.Hex) != 64 || d.Size < 0 {
-			return nil, fmt.Errorf("manifest %s names a blob %q of %d bytes: only sha256 is known", desc.Digest, d.Digest, d.Size)
+			return nil, fmt.Errorf("manifest %s names a blob %q of %d bytes: only sha256 is supported", desc.Digest, d.Digest, d.Size)
 		}
 		if b := (Blob{d.Digest, d.Size}); !slices.Contains(t.blobs, b) {
 			t.blobs = append(t.blobs, b)

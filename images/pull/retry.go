@@ -16,24 +16,24 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
-// Retry says how often a request is tried that fails in a way which may pass,
-// and how long to wait in between: Base, doubled each time up to Max, less a
-// random part; or what the registry asks for by Retry-After.
+// Retry says how often a request is tried that fails temporarily, and how long to
+// wait in between: Base, doubled each time up to Max, less a random part; or what
+// the registry asks for with Retry-After.
 type Retry struct {
 	Tries     int
 	Base, Max time.Duration
 }
 
-// DefaultRetry outlasts a registry's restart.
+// DefaultRetry is long enough for a registry to restart.
 func DefaultRetry() Retry {
 	return Retry{Tries: 6, Base: 500 * time.Millisecond, Max: 20 * time.Second}
 }
 
-// longestWait is the longest Retry-After that is waited for; registries that
-// limit by the hour or day are an error.
+// longestWait is the longest Retry-After that is waited for; a longer one, as of
+// registries with hourly or daily limits, is an error.
 const longestWait = 5 * time.Minute
 
-// statusError is an answer of the registry that is not the one hoped for.
+// statusError is an unexpected status of the registry's response.
 type statusError struct {
 	status     int
 	retryAfter time.Duration // 0: not said
@@ -48,22 +48,22 @@ func (e *statusError) Error() string {
 	return s
 }
 
-// contentError is content that is not what was asked for.
+// contentError is content that does not match its digest or size.
 type contentError struct{ what string }
 
 func (e *contentError) Error() string { return e.what }
 
-// brokenError is a transfer that broke off, however the protocol says so.
+// brokenError is a transfer that was interrupted.
 type brokenError struct{ error }
 
 func (e *brokenError) Unwrap() error { return e.error }
 
-// errStalled ends a transfer that brings no bytes any more.
+// errStalled ends a transfer that receives no more data.
 var errStalled = errors.New("the transfer stalled")
 
-// passing says whether err may be gone at the next try, and the wait that the
+// temporary says whether err may be gone at the next try, and the wait that the
 // registry asks for.
-func passing(err error) (bool, time.Duration) {
+func temporary(err error) (bool, time.Duration) {
 	var s *statusError
 	if errors.As(err, &s) {
 		return passingStatus(s.status), s.retryAfter
@@ -93,8 +93,8 @@ func passingStatus(code int) bool {
 	return code == http.StatusTooManyRequests || code == http.StatusRequestTimeout || code >= 500 && code != http.StatusNotImplemented
 }
 
-// again runs f until it succeeds, fails for good, or has failed Tries times
-// without having come further. f says whether it came further than ever.
+// again runs f until it succeeds, fails permanently, or has failed Tries times
+// without progress. f says whether it made progress.
 func (p *puller) again(ctx context.Context, what string, f func() (further bool, err error)) error {
 	for try := 1; ; try++ {
 		further, err := f()
@@ -107,7 +107,7 @@ func (p *puller) again(ctx context.Context, what string, f func() (further bool,
 		if further {
 			try = 1
 		}
-		ok, wait := passing(err)
+		ok, wait := temporary(err)
 		if !ok {
 			return err
 		}
@@ -115,7 +115,7 @@ func (p *puller) again(ctx context.Context, what string, f func() (further bool,
 			return fmt.Errorf("%w (tried %d times)", err, try)
 		}
 		if wait > longestWait {
-			return fmt.Errorf("%w, and asks to wait %v: try again then, or use a mirror or credentials", err, wait)
+			return fmt.Errorf("%w, which asks to wait %v: try again then, or use a mirror or credentials", err, wait)
 		}
 		if wait == 0 {
 			wait = min(p.Retry.Base<<min(try-1, 20), p.Retry.Max)
@@ -152,8 +152,8 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	return 0
 }
 
-// withoutURL takes the URL out of an HTTP client's error: after a redirect it
-// may carry a signature.
+// withoutURL removes the URL from an HTTP client's error: after a redirect it may
+// contain a signature.
 func withoutURL(err error) error {
 	if u, ok := err.(*url.Error); ok {
 		return u.Err

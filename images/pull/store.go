@@ -22,8 +22,8 @@ import (
 )
 
 // store is an OCI image layout in a directory. A file below blobs/ is always
-// whole and verified: it is written as partial/HEX and renamed once its digest
-// is right. index.json is replaced last.
+// complete and verified: it is written as partial/HEX and renamed once its digest
+// is verified. index.json is replaced last.
 type store struct {
 	dir  string
 	lock *os.File
@@ -43,7 +43,7 @@ func openStore(dir string) (*store, error) {
 	}
 	ours := func(e fs.DirEntry) bool { return e.Name() == "oci-layout" || e.Name() == partialDir }
 	if len(entries) > 0 && !slices.ContainsFunc(entries, ours) {
-		return fail(errors.New("it is not empty and no OCI image layout: name another directory or empty this one"))
+		return fail(errors.New("it is not empty, and not an OCI image layout: use another directory, or empty this one"))
 	}
 	lock, err := os.Open(dir)
 	if err != nil {
@@ -52,7 +52,7 @@ func openStore(dir string) (*store, error) {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		lock.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = errors.New("another pull is writing it: wait for that to end")
+			err = errors.New("another pull is writing to it: wait for it to finish")
 		}
 		return fail(err)
 	}
@@ -119,7 +119,7 @@ func (s *store) commit(f *os.File, h v1.Hash) error {
 	return syncDir(filepath.Dir(s.blob(h)))
 }
 
-// put writes a blob whose bytes are at hand.
+// put writes a blob.
 func (s *store) put(h v1.Hash, b []byte) error {
 	if err := s.write(filepath.Join("blobs", "sha256", h.Hex), b); err != nil {
 		return fmt.Errorf("cannot write blob %s: %w", h, err)
@@ -127,7 +127,7 @@ func (s *store) put(h v1.Hash, b []byte) error {
 	return nil
 }
 
-// write replaces the file path of the layout at once.
+// write replaces a file of the layout atomically.
 func (s *store) write(path string, b []byte) error {
 	f, err := os.CreateTemp(filepath.Join(s.dir, partialDir), filepath.Base(path)+".*")
 	if err != nil {
@@ -160,17 +160,17 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
-// free is how many bytes the layout may still take.
+// free is how many bytes are free for the layout.
 func (s *store) free() (int64, error) {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(s.lock.Fd()), &st); err != nil {
-		return 0, fmt.Errorf("cannot see how much space %s has: %w", s.dir, err)
+		return 0, fmt.Errorf("cannot read the free space of %s: %w", s.dir, err)
 	}
 	return int64(st.Bavail) * st.Bsize, nil
 }
 
-// finish names the images in index.json, beside those of other names that are
-// there already, and drops what is left of unfinished transfers.
+// finish adds the images to index.json, which keeps those of other names, and
+// removes partial files of unfinished transfers.
 func (s *store) finish(add []v1.Descriptor) error {
 	fail := func(err error) error { return fmt.Errorf("cannot finish image layout %s: %w", s.dir, err) }
 	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}

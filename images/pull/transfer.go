@@ -61,8 +61,8 @@ func (s *store) begun(h v1.Hash) int64 {
 	return fi.Size()
 }
 
-// attempt goes on with the partial file of a blob. It returns how far it came;
-// after wrong content that is 0, and the file is empty again.
+// attempt resumes the partial file of a blob. It returns how far it came; after
+// wrong content that is 0, and the file is empty again.
 func (p *puller) attempt(ctx context.Context, at name.Repository, b Blob) (reached int64, err error) {
 	f, err := os.OpenFile(p.store.partial(b.Digest), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -104,7 +104,7 @@ func (p *puller) stream(ctx context.Context, at name.Repository, b Blob, f *os.F
 	}
 	resp, err := p.regs.get(ctx, at, "blobs/"+b.Digest.String(), header)
 	if s := (*statusError)(nil); errors.As(err, &s) && s.status == http.StatusRequestedRangeNotSatisfiable && have > 0 {
-		// Not a registry for ranges: from the beginning.
+		// The registry does not support ranges: start over.
 		if err := restart(f, sum); err != nil {
 			return 0, err
 		}
@@ -128,7 +128,7 @@ func (p *puller) stream(ctx context.Context, at name.Repository, b Blob, f *os.F
 		}
 	}
 	buf := make([]byte, 128<<10)
-	// One byte more than there should be, so that too much is seen.
+	// One byte more than expected, to notice content that is too long.
 	for body := io.LimitReader(resp.Body, b.Size-have+1); ; {
 		n, err := body.Read(buf)
 		if n > 0 {
@@ -145,12 +145,12 @@ func (p *puller) stream(ctx context.Context, at name.Repository, b Blob, f *os.F
 		case err == io.EOF:
 			return have, nil
 		case err != nil:
-			return have, fmt.Errorf("the transfer broke at byte %d of %d: %w", have, b.Size, &brokenError{err})
+			return have, fmt.Errorf("the transfer was interrupted at byte %d of %d: %w", have, b.Size, &brokenError{err})
 		}
 	}
 }
 
-// restart forgets what was transferred.
+// restart discards what was transferred.
 func restart(f *os.File, sum hash.Hash) error {
 	sum.Reset()
 	if err := f.Truncate(0); err != nil {

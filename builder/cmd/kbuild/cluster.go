@@ -23,10 +23,10 @@ func clusterCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cluster",
 		Short: "Prepare a cluster before its first machine is on",
-		Long: `Prepare a cluster before its first machine is on: make its identity (authorities,
-token, configuration) in a directory, print the user-data of each machine, and
-write an administrator's kubeconfig. The machines can then be powered on at
-once and in any order; nobody copies a join command.`,
+		Long: `Prepare a cluster before its first machine is on: create its identity
+(certificate authorities, token, configuration) in a directory, print the
+user-data of each machine, and write an administrator's kubeconfig. The machines
+can then be powered on at the same time and in any order, and join unattended.`,
 	}
 	cmd.AddCommand(clusterNewCommand(), clusterUserdataCommand(), clusterKubeconfigCommand())
 	return cli.Group(cmd)
@@ -39,30 +39,30 @@ func clusterNewCommand() *cobra.Command {
 	var passphrase bool
 	cmd := &cobra.Command{
 		Use:   "new NAME --endpoint HOST:PORT",
-		Short: "Make a cluster's identity in the new directory NAME",
-		Long: `Make a cluster's identity in the new directory NAME: the authorities ca, etcd/ca
-and front-proxy-ca and the service-account key pair, with kubeadm's subjects
-and lives, a bootstrap token, the key that encrypts uploaded certificates, and
-the cluster's configuration in cluster.yaml, which may be edited as long as no
-machine has its user-data.
+		Short: "Create a cluster's identity in the new directory NAME",
+		Long: `Create a cluster's identity in the new directory NAME: the certificate
+authorities ca, etcd/ca and front-proxy-ca and the service-account key pair, with
+kubeadm's subjects and validity; a bootstrap token; the key that encrypts
+uploaded certificates; and the cluster's configuration in cluster.yaml, which may
+be edited until the first machine is given its user-data.
 
-Whoever has the directory is the cluster's administrator. It is readable by you
-alone; encrypt it if it is to be kept or shared. With --encrypt-to, its secrets
-are encrypted to age recipients (public keys), and later commands are given
---identity FILE; with --encrypt, they ask for a passphrase. Both may be used,
-and age itself opens the files, too.
+Whoever can read the directory can administer the cluster. It is readable by you
+alone; encrypt it if you keep or share it. With --encrypt-to, its secrets are
+encrypted to age recipients (public keys), and later commands need --identity
+FILE; with --encrypt, later commands ask for a passphrase. Both can be combined,
+and age itself can decrypt the files.
 
-The directory appears whole or not at all; one that exists is refused.`,
+The directory is created completely or not at all; an existing one is refused.`,
 		Example: `  kbuild cluster new prod --endpoint k8s.example.com:6443
   kbuild cluster new prod --endpoint 192.0.2.10:6443 --version v1.19.12
   kbuild cluster new prod --config cluster.yaml --encrypt
   kbuild cluster new prod --endpoint k8s.example.com:6443 \
       --encrypt-to age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p`,
-		Args: cli.OneArg("the directory to make"),
+		Args: cli.OneArg("the directory to create"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := filepath.Clean(args[0])
 			if _, err := os.Lstat(dir); err == nil {
-				return cli.Usagef("cannot make %s: %w: choose another name, or remove it if no machine was given user-data of it", dir, identity.ErrExists)
+				return cli.Usagef("cannot create %s: %w: choose another name, or remove it if no machine was given user-data from it", dir, identity.ErrExists)
 			}
 			s.Name = filepath.Base(dir)
 			if file != "" {
@@ -92,7 +92,7 @@ The directory appears whole or not at all; one that exists is refused.`,
 			}
 			root, err := os.OpenRoot(filepath.Dir(dir))
 			if err != nil {
-				return fmt.Errorf("cannot make %s: %w", dir, err)
+				return fmt.Errorf("cannot create %s: %w", dir, err)
 			}
 			defer root.Close()
 			h := &host.Host{Root: root, Log: slog.New(slog.DiscardHandler)}
@@ -103,7 +103,7 @@ The directory appears whole or not at all; one that exists is refused.`,
 		},
 	}
 	cmd.Flags().StringVar(&s.Endpoint, "endpoint", "", "where the cluster's API will be reached: a name or address, and a port if it is not 6443")
-	cmd.Flags().StringVar(&s.Version, "version", "", "Kubernetes version of the nodes' images; others refuse the user-data (default: any)")
+	cmd.Flags().StringVar(&s.Version, "version", "", "Kubernetes version of the nodes' images; images of other versions refuse the user-data (default: any version)")
 	cmd.Flags().StringVar(&file, "config", "", "`file` with kubeadm's ClusterConfiguration, and KubeletConfiguration and KubeProxyConfiguration if wanted; - is standard input")
 	cmd.Flags().StringArrayVar(&to, "encrypt-to", nil, "encrypt the secrets to this age `recipient`; may be repeated")
 	cmd.Flags().BoolVar(&passphrase, "encrypt", false, "encrypt the secrets with a passphrase, which is asked for")
@@ -111,7 +111,7 @@ The directory appears whole or not at all; one that exists is refused.`,
 	return cmd
 }
 
-// printIdentity says what was made; nothing of it is secret.
+// printIdentity prints what was created, without secrets.
 func printIdentity(w io.Writer, format, dir string, id *identity.Identity, encrypted bool) error {
 	pins, err := pki.Pins(id.PKI[pki.CA+".crt"])
 	if err != nil {
@@ -124,11 +124,11 @@ func printIdentity(w io.Writer, format, dir string, id *identity.Identity, encry
 		Encrypted    bool     `json:"encrypted"`
 	}{dir, id.Endpoint, pins, encrypted}
 	return cli.Print(w, format, made, func(w io.Writer) error {
-		keep := "Its secrets are not encrypted: keep it where nobody else reads it."
+		keep := "Its secrets are not encrypted: keep it private."
 		if encrypted {
 			keep = "Its secrets are encrypted."
 		}
-		_, err := fmt.Fprintf(w, `Made the identity of a cluster in %s. %s
+		_, err := fmt.Fprintf(w, `Created the identity of a cluster in %s. %s
 endpoint  %s
 CA        %s
 Next: kbuild cluster userdata %s --role init
@@ -141,7 +141,7 @@ Next: kbuild cluster userdata %s --role init
 type openFlags struct{ identity string }
 
 func (f *openFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.identity, "identity", "", "age identity `file` that opens the secrets (default: the directory's own, by its passphrase)")
+	cmd.Flags().StringVar(&f.identity, "identity", "", "age identity `file` that decrypts the secrets (default: ask for the directory's passphrase)")
 }
 
 func (f *openFlags) open(cmd *cobra.Command, dir string) (*identity.Dir, error) {

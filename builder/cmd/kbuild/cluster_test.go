@@ -244,7 +244,7 @@ func TestClusterEncrypted(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ args, want string }{
 		"no key":      {"--role worker", "give --identity FILE"},
-		"another key": {"--role worker --identity " + keyFile(other.String()), "recipients.txt lists"},
+		"another key": {"--role worker --identity " + keyFile(other.String()), "not encrypted to the given key"},
 		"no key file": {"--role worker --identity /does/not/exist", "/does/not/exist"},
 		"no keys":     {"--role worker --identity " + keyFile("hello"), "age-keygen"},
 		"damaged":     {"--role control-plane --identity " + keyFile(one.String()), "certificate-key.age"},

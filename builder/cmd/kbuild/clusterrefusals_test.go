@@ -26,9 +26,9 @@ func TestClusterRefusals(t *testing.T) {
 		args string
 		want []string
 	}{
-		"no name":        {"new --endpoint a", []string{"the directory to make"}},
+		"no name":        {"new --endpoint a", []string{"the directory to create"}},
 		"two names":      {"new a b --endpoint a", []string{"one argument"}},
-		"exists":         {"new " + dir + " --endpoint a", []string{"prod", "there already"}},
+		"exists":         {"new " + dir + " --endpoint a", []string{"prod", "already exists"}},
 		"no endpoint":    {"new " + fresh, []string{"--endpoint k8s.example.com:6443"}},
 		"a URL":          {"new " + fresh + " --endpoint https://a:6443", []string{"https://a:6443", "without a scheme"}},
 		"no port":        {"new " + fresh + " --endpoint a:b", []string{"a:b"}},

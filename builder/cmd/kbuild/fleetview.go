@@ -46,7 +46,7 @@ func newView(out io.Writer, format string) *view {
 	return v
 }
 
-// node makes a node known before anything happens to it.
+// node adds a node to the table before anything happens to it.
 func (v *view) node(name, version string) {
 	v.rows = append(v.rows, viewRow{version, fleet.Event{Node: name}})
 }
@@ -100,7 +100,7 @@ func (v *view) draw() {
 	io.WriteString(v.out, b.String())
 }
 
-// end tells the result, and returns it.
+// end shows the result, and returns it.
 func (v *view) end(err error) error {
 	if v.json {
 		r := struct {
@@ -123,7 +123,7 @@ func (v *view) line(o any) {
 	fmt.Fprintf(v.out, "%s\n", b)
 }
 
-// observe connects to a cluster and looks how its nodes stand.
+// observe connects to a cluster and reads the state of its nodes.
 func observe(ctx context.Context, kubeconfig string) (*fleet.Fleet, fleet.Cluster, error) {
 	c, _, err := connect(kubeconfig)
 	if err != nil {
@@ -134,15 +134,15 @@ func observe(ctx context.Context, kubeconfig string) (*fleet.Fleet, fleet.Cluste
 	return f, seen, err
 }
 
-// operator is who runs this program, for others.
+// operator names the person who runs this program, for other operators.
 func operator() string {
-	name := "somebody"
+	name := "unknown user"
 	if u, err := user.Current(); err == nil {
 		name = u.Username
 	}
 	host, err := os.Hostname()
 	if err != nil {
-		host = "a machine without a name"
+		host = "unknown host"
 	}
 	// In containers, processes of two operators may have the same number and host.
 	return fmt.Sprintf("%s@%s (process %d, %s)", name, host, os.Getpid(), strings.ToLower(rand.Text()[:6]))

@@ -24,27 +24,27 @@ import (
 // specFlags are the flags that `plan` and `image` share.
 func specFlags(cmd *cobra.Command, s *builder.Spec) {
 	f := cmd.Flags()
-	f.StringVar(&s.Version, "version", "", "Kubernetes version, as v1.19.12")
-	f.StringVar(&s.Source, "source", "modules", "where components come from: modules, release or dir:PATH")
+	f.StringVar(&s.Version, "version", "", "Kubernetes version, as in v1.19.12")
+	f.StringVar(&s.Source, "source", "modules", "where components come from: modules (compile them), release (download them) or dir:PATH")
 	f.StringVar(&s.Arch, "arch", "amd64", "architecture of the nodes")
 	f.StringVar(&s.CNI, "cni", "flannel", "pod network to bake: flannel or none")
-	f.StringSliceVar(&s.Formats, "format", []string{"raw"}, "what to write: the disks raw and qcow2, ignition")
-	f.StringVar(&s.Config, "config", "", "file with kubeadm kinds to bake; user-data is laid over it")
-	f.StringArrayVar(&s.Manifests, "manifest", nil, "manifest to bake and apply at init; its images are baked too (may be repeated)")
-	f.StringSliceVar(&s.Include, "include-image", nil, "further container image to bake (may be repeated)")
-	f.StringVar(&s.Registry, "image-repository", "", "image repository instead of the version's own")
-	f.StringArrayVar(&s.Cmdline, "cmdline", nil, "more kernel command line (may be repeated)")
-	f.StringVar(&s.SysextURL, "sysext-url", "", "with --format ignition: `URL` at which you host sysext.raw for the machines")
-	f.StringVar(&s.Butane, "butane", "", "with --format ignition: `file` with your own Butane config, of any variant, to merge")
+	f.StringSliceVar(&s.Formats, "format", []string{"raw"}, "what to write: raw and qcow2 (disks), ignition (system extension and config)")
+	f.StringVar(&s.Config, "config", "", "`file` with kubeadm configuration to bake into the image; user-data overrides it")
+	f.StringArrayVar(&s.Manifests, "manifest", nil, "`file` with manifests to bake, which the init node applies; their images are baked, too (may be repeated)")
+	f.StringSliceVar(&s.Include, "include-image", nil, "further container `image` to bake (may be repeated)")
+	f.StringVar(&s.Registry, "image-repository", "", "image repository in place of the version's default registry")
+	f.StringArrayVar(&s.Cmdline, "cmdline", nil, "further kernel parameters (may be repeated)")
+	f.StringVar(&s.SysextURL, "sysext-url", "", "with --format ignition: `URL` where machines download sysext.raw")
+	f.StringVar(&s.Butane, "butane", "", "with --format ignition: `file` with a Butane config, of any variant, to merge; its settings take precedence")
 	f.StringVar(&s.SignKey, "sign-key", "", "`file` with the private key (PEM, Ed25519) that signs the update; nodes of this image trust it")
-	f.StringArrayVar(&s.UpdateKeys, "update-key", nil, "`file` with a further public key whose updates nodes of this image take (may be repeated)")
+	f.StringArrayVar(&s.UpdateKeys, "update-key", nil, "`file` with a further public key (PEM, Ed25519) that nodes of this image accept updates from (may be repeated)")
 	f.StringVar(&s.SecureBootKey, "secure-boot-key", "", "`file` with the private key (PEM) that signs boot loader and kernel for Secure Boot")
 	f.StringVar(&s.SecureBootCert, "secure-boot-cert", "", "`file` with its certificate (PEM), which the machines' firmware trusts")
-	f.BoolVar(&s.UnsignedUpdates, "allow-unsigned-updates", false, "nodes of this image take updates that nobody signed")
-	f.DurationVar(&s.TrialLimit, "trial-limit", builder.DefaultTrialLimit, "how long the first boots of this image as an update may take to be healthy")
-	f.IntVar(&s.TrialBoots, "trial-boots", builder.DefaultTrialBoots, "how many first boots of this image as an update may fail before the old one is booted again")
-	f.StringArrayVar(&s.Checks, "check", nil, "program to bake that must end well before this image is kept as an update (may be repeated)")
-	f.StringVar(&s.Lock, "lock", "", "manifest.json of an earlier image: refuse other base packages")
+	f.BoolVar(&s.UnsignedUpdates, "allow-unsigned-updates", false, "nodes of this image accept unsigned updates")
+	f.DurationVar(&s.TrialLimit, "trial-limit", builder.DefaultTrialLimit, "how long after booting into this image, as an update, a node may take to become healthy")
+	f.IntVar(&s.TrialBoots, "trial-boots", builder.DefaultTrialBoots, "how many times a node boots this image, as an update, without becoming healthy before it falls back to the old one")
+	f.StringArrayVar(&s.Checks, "check", nil, "program to bake that must exit with 0 before a node keeps this image as an update (may be repeated)")
+	f.StringVar(&s.Lock, "lock", "", "`file` manifest.json of an earlier image: fail unless the base OS has the same packages")
 	f.StringVar(&s.Out, "out", "out", "directory for the outputs")
 }
 
@@ -66,10 +66,11 @@ func planCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan --version V",
 		Short: "Print what `kbuild image` would do, as JSON",
-		Long: `Print the Plan: every component with its version, source and module sum, what
-kbuild adds to the base OS, the partitions with their GUIDs, the kernel command
-line and the outputs. Nothing is fetched or written, and the same flags give
-the same bytes.`,
+		Long: `Print the plan: every component with its version, source and module sum, every
+path that kbuild adds to the base OS and what it holds, the partitions with their
+GUIDs, the kernel command line and the outputs. Nothing is downloaded or written,
+and the same inputs give the same bytes. What is in your own files is shown by
+its digest.`,
 		Example: `  kbuild plan --version v1.19.12
   kbuild plan --version v1.19.12 --cni none | jq '.components[].name'`,
 		Args: cli.NoArgs,
@@ -99,24 +100,25 @@ root that holds kubelet, the container runtime and every container image of
 the Kubernetes version, unpacked. A machine that boots it with user-data
 becomes a node without any network.
 
-Outputs in --out: the disk in each --format, the slot's update files
-(update.json, and root.erofs, root.verity and uki.efi after a name of version and
-root hash), manifest.json with everything that is inside, an SBOM (CycloneDX) and
-SHA256SUMS. Nodes that run an earlier
-image take the directory as an update from any HTTP server, where the earlier
-image has the public half of the --sign-key (or --update-key) baked in.
+Outputs in --out: the disk in each --format; the update files (update.json, and
+root.erofs, root.verity and uki.efi, prefixed with version and root hash);
+manifest.json, which lists all that is inside; an SBOM (CycloneDX); SHA256SUMS.
+Serve the directory with any HTTP server, and nodes of an earlier image can
+upgrade from it, if that image was built with the same --sign-key, or with its
+public half as --update-key.
 
 --format ignition is for an operating system that boots with Ignition (Flatcar,
 Fedora CoreOS and others with systemd 254 or newer, glibc 2.38 or newer and a
 kernel with dm-verity and erofs). It writes sysext.raw, a verified system
 extension with kubelet, container runtime and container images; node.bu, a
-Butane config that brings it to a machine and starts it; and node.ign, the
-Ignition config made from that. Host sysext.raw where the machines reach it and
-name the place with --sysext-url: Ignition takes no relative address, so without
-the flag node.ign names a place that does not exist. User-data is a file of your
-own config, /etc/credstore/kbuild.userdata. A Butane config given with --butane
-is merged and wins over ours; files that it names with "local" are looked for
-in its own directory. An Ignition config may also merge node.ign, by its URL.`,
+Butane config that installs and starts it; and node.ign, the Ignition config made
+from node.bu. Host sysext.raw where the machines can download it, and give its
+address with --sysext-url. Ignition accepts no relative address, so without the
+flag node.ign holds a placeholder. Put user-data into your own config, as the
+file /etc/credstore/kbuild.userdata. A Butane config given with --butane is
+merged, and its settings take precedence; files that it names with "local" are
+read from its own directory. Your Ignition config can also merge node.ign by its
+URL.`,
 		Example: `  kbuild image --version v1.19.12
   kbuild image --version v1.19.12 --format raw,qcow2 --out build/v1.19.12
   kbuild image --version v1.19.12 --cni none --manifest calico.yaml

@@ -182,7 +182,7 @@ func TestImagesPull(t *testing.T) {
 		t.Errorf("%d\n%s%s", code, stdout, stderr)
 	}
 	// Another version is not in the lock, and nothing is pulled.
-	if code, _, stderr = run(t, "", append(args, "--version", "v1.20.15")...); code != cli.ExitFailed || !strings.Contains(stderr, "lock file does not name it") {
+	if code, _, stderr = run(t, "", append(args, "--version", "v1.20.15")...); code != cli.ExitFailed || !strings.Contains(stderr, "it is not in the lock file") {
 		t.Errorf("%d\n%s", code, stderr)
 	}
 	if err := os.WriteFile(lock, []byte("nonsense\n"), 0o644); err != nil {

@@ -19,9 +19,9 @@ func clusterKubeconfigCommand() *cobra.Command {
 		Use:   "kubeconfig NAME",
 		Short: "Write an administrator's kubeconfig",
 		Long: `Write an administrator's kubeconfig for the cluster in directory NAME, signed by
-its authority. No machine need be on. It is what kubeadm calls admin.conf: its
-holder may do anything, and nothing but its end takes that back, so make it
-valid for no longer than needed.`,
+the cluster's certificate authority. No machine needs to be on. As with kubeadm's
+admin.conf, its holder may do anything, and it cannot be revoked before it
+expires: choose a short --validity.`,
 		Example: `  kbuild cluster kubeconfig prod --out prod.conf
   kubectl --kubeconfig prod.conf get nodes
   kbuild cluster kubeconfig prod --validity 8h --server https://127.0.0.1:6443`,
@@ -31,7 +31,7 @@ valid for no longer than needed.`,
 				return cli.Usagef("--server is %q: want a URL such as https://k8s.example.com:6443", server)
 			}
 			if life <= 0 {
-				return cli.Usagef("--validity is no time at all: want a duration such as 8h")
+				return cli.Usagef("--validity must be more than zero: want a duration such as 8h")
 			}
 			if err := out.check(); err != nil {
 				return err

@@ -1,4 +1,4 @@
-// Command kbuild turns a Kubernetes version into an immutable node image, makes
+// Command kbuild turns a Kubernetes version into an immutable node image, creates
 // the user-data with which machines become a cluster, and upgrades its nodes.
 package main
 

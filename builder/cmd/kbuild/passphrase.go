@@ -15,7 +15,7 @@ import (
 func askPassphrase(cmd *cobra.Command, prompt string) (config.Secret, error) {
 	f, ok := cmd.InOrStdin().(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return "", errors.New("cannot ask for a passphrase: standard input is no terminal: where nobody sits, encrypt with --encrypt-to and open with --identity")
+		return "", errors.New("cannot ask for a passphrase: standard input is not a terminal: for non-interactive use, encrypt with --encrypt-to and decrypt with --identity")
 	}
 	fmt.Fprint(cmd.ErrOrStderr(), prompt)
 	b, err := term.ReadPassword(int(f.Fd()))

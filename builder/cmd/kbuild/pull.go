@@ -25,15 +25,15 @@ func imagesPullCommand() *cobra.Command {
 		Short: "Pull the images that a cluster of this version needs into an OCI layout",
 		Long: `Pull the images that 'kbuild images list' names, with all their layers, into an
 OCI image layout. Each image is named in the layout's index by the annotation
-io.containerd.image.name; images that the layout already holds stay.
+io.containerd.image.name; images that are already in the layout stay.
 
-Every blob is verified by its digest. A pull that was interrupted goes on where
-it stopped. What may pass (429, 5xx, broken connections, wrong content) is
-tried again. Credentials are those of 'docker login' ($DOCKER_CONFIG).
+Every blob is verified by its digest. An interrupted pull resumes where it
+stopped. Temporary errors (429, 5xx, broken connections, wrong content) are
+retried. Credentials are those of 'docker login' ($DOCKER_CONFIG).
 
 Images of k8s.gcr.io, which is frozen, are pulled from registry.k8s.io and keep
-their names. A --mirror stands in for the registry or path that it is given
-for; several for the same one are asked in their order, and the registry itself
+their names. A --mirror replaces the registry or path that it is given for.
+Several mirrors of the same one are tried in order; the registry itself is tried
 only if it is listed as its own mirror.`,
 		Example: `  kbuild images pull --version v1.19.12 --out images
   kbuild images pull --version v1.37.2 --out images --platform linux/arm64 --lock images.lock
@@ -88,12 +88,12 @@ only if it is listed as its own mirror.`,
 		},
 	}
 	f.add(cmd)
-	cmd.Flags().StringVar(&o.Dir, "out", "", "`directory` of the OCI layout, made if it is not there (required)")
+	cmd.Flags().StringVar(&o.Dir, "out", "", "`directory` of the OCI layout, created if it does not exist (required)")
 	cmd.Flags().StringVar(&o.Platform, "platform", "linux/amd64", "OS/ARCH[/VARIANT] of the images")
-	cmd.Flags().IntVar(&o.Parallel, "parallel", 4, "transfers at a time")
-	cmd.Flags().StringArrayVar(&mirrors, "mirror", nil, "pull from TO what is named FROM, as `FROM=TO`; may be repeated")
-	cmd.Flags().StringArrayVar(&include, "include-image", nil, "pull this image, too; may be repeated")
-	cmd.Flags().StringVar(&lock, "lock", "", "take each image by the digest in this `file`, which is written if it is not there")
+	cmd.Flags().IntVar(&o.Parallel, "parallel", 4, "number of parallel transfers")
+	cmd.Flags().StringArrayVar(&mirrors, "mirror", nil, "pull images of registry or path FROM from TO, as `FROM=TO`; may be repeated")
+	cmd.Flags().StringArrayVar(&include, "include-image", nil, "further image to pull; may be repeated")
+	cmd.Flags().StringVar(&lock, "lock", "", "pull each image by the digest in this lock `file`, which is written if it does not exist")
 	cli.OutputFlag(cmd, &format, "text", "json")
 	return cmd
 }
@@ -119,7 +119,7 @@ func writeNew(path string, b []byte, mode fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // no more there after the rename
+	defer os.Remove(f.Name()) // gone after the rename
 	defer f.Close()
 	if _, err := f.Write(b); err != nil {
 		return err
@@ -130,7 +130,7 @@ func writeNew(path string, b []byte, mode fs.FileMode) error {
 	return os.Rename(f.Name(), path)
 }
 
-// printPulled writes what was pulled: names with digests, or the whole of it.
+// printPulled writes what was pulled: names with digests, or all that is known.
 func printPulled(w io.Writer, format, dir string, pulled []pull.Image) error {
 	made := struct {
 		Layout string       `json:"layout"`

@@ -14,11 +14,11 @@ func pushCommand() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "push oci://HOST/REPOSITORY:TAG --from DIR",
-		Short: "Put an image's update files into a registry",
-		Long: `Put an image's update files into a registry, as an OCI artefact that nodes
-upgrade from: 'kbuild-firstboot upgrade stage oci://HOST/REPOSITORY:TAG'. Nodes
-ask the registry without credentials; for the push those of Docker's config are
-used. The artefact's digest is printed.`,
+		Short: "Push an image's update files to a registry",
+		Long: `Push an image's update files to a registry, as an OCI artifact that nodes upgrade
+from: 'kbuild-firstboot upgrade stage oci://HOST/REPOSITORY:TAG'. The push uses
+the credentials of 'docker login'; nodes pull without credentials. The artifact's
+digest is printed.`,
 		Example: `  kbuild push oci://registry.example.com/nodes:v1.20.15 --from out/v1.20.15`,
 		Args:    cli.OneArg("where to push to, as oci://HOST/REPOSITORY:TAG"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -16,15 +16,15 @@ func resetCommand() *cobra.Command {
 	var kubeconfig, format string
 	cmd := &cobra.Command{
 		Use:   "reset NODE",
-		Short: "Take a node out of the cluster, and make its machine a new one",
-		Long: `Take a node out of the cluster, and make its machine a new one: it is cordoned
-and drained, its machine leaves the cluster, wipes its state and boots, and its
-Node is deleted. The machine is then made a node anew from its user-data.
+		Short: "Remove a node from the cluster, and wipe its machine",
+		Long: `Remove a node from the cluster, and wipe its machine: the node is cordoned and
+drained, its machine leaves the cluster, wipes its state and reboots, and the
+Node is deleted. The machine then becomes a new node, as its user-data says.
 
-The cluster's last control plane, one without which etcd has no quorum, and a
-node that is not Ready are refused. --force does it all the same; of a node that
-is not Ready the Node is deleted, and another control plane takes its member out
-of etcd, while its machine stays as it is.`,
+The last control plane, a control plane without which etcd would lose its quorum,
+and a node that is not Ready are refused unless --force is given. If the node is
+not Ready, --force deletes the Node and has another control plane remove its etcd
+member; the machine itself is not touched.`,
 		Example: `  kbuild reset worker-3
   kbuild reset cp2 --force --yes`,
 		Args: cli.OneArg("the node's name"),
@@ -32,9 +32,9 @@ of etcd, while its machine stays as it is.`,
 			name := args[0]
 			switch {
 			case o.DrainTimeout < 0 || o.NodeTimeout <= 0:
-				return cli.Usagef("--drain-timeout and --node-timeout are durations such as 10m")
+				return cli.Usagef("--drain-timeout must not be negative, and --node-timeout must be more than zero: use durations such as 10m")
 			case format == "json" && !yes && !o.Force:
-				return cli.Usagef("-o json asks no questions: give --yes, too")
+				return cli.Usagef("-o json is non-interactive: give --yes, too")
 			}
 			f, seen, err := observe(cmd.Context(), kubeconfig)
 			if err != nil {
@@ -45,7 +45,7 @@ of etcd, while its machine stays as it is.`,
 			} else if err != nil {
 				return err
 			}
-			if err := cli.Confirm(cmd, yes || o.Force, "All that the machine of node "+name+" has written will be lost. Are you sure?"); err != nil {
+			if err := cli.Confirm(cmd, yes || o.Force, "All data on the machine of node "+name+" will be lost. Are you sure?"); err != nil {
 				return err
 			}
 			v := newView(cmd.OutOrStdout(), format)
@@ -55,11 +55,11 @@ of etcd, while its machine stays as it is.`,
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&kubeconfig, "kubeconfig", "", kubeconfigUsage)
-	fl.BoolVar(&o.Force, "force", false, "do not ask, and go on where the cluster is harmed, pods are lost or the machine cannot be reached")
+	fl.BoolVar(&o.Force, "force", false, "do not ask, and continue even if the cluster is harmed, pods are lost or the machine cannot be reached")
 	fl.BoolVar(&yes, "yes", false, "do not ask")
-	fl.BoolVar(&o.KeepNode, "keep-node", false, "leave the Node object")
-	fl.DurationVar(&o.DrainTimeout, "drain-timeout", 10*time.Minute, "how long its pods may take to leave; 0 is for ever")
-	fl.DurationVar(&o.NodeTimeout, "node-timeout", 10*time.Minute, "how long its machine may take to leave the cluster")
+	fl.BoolVar(&o.KeepNode, "keep-node", false, "keep the Node object")
+	fl.DurationVar(&o.DrainTimeout, "drain-timeout", 10*time.Minute, "how long draining the node may take; 0: no limit")
+	fl.DurationVar(&o.NodeTimeout, "node-timeout", 10*time.Minute, "how long the machine may take to leave the cluster")
 	cli.OutputFlag(cmd, &format, "text", "json")
 	return cmd
 }

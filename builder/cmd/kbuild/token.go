@@ -34,13 +34,13 @@ func tokenCommand() *cobra.Command {
 		Short: "Manage the bootstrap tokens of a running cluster",
 		Long: `Manage the bootstrap tokens of a running cluster, made by kbuild or by kubeadm,
 with the flags and the output of 'kubeadm token'. A machine that holds such a
-token may join; it is a Secret in kube-system and consists of an ID, which is
-public, and a secret part.`,
+token may join the cluster. A token is a Secret in kube-system, and consists of
+a public ID and a secret part.`,
 	}
 	cmd.PersistentFlags().StringVar(&f.kubeconfig, "kubeconfig", "", kubeconfigUsage)
-	cmd.PersistentFlags().BoolVar(&f.dryRun, "dry-run", false, "say what would be done, and change nothing")
+	cmd.PersistentFlags().BoolVar(&f.dryRun, "dry-run", false, "print what would be done, and change nothing")
 	cmd.AddCommand(tokenCreateCommand(&f), tokenListCommand(&f), tokenDeleteCommand(&f), tokenGenerateCommand())
-	// kubeadm of old calls it so.
+	// Old versions of kubeadm call it --experimental-output.
 	cmd.SetGlobalNormalizationFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		return pflag.NormalizedName(strings.TrimPrefix(name, "experimental-"))
 	})
@@ -71,7 +71,7 @@ func connect(file string) (kubernetes.Interface, *api.Config, error) {
 		return nil, nil, cli.Usagef("cannot use kubeconfig %s: %w", file, err)
 	}
 	cfg.UserAgent = "kbuild"
-	cfg.Timeout = time.Minute    // a server that goes down does not say so
+	cfg.Timeout = time.Minute    // a server that goes down does not close its connections
 	cfg.QPS, cfg.Burst = 50, 100 // many nodes are looked at at once
 	c, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
@@ -80,7 +80,7 @@ func connect(file string) (kubernetes.Interface, *api.Config, error) {
 	return c, kc, nil
 }
 
-// would says, in kubeadm's words, what a dry run does not do.
+// would prints, as kubeadm does, what a dry run leaves out.
 func (f *tokenFlags) would(w io.Writer, verb, name string, s *corev1.Secret) error {
 	if !f.dryRun {
 		return nil
@@ -109,9 +109,9 @@ func (f *tokenFlags) would(w io.Writer, verb, name string, s *corev1.Secret) err
 func tokenGenerateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "generate",
-		Short: "Print a new random token, and tell no cluster of it",
-		Long: `Print a new random bootstrap token, for user-data or 'kbuild token create'. No
-cluster is told of it.`,
+		Short: "Print a new random token, without creating it in a cluster",
+		Long: `Print a new random bootstrap token, for user-data or 'kbuild token create'. It is
+not created in any cluster.`,
 		Example: `  kbuild token create $(kbuild token generate)`,
 		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

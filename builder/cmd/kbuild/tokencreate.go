@@ -30,25 +30,25 @@ func tokenCreateCommand(f *tokenFlags) *cobra.Command {
 		Long: `Create a bootstrap token in the cluster and print it: TOKEN, of the form
 abcdef.0123456789abcdef, or a random one.
 
-With --print-join-userdata the user-data of a worker that joins with it is
-printed instead: give it to as many machines as you like. With --certificate-key
-besides, it is that of a further control plane; the cluster must hold the
+With --print-join-userdata, the user-data of a worker that joins with the token
+is printed instead; any number of machines can use it. With --certificate-key as
+well, it is the user-data of a further control plane; the cluster must hold the
 certificates that are encrypted with this key.
 
-A token lives for a day unless --ttl says otherwise. A machine that is slow to
-boot, or made later, needs one that is still alive.`,
+A token expires after a day unless --ttl says otherwise. Machines that boot after
+that cannot join with it.`,
 		Example: `  kbuild token create --ttl 2h --description "rack 7"
   kbuild token create --print-join-userdata > worker.yaml
   kbuild token create --print-join-userdata --certificate-key "$KEY" > control-plane.yaml`,
 		Args: cobra.MatchAll(func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return cli.Usagef("unknown argument %q for %s: it takes one token", args[1], cmd.CommandPath())
+				return cli.Usagef("unknown argument %q for %s: it accepts one token", args[1], cmd.CommandPath())
 			}
 			return nil
 		}),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if key != "" && !userdata {
-				return cli.Usagef("--certificate-key is for the user-data of a control plane: give --print-join-userdata, too")
+				return cli.Usagef("--certificate-key is only used in user-data: give --print-join-userdata, too")
 			}
 			if key != "" {
 				if _, err := cluster.NewSealer(config.Secret(key)); err != nil {
@@ -69,11 +69,11 @@ boot, or made later, needs one that is still alive.`,
 	fl := cmd.Flags()
 	fl.StringVar(&file, "config", "", "kubeadm config `file` whose InitConfiguration says which tokens to create; - is standard input")
 	fl.BoolVar(&userdata, "print-join-userdata", false, "print the user-data of a machine that joins with the token")
-	fl.StringVar(&key, "certificate-key", "", "with --print-join-userdata: that of a control plane, and the key of its certificates")
-	fl.DurationVar(&ttl, "ttl", 24*time.Hour, "how long the token lives, as in 30m or 2h; 0 is for ever")
+	fl.StringVar(&key, "certificate-key", "", "with --print-join-userdata: print the user-data of a control plane, whose certificates are decrypted with this key")
+	fl.DurationVar(&ttl, "ttl", 24*time.Hour, "how long the token is valid, as in 30m or 2h; 0: it never expires")
 	fl.StringSliceVar(&t.Usages, "usages", []string{"signing", "authentication"}, "what the token may be used for: signing, authentication")
-	fl.StringSliceVar(&t.Groups, "groups", []string{"system:bootstrappers:kubeadm:default-node-token"}, "groups that who shows the token is in; each begins with system:bootstrappers:")
-	fl.StringVar(&t.Description, "description", "", "what the token is for, for people")
+	fl.StringSliceVar(&t.Groups, "groups", []string{"system:bootstrappers:kubeadm:default-node-token"}, "groups of whoever authenticates with the token; each begins with system:bootstrappers:")
+	fl.StringVar(&t.Description, "description", "", "description of the token for people")
 	return cmd
 }
 
@@ -81,18 +81,18 @@ boot, or made later, needs one that is still alive.`,
 func tokensOf(cmd *cobra.Command, t config.BootstrapToken, file string) ([]config.BootstrapToken, error) {
 	if file == "" {
 		tokens, err := config.Tokens([]config.BootstrapToken{t}, nil)
-		if probs, ok := errors.AsType[config.Problems](err); ok { // there is no file to tell of
+		if probs, ok := errors.AsType[config.Problems](err); ok { // there is no file to name
 			return nil, fmt.Errorf("cannot create this token: %s: %s", probs[0].What, probs[0].Remedy)
 		}
 		return tokens, err
 	}
 	for _, name := range []string{"ttl", "usages", "groups", "description", "certificate-key"} {
 		if cmd.Flags().Changed(name) {
-			return nil, fmt.Errorf("--%s cannot be used together with --config: say it in the file", name)
+			return nil, fmt.Errorf("--%s cannot be used together with --config: set it in the file", name)
 		}
 	}
 	if t.Token != "" {
-		return nil, errors.New("a token cannot be given together with --config: say it in the file")
+		return nil, errors.New("a token cannot be given together with --config: set it in the file")
 	}
 	name, b, err := readInput(file, cmd.InOrStdin())
 	if err != nil {
@@ -105,7 +105,8 @@ func tokensOf(cmd *cobra.Command, t config.BootstrapToken, file string) ([]confi
 	return n.Init.BootstrapTokens, nil
 }
 
-// create makes the tokens and prints what the first of them is good for.
+// create creates the tokens, and prints the first of them or the user-data that
+// uses it.
 func (f *tokenFlags) create(cmd *cobra.Command, tokens []config.BootstrapToken, userdata bool, key config.Secret) error {
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	c, kc, err := f.connect()
@@ -113,7 +114,7 @@ func (f *tokenFlags) create(cmd *cobra.Command, tokens []config.BootstrapToken, 
 		return err
 	}
 	printed := []byte(tokens[0].Token.Reveal() + "\n")
-	if userdata { // nothing is created for user-data that cannot be
+	if userdata { // first, so that no token is created if the user-data cannot be made
 		if printed, err = joinUserdata(kc, tokens[0].Token, key); err != nil {
 			return cli.Usage(err)
 		}
@@ -132,7 +133,7 @@ func (f *tokenFlags) create(cmd *cobra.Command, tokens []config.BootstrapToken, 
 			return err
 		}
 		if have {
-			return fmt.Errorf("a token with id %q already exists: choose another, or end it with `kbuild token delete %s`", id, id)
+			return fmt.Errorf("a token with id %q already exists: choose another, or delete it with `kbuild token delete %s`", id, id)
 		}
 		if f.dryRun {
 			fmt.Fprintln(out, "[dryrun] The GET request didn't yield any result, the API Server returned a NotFound error.")
@@ -158,12 +159,12 @@ func joinUserdata(kc *api.Config, token, key config.Secret) ([]byte, error) {
 	c := kc.Clusters[current.Cluster]
 	server, err := url.Parse(c.Server)
 	if err != nil || server.Host == "" || strings.Trim(server.Path, "/") != "" {
-		return nil, fmt.Errorf("cannot write user-data: the kubeconfig's server %q is no address of an API server that a node can join through: want https://HOST:PORT", c.Server)
+		return nil, fmt.Errorf("cannot write user-data: the kubeconfig's server %q is not an address that nodes can join through: want https://HOST:PORT", c.Server)
 	}
 	ca := c.CertificateAuthorityData
 	if len(ca) == 0 {
 		if c.CertificateAuthority == "" {
-			return nil, errors.New("cannot write user-data: the kubeconfig holds no certificate authority, so a node would not know whom to trust")
+			return nil, errors.New("cannot write user-data: the kubeconfig holds no certificate authority, so a node could not verify the API server")
 		}
 		if _, ca, err = readInput(c.CertificateAuthority, nil); err != nil {
 			return nil, err

@@ -26,8 +26,8 @@ func tokenListCommand(f *tokenFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the bootstrap tokens of the cluster",
-		Long: `List the bootstrap tokens of the cluster, as 'kubeadm token list' does. They are
-printed whole, secret part included.`,
+		Long: `List the bootstrap tokens of the cluster, as 'kubeadm token list' does. Their
+secret parts are printed, too.`,
 		Example: `  kbuild token list
   kbuild token list -o json`,
 		Args: cli.NoArgs,
@@ -64,7 +64,7 @@ func printTokens(w io.Writer, format string, c kubernetes.Interface, tokens []co
 	if format == "text" {
 		for i, t := range tokens {
 			// kubeadm writes each row by itself; only the first has the header
-			// to be in line with.
+			// to be aligned with.
 			tw := tabwriter.NewWriter(w, 10, 4, 3, ' ', 0)
 			if i == 0 {
 				fmt.Fprintln(tw, "TOKEN\tTTL\tEXPIRES\tUSAGES\tDESCRIPTION\tEXTRA GROUPS")
@@ -148,7 +148,7 @@ var tokenIDForm = regexp.MustCompile(`^[a-z0-9]{6}$`)
 func tokenDeleteCommand(f *tokenFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "delete TOKEN…",
-		Short: "End bootstrap tokens",
+		Short: "Delete bootstrap tokens",
 		Long: `End bootstrap tokens, each given by its ID (the six characters before the dot) or
 whole. Nodes that have joined are not affected.`,
 		Example: `  kbuild token delete abcdef`,

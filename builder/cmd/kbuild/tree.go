@@ -12,14 +12,14 @@ import (
 	"github.com/kbuild/kbuild/cli"
 )
 
-// treeCommand makes the Debian trees that kbuild works with, for whoever wants
-// to run what is in them: the test machines run QEMU from one.
+// treeCommand makes the Debian trees that kbuild works with. Tests run QEMU from
+// one of them.
 func treeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "tree os|tools|vm|debian",
-		Short: "Make a Debian tree in the cache and print where it is",
+		Short: "Make a Debian tree in the cache and print its directory",
 		Long: `Make one of the Debian trees that kbuild works with, unless it is in the cache,
-and print its directory. Read it, never write it.
+and print its directory. Do not change anything in it.
 
   os     the node's operating system, without Kubernetes
   tools  systemd-repart, ukify, mkfs.erofs, veritysetup: what makes disks

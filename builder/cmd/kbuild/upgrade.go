@@ -17,10 +17,10 @@ func upgradeCommand() *cobra.Command {
 	var kubeconfig string
 	cmd := &cobra.Command{
 		Use:   "upgrade",
-		Short: "Take the nodes of a running cluster to another version",
-		Long: `Take the nodes of a running cluster to another version of Kubernetes. Each node
-boots an image of that version from its other slot; one that does not become
-healthy in it goes back by itself.`,
+		Short: "Upgrade the nodes of a running cluster",
+		Long: `Upgrade the nodes of a running cluster to another version of Kubernetes. Each
+node boots an image of that version from its other slot. A node that does not
+become healthy falls back to its old version by itself.`,
 	}
 	cmd.PersistentFlags().StringVar(&kubeconfig, "kubeconfig", "", kubeconfigUsage)
 	cmd.AddCommand(upgradePlanCommand(&kubeconfig), upgradeApplyCommand(&kubeconfig), upgradeDiffCommand(&kubeconfig))
@@ -31,9 +31,10 @@ func upgradePlanCommand(kubeconfig *string) *cobra.Command {
 	var to, format string
 	cmd := &cobra.Command{
 		Use:   "plan",
-		Short: "Say what an upgrade would do, and to which versions",
-		Long: `Say which versions the cluster may become, in which order its nodes are taken,
-what is done with each, and whether going back will be legal. It only reads.`,
+		Short: "Show what an upgrade would do, and which versions are possible",
+		Long: `Show which versions the cluster can be upgraded to, the order of its nodes, what
+is done with each of them, and whether a rollback will be possible. Nothing is
+changed.`,
 		Example: `  kbuild upgrade plan
   kbuild upgrade plan --to v1.20.15 -o json`,
 		Args: cli.NoArgs,
@@ -47,32 +48,33 @@ what is done with each, and whether going back will be legal. It only reads.`,
 			}
 			p, err := fleet.MakePlan(seen, to)
 			if err != nil {
-				return fmt.Errorf("cannot upgrade to %s: %w; %s", to, err, mayBecome(p))
+				return fmt.Errorf("cannot upgrade to %s: %w; %s", to, err, targets(p))
 			}
 			return cli.Print(cmd.OutOrStdout(), format, p, func(w io.Writer) error { return printPlan(w, p) })
 		},
 	}
-	cmd.Flags().StringVar(&to, "to", "", "`version` to go to (default: the newest that the cluster may become)")
+	cmd.Flags().StringVar(&to, "to", "", "`version` to upgrade to (default: the newest that is possible)")
 	cli.OutputFlag(cmd, &format, "text", "json")
 	return cmd
 }
 
-func mayBecome(p fleet.Plan) string {
+// targets says which versions the cluster can be upgraded to.
+func targets(p fleet.Plan) string {
 	if len(p.Targets) == 0 {
-		return "this kbuild knows no version that it may become"
+		return "this kbuild knows no version that it can be upgraded to"
 	}
-	return "it may become " + strings.Join(p.Targets, " or ")
+	return "it can be upgraded to " + strings.Join(p.Targets, " or ")
 }
 
-// printPlan writes a plan for people.
+// printPlan prints a plan as text.
 func printPlan(w io.Writer, p fleet.Plan) error {
-	fmt.Fprintf(w, "The cluster is of %s; %s.\n", p.Cluster, mayBecome(p))
+	fmt.Fprintf(w, "The cluster runs %s; %s.\n", p.Cluster, targets(p))
 	if p.To != "" {
-		fmt.Fprintf(w, "To %s, the nodes go in this order:\n", p.To)
+		fmt.Fprintf(w, "Upgrading to %s, in this order:\n", p.To)
 	}
 	fmt.Fprintln(w)
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(tw, "NODE\tROLE\tVERSION\tREADY\tWHAT IS DONE")
+	fmt.Fprintln(tw, "NODE\tROLE\tVERSION\tREADY\tACTIONS")
 	for _, n := range p.Nodes {
 		ready, do := "no", "nothing"
 		if n.Ready {
@@ -88,13 +90,13 @@ func printPlan(w io.Writer, p fleet.Plan) error {
 	}
 	fmt.Fprintln(w)
 	if p.Back != "" {
-		fmt.Fprintf(w, "Going back: %s.\n", p.Back)
+		fmt.Fprintf(w, "Rollback: %s.\n", p.Back)
 	}
 	for _, n := range p.Notes {
 		fmt.Fprintf(w, "Note: %s.\n", n)
 	}
 	for _, b := range p.Blocked {
-		fmt.Fprintf(w, "In the way: %s.\n", b)
+		fmt.Fprintf(w, "Blocked: %s.\n", b)
 	}
 	return nil
 }

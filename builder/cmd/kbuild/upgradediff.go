@@ -17,10 +17,10 @@ func upgradeDiffCommand(kubeconfig *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff",
 		Short: "Show what an upgrade changes in static pods, add-ons and configuration",
-		Long: `Show, object by object, what an upgrade changes in what the cluster runs and
-keeps: the control planes' static pods, kube-proxy, CoreDNS, and the ConfigMaps
-of kubeadm, kubelets and add-ons. It only reads. What only the nodes know, the
-patches of their user-data, is not seen.`,
+		Long: `Show, object by object, what an upgrade changes: the control planes' static pods,
+kube-proxy, CoreDNS, and the ConfigMaps of kubeadm, kubelets and add-ons. Nothing
+is changed. Patches in the nodes' user-data are not taken into account, since
+only the nodes know them.`,
 		Example: `  kbuild upgrade diff
   kbuild upgrade diff --to v1.20.15 | less`,
 		Args: cli.NoArgs,
@@ -34,10 +34,10 @@ patches of their user-data, is not seen.`,
 			}
 			p, err := fleet.MakePlan(seen, to)
 			if err != nil {
-				return fmt.Errorf("cannot upgrade to %s: %w; %s", to, err, mayBecome(p))
+				return fmt.Errorf("cannot upgrade to %s: %w; %s", to, err, targets(p))
 			}
 			if p.To == "" {
-				return errors.New("there is nothing to compare with: " + mayBecome(p))
+				return errors.New("there is nothing to compare with: " + targets(p))
 			}
 			changes, err := f.Diff(cmd.Context(), seen, p.To)
 			if err != nil {
@@ -53,7 +53,7 @@ patches of their user-data, is not seen.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&to, "to", "", "`version` to compare with (default: the newest that the cluster may become)")
+	cmd.Flags().StringVar(&to, "to", "", "`version` to compare with (default: the newest that the cluster can be upgraded to)")
 	cli.OutputFlag(cmd, &format, "text", "json")
 	return cmd
 }

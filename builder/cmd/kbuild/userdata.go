@@ -14,7 +14,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/config"
 )
 
-// volumeFormat is the one format that is a file system.
+// volumeFormat is the only format that is a file system.
 const volumeFormat = "nocloud-iso"
 
 func userdataFormats() []string {
@@ -28,30 +28,30 @@ func clusterUserdataCommand() *cobra.Command {
 	var ttl time.Duration
 	cmd := &cobra.Command{
 		Use:   "userdata NAME --role ROLE",
-		Short: "Print what to give a machine of the cluster",
+		Short: "Print the user-data of a machine of the cluster",
 		Long: `Print the user-data of a machine of the cluster in directory NAME. One machine
-is the init node, and only its user-data holds the keys of the authorities:
-give it to nobody else, and see that the platform does not keep it longer than
-needed. Workers, and further control planes, are given the same user-data each,
-unless --node names them.
+is the init node. Only its user-data holds the keys of the certificate
+authorities: give it to no other machine, and delete it from the platform once
+the machine is up. All workers are given the same user-data, and so are all
+further control planes, unless --node names them.
 
 Formats (--format):
   yaml          the documents that a node reads
-  cloud-config  the same, for machines that run cloud-init, too
+  cloud-config  the same, for machines that also run cloud-init
   ignition      an Ignition config with the file /etc/kbuild/user-data
   nocloud-iso   a volume (label cidata) to attach to the machine; needs --out
   smbios        the SMBIOS string for QEMU and other VMMs:
                 -smbios type=11,value=…
 
---platform checks that the platform takes user-data of this size, as it counts
-it: ` + strings.Join(identity.Platforms(), ", ") + `.
+--platform checks that the user-data is not too large for the platform: ` + strings.Join(identity.Platforms(), ", ") + `.
 
-The token by which machines join lives for ever unless --token-ttl limits it.
-Its time begins when the init node makes it, and a machine that comes later, be
-it slow or one that a scaling group starts next month, could not join any more.
-When all have joined, 'kbuild token delete' ends it. Further control planes
-need, besides, the certificates that the init node uploads encrypted; these are
-there for two hours, as kubeadm has it, so power them on with the init node.`,
+The token that machines join with never expires unless --token-ttl is given.
+With it, the token expires that long after the init node has created it, and
+machines that boot later, such as those that a scaling group adds next month,
+cannot join. When all machines have joined, delete it with 'kbuild token
+delete'. Further control planes also need the certificates that the init node
+uploads, encrypted. As with kubeadm, these expire after two hours, so power
+further control planes on together with the init node.`,
 		Example: `  kbuild cluster userdata prod --role init --node cp1 --platform aws
   kbuild cluster userdata prod --role control-plane --out cp.yaml
   kbuild cluster userdata prod --role worker --format ignition
@@ -64,17 +64,17 @@ there for two hours, as kubeadm has it, so power them on with the init node.`,
 			}
 			switch {
 			case role == "":
-				return cli.Usagef("--role is missing: use init for one machine, control-plane or worker for the others")
+				return cli.Usagef("--role is missing: use init for the first machine, control-plane or worker for the others")
 			case cmd.Flags().Changed("token-ttl") && role != string(config.RoleInit):
-				return cli.Usagef("--token-ttl is for --role init: that node makes the token")
+				return cli.Usagef("--token-ttl is only for --role init: that node creates the token")
 			case ttl < 0:
-				return cli.Usagef("--token-ttl is less than no time: use a duration such as 48h, or 0s for ever")
+				return cli.Usagef("--token-ttl must not be negative: use a duration such as 48h, or 0s for a token that never expires")
 			case platform != "" && !slices.Contains(identity.Platforms(), platform):
-				return cli.Usagef("no limit is known of platform %q: known are %s", platform, strings.Join(identity.Platforms(), ", "))
+				return cli.Usagef("kbuild does not know the user-data limit of platform %q: use one of %s", platform, strings.Join(identity.Platforms(), ", "))
 			case format == volumeFormat && out.file == "":
 				return cli.Usage(errors.New("--out is missing: name the file for the volume, as in --out " + role + ".iso"))
 			case format == volumeFormat && platform != "":
-				return cli.Usagef("--platform is for user-data that a platform hands over; a volume has no such limit")
+				return cli.Usagef("--platform does not apply to --format nocloud-iso: a volume has no size limit")
 			}
 			if err := out.check(); err != nil {
 				return err
@@ -115,7 +115,7 @@ there for two hours, as kubeadm has it, so power them on with the init node.`,
 	f.StringVar(&node, "node", "", "name of the node (default: its host name)")
 	f.StringVar(&format, "format", "yaml", "format: "+strings.Join(userdataFormats(), ", "))
 	f.StringVar(&platform, "platform", "", "check the size against the limit of this platform")
-	f.DurationVar(&ttl, "token-ttl", 0, "how long the token lives once the init node is up; 0s is for ever")
+	f.DurationVar(&ttl, "token-ttl", 0, "how long the token is valid after the init node has created it; 0s: it never expires")
 	return cmd
 }
 

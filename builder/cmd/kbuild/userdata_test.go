@@ -160,12 +160,12 @@ func TestUserdataPlatform(t *testing.T) {
 		code int
 		want string
 	}{
-		{"--role worker --platform virtualbox", cli.ExitOK, " of the 1023 bytes that virtualbox takes\n"},
-		{"--role init --platform aws", cli.ExitOK, " of the 16384 bytes that aws takes\n"},
-		{"--role init --platform aws --format ignition", cli.ExitOK, " of the 16384 bytes that aws takes\n"},
-		{"--role init --platform openstack", cli.ExitOK, " of the 65535 bytes that openstack takes (after base64)\n"},
-		{"--role init --platform virtualbox", cli.ExitUsage, "and virtualbox takes 1023: give it in another way, such as a volume (--format nocloud-iso)"},
-		{"--role init --platform moon", cli.ExitUsage, `platform "moon": known are aws, azure`},
+		{"--role worker --platform virtualbox", cli.ExitOK, " of the 1023 bytes that virtualbox allows\n"},
+		{"--role init --platform aws", cli.ExitOK, " of the 16384 bytes that aws allows\n"},
+		{"--role init --platform aws --format ignition", cli.ExitOK, " of the 16384 bytes that aws allows\n"},
+		{"--role init --platform openstack", cli.ExitOK, " of the 65535 bytes that openstack allows (after base64)\n"},
+		{"--role init --platform virtualbox", cli.ExitUsage, "but virtualbox allows only 1023: use another way, such as a volume (--format nocloud-iso)"},
+		{"--role init --platform moon", cli.ExitUsage, `platform "moon": use one of aws, azure`},
 	} {
 		code, out, stderr := kbuild(t, append([]string{"cluster", "userdata", dir}, strings.Fields(c.args)...)...)
 		if code != c.code || !strings.Contains(stderr, c.want) || (out == "") != (code != cli.ExitOK) {
