@@ -7,6 +7,8 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -109,10 +111,15 @@ func addonParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Part, error)
 			}
 		}
 		parts = append(parts, cluster.Part{Name: "addon." + string(a), Wants: string(text), Objects: objs, Apply: func(ctx context.Context, before cluster.Before) ([]string, error) {
-			if a == templates.CoreDNS {
-				if objs, err = respectDNS(ctx, r, c, objs); err != nil {
-					return nil, err
-				}
+			var err error
+			switch {
+			case a == templates.CoreDNS:
+				objs, err = respectDNS(ctx, r, c, before, objs)
+			case a == templates.KubeProxy && before == nil:
+				objs, err = respectSupplied(ctx, c, objs)
+			}
+			if err != nil {
+				return nil, err
 			}
 			return reviseAddon(ctx, c, before, objs)
 		}})
@@ -126,6 +133,23 @@ func wantsAddon(r *node.Machine, a templates.Addon) bool {
 		return r.Baked.CNI == "flannel"
 	}
 	return !skips(r.Node, "addon/"+string(a))
+}
+
+// respectSupplied leaves out the configurations that are there and that somebody
+// has supplied or edited, by kubeadm's signature: so kubeadm's upgrade does.
+func respectSupplied(ctx context.Context, c kubernetes.Interface, objs []runtime.Object) (rest []runtime.Object, err error) {
+	for _, o := range objs {
+		if cm, ok := o.(*corev1.ConfigMap); ok {
+			have, err := c.CoreV1().ConfigMaps(cm.Namespace).Get(ctx, cm.Name, metav1.GetOptions{})
+			if err == nil && !signed(have) {
+				continue
+			} else if err != nil && !apierrors.IsNotFound(err) {
+				return nil, fmt.Errorf("cannot read ConfigMap %s: %w", cm.Name, err)
+			}
+		}
+		rest = append(rest, o)
+	}
+	return rest, nil
 }
 
 // reviseAddon revises an add-on's objects: its namespace, what its pods need,

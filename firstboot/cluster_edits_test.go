@@ -125,7 +125,7 @@ func upgradeKeepsEdits(t *testing.T, s *apitest.Server, steps func() []converge.
 	one(c.RbacV1().ClusterRoleBindings().Patch(ctx, "kubeadm:kubelet-bootstrap", now, []byte(`{"subjects":null}`), patch))
 	must(c.RbacV1().RoleBindings(sys).Delete(ctx, "kubeadm:nodes-kubeadm-config", del))
 	one(c.AppsV1().Deployments(sys).Patch(ctx, "coredns", now, []byte(`{"metadata":{"labels":{"mine":"yes"}},"spec":{"replicas":5,"template":{"metadata":{"annotations":{"mine":"yes"}}}}}`), patch))
-	one(c.CoreV1().Nodes().Patch(ctx, "node-1", now, []byte(`{"spec":{"taints":null}}`), patch))
+	one(c.CoreV1().Nodes().Patch(ctx, "node-1", now, []byte(`{"metadata":{"labels":{"node-role.kubernetes.io/master":null}},"spec":{"taints":null}}`), patch))
 	one(c.CoreV1().ConfigMaps(sys).Patch(ctx, "kubelet-config-1.19", now, []byte(`{"data":{"kubelet":"mine"}}`), patch))
 	one(c.CoreV1().ConfigMaps("shop").Patch(ctx, "prices", now, []byte(`{"data":{"apple":"7","mine":"yes"}}`), patch))
 	edited := dump(t, c)
@@ -229,5 +229,33 @@ func TestMarkControlPlane(t *testing.T) {
 				t.Errorf("labels are %v", n.Labels)
 			}
 		})
+	}
+}
+
+// TestRetaint: the version's taint takes the place of another version's, and a
+// configuration's that of another configuration.
+func TestRetaint(t *testing.T) {
+	taint := func(keys ...string) (out []corev1.Taint) {
+		for _, k := range keys {
+			out = append(out, corev1.Taint{Key: k, Effect: corev1.TaintEffectNoSchedule})
+		}
+		return out
+	}
+	master, plane, other := "node-role.kubernetes.io/master", "node-role.kubernetes.io/control-plane", "other"
+	for name, c := range map[string]struct {
+		have      []corev1.Taint
+		was, want marks
+		then      []corev1.Taint
+	}{
+		"renamed":                  {taint(master, other), marks{Taints: taint(master), Default: true}, marks{Taints: taint(plane), Default: true}, taint(plane, other)},
+		"renamed, taken away":      {taint(other), marks{Taints: taint(master), Default: true}, marks{Taints: taint(plane), Default: true}, taint(other)},
+		"the same, taken away":     {taint(other), marks{Taints: taint(master), Default: true}, marks{Taints: taint(master), Default: true}, taint(other)},
+		"configured now":           {taint(other), marks{Taints: taint(master), Default: true}, marks{Taints: taint("own")}, taint("own", other)},
+		"none now":                 {taint(master, other), marks{Taints: taint(master), Default: true}, marks{}, taint(other)},
+		"configured, edited since": {taint("mine"), marks{Taints: taint("own")}, marks{Taints: taint("own", "new")}, taint("new", "mine")},
+	} {
+		if got := retaint(c.have, c.was, c.want, false); !slices.Equal(got, c.then) {
+			t.Errorf("%s: %v, want %v", name, got, c.then)
+		}
 	}
 }

@@ -30,7 +30,7 @@ const (
 // respectDNS leaves to the administrators what is theirs, when CoreDNS is
 // installed a second time: a Corefile of their own, which it only migrates, and
 // the number of pods. It returns what is left to do.
-func respectDNS(ctx context.Context, r *node.Machine, c kubernetes.Interface, objs []runtime.Object) ([]runtime.Object, error) {
+func respectDNS(ctx context.Context, r *node.Machine, c kubernetes.Interface, before cluster.Before, objs []runtime.Object) ([]runtime.Object, error) {
 	var kept []runtime.Object
 	running := "" // version of CoreDNS
 	for _, o := range objs {
@@ -42,6 +42,11 @@ func respectDNS(ctx context.Context, r *node.Machine, c kubernetes.Interface, ob
 		if err == nil {
 			want.Spec.Replicas = have.Spec.Replicas
 			running = dnsVersion(have)
+			for _, was := range cluster.Objects[appsv1.Deployment](before) {
+				if dnsVersion(&was) != running { // somebody has chosen it, and it stays
+					running = ""
+				}
+			}
 		} else if !apierrors.IsNotFound(err) {
 			return nil, fmt.Errorf("cannot read Deployment %s: %w", want.Name, err)
 		}

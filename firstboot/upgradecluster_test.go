@@ -1,8 +1,10 @@
 package firstboot
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"os"
 	"strings"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
@@ -218,5 +221,82 @@ func TestUpgradeCluster(t *testing.T) {
 	r.Host.Effect = func(what string) error { t.Errorf("a further boot changes %s", what); return nil }
 	if err := runSteps(ctx, r, stepUpgradeCluster()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestUpgradeKubeadmCluster: in a cluster that kubeadm has made, and of which no
+// image has recorded anything, a joined control plane leaves off the add-ons that
+// the cluster does without, and keeps the configurations that were edited.
+func TestUpgradeKubeadmCluster(t *testing.T) {
+	ctx := context.Background()
+	s := apitest.Memory(t)
+	r, c := clusterRun(t, s, testUserdata), s.Client(t)
+	var said bytes.Buffer
+	r.Host.Log = slog.New(slog.NewTextHandler(&said, nil))
+	cms := c.CoreV1().ConfigMaps(metav1.NamespaceSystem)
+	make := func(name, key, text string) {
+		t.Helper()
+		cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: metav1.NamespaceSystem}, Data: map[string]string{key: text}}
+		if _, err := cms.Create(ctx, cm, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conf, err := config.MarshalCluster(r.Node, r.Baked.Release)
+	if err != nil {
+		t.Fatal(err)
+	}
+	make(node.KubeadmConfig, "ClusterConfiguration", string(conf))
+	make("kubelet-config-1.19", "kubelet", "edited")
+	if r.Baked.Release, err = images.Lookup("v1.20.15"); err != nil {
+		t.Fatal(err)
+	}
+	r.Node = r.Node.MoveTo(r.Baked)
+	r.Node.Role = config.RoleControlPlane
+	upgrade := func() {
+		t.Helper()
+		if err := runSteps(ctx, r, stepUpgradeCluster()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	upgrade()
+	if v, err := clusterVersion(ctx, c); err != nil || v != "v1.20.15" {
+		t.Errorf("the cluster keeps version %q, %v", v, err)
+	}
+	kubelet, err := cms.Get(ctx, "kubelet-config-1.20", metav1.GetOptions{})
+	if err != nil || kubelet.Data["kubelet"] != "edited" || signed(kubelet) {
+		t.Errorf("the kubelets' configuration: %v, %v", kubelet, err)
+	}
+	apps := c.AppsV1()
+	if _, err := apps.DaemonSets(metav1.NamespaceSystem).Get(ctx, "kube-proxy", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("kube-proxy: %v", err)
+	}
+	if _, err := apps.Deployments(metav1.NamespaceSystem).Get(ctx, "coredns", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("CoreDNS: %v", err)
+	}
+	for _, want := range []string{"addon.kube-proxy is left off", "addon.coredns is left off", "kubelet-config-1.19 was edited"} {
+		if !strings.Contains(said.String(), want) {
+			t.Errorf("the log does not say %q:\n%s", want, said.String())
+		}
+	}
+
+	make("kube-proxy", "config.conf", "edited")
+	make("coredns", "Corefile", "edited")
+	cm, err := cms.Get(ctx, node.KubeadmConfig, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cm.Data["ClusterConfiguration"] = string(conf) // once more from the old version
+	if _, err := cms.Update(ctx, cm, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	upgrade()
+	ds, err := apps.DaemonSets(metav1.NamespaceSystem).Get(ctx, "kube-proxy", metav1.GetOptions{})
+	if err != nil || ds.Spec.Template.Spec.Containers[0].Image != "k8s.gcr.io/kube-proxy:v1.20.15" {
+		t.Errorf("kube-proxy: %v %v", ds, err)
+	}
+	for name, key := range map[string]string{"kube-proxy": "config.conf", "coredns": "Corefile"} {
+		if cm, err := cms.Get(ctx, name, metav1.GetOptions{}); err != nil || cm.Data[key] != "edited" {
+			t.Errorf("ConfigMap %s: %v, %v", name, cm, err)
+		}
 	}
 }

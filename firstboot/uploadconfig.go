@@ -18,6 +18,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/node"
+	"github.com/kbuild/kbuild/images"
 )
 
 const (
@@ -194,34 +195,56 @@ func kubeletConfigPart(r *node.Machine, c kubernetes.Interface) (cluster.Part, e
 // carryKubeletConfig gives cm the text of its predecessor, which another version
 // keeps under another name, where somebody has edited that.
 func carryKubeletConfig(ctx context.Context, c kubernetes.Interface, before cluster.Before, cm *corev1.ConfigMap) ([]string, error) {
-	for _, was := range before.ConfigMaps() {
-		if was.Name == cm.Name {
-			continue
-		}
-		have, err := c.CoreV1().ConfigMaps(was.Namespace).Get(ctx, was.Name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			continue
-		} else if err != nil {
-			return nil, fmt.Errorf("cannot read ConfigMap %s: %w", was.Name, err)
-		}
-		if text := have.Data["kubelet"]; text != "" && text != was.Data["kubelet"] {
-			cm.Data["kubelet"] = text
-			delete(cm.Annotations, configHash)
-			return []string{fmt.Sprintf("ConfigMap %s was edited, and %s carries its text on", was.Name, cm.Name)}, nil
-		}
+	name, edited, err := kubeletConfigBefore(ctx, c, before)
+	if err != nil || name == "" || name == cm.Name {
+		return nil, err
 	}
-	return nil, nil
+	have, err := c.CoreV1().ConfigMaps(cm.Namespace).Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("cannot read ConfigMap %s: %w", name, err)
+	}
+	if have.Data["kubelet"] == "" || !edited(have) {
+		return nil, nil
+	}
+	cm.Data["kubelet"] = have.Data["kubelet"]
+	delete(cm.Annotations, configHash)
+	return []string{fmt.Sprintf("ConfigMap %s was edited, and %s carries its text on", name, cm.Name)}, nil
+}
+
+// kubeletConfigBefore names the ConfigMap of the version before, empty if there
+// is none, and tells by what an image of ours has recorded, or else by kubeadm's
+// signature, whether it was edited.
+func kubeletConfigBefore(ctx context.Context, c kubernetes.Interface, before cluster.Before) (name string, edited func(*corev1.ConfigMap) bool, err error) {
+	for _, was := range cluster.Objects[corev1.ConfigMap](before) {
+		return was.Name, func(have *corev1.ConfigMap) bool { return have.Data["kubelet"] != was.Data["kubelet"] }, nil
+	}
+	version, err := clusterVersion(ctx, c)
+	if err != nil {
+		return "", nil, err
+	}
+	if rel, err := images.Lookup(version); err == nil {
+		name = rel.KubeletConfigMap
+	}
+	return name, func(have *corev1.ConfigMap) bool { return !signed(have) }, nil
 }
 
 // signGenerated puts kubeadm's checksum on configuration that nobody supplied:
 // what still carries a right one may be replaced by an upgrade.
 func signGenerated(cm *corev1.ConfigMap, generated bool) {
-	if !generated {
-		return
+	if generated {
+		metav1.SetMetaDataAnnotation(&cm.ObjectMeta, configHash, checksum(cm))
 	}
+}
+
+// signed says whether nobody has supplied or edited the configuration in cm.
+func signed(cm *corev1.ConfigMap) bool { return cm.Annotations[configHash] == checksum(cm) }
+
+func checksum(cm *corev1.ConfigMap) string {
 	h := sha256.New()
 	for _, k := range slices.Sorted(maps.Keys(cm.Data)) {
 		h.Write([]byte(cm.Data[k]))
 	}
-	metav1.SetMetaDataAnnotation(&cm.ObjectMeta, configHash, fmt.Sprintf("sha256:%x", h.Sum(nil)))
+	return fmt.Sprintf("sha256:%x", h.Sum(nil))
 }

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -25,12 +24,14 @@ func (b Before) of(want runtime.Object) (was map[string]any, ours bool) {
 	return was, ours
 }
 
-// ConfigMaps are those among what was applied, in the order of their names.
-func (b Before) ConfigMaps() (found []corev1.ConfigMap) {
+// Objects are those of type T among what was applied, in the order of their
+// names.
+func Objects[T any](b Before) (found []T) {
+	var want any = new(T)
 	for _, key := range slices.Sorted(maps.Keys(b)) {
-		var cm corev1.ConfigMap
-		if b[key]["kind"] == "ConfigMap" && runtime.DefaultUnstructuredConverter.FromUnstructured(b[key], &cm) == nil {
-			found = append(found, cm)
+		o := new(T)
+		if kind, _ := b[key]["kind"].(string); kind == gvkOf(want.(runtime.Object)).Kind && runtime.DefaultUnstructuredConverter.FromUnstructured(b[key], o) == nil {
+			found = append(found, *o)
 		}
 	}
 	return found
