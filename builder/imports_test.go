@@ -32,6 +32,7 @@ var may = map[string][]string{
 	"firstboot/pki": {"firstboot/pki", "firstboot/config", "firstboot/host", "firstboot/outcome", "images"},
 	"templates":     {"templates", "images", "firstboot/config"},
 	"firstboot":     {"firstboot", "templates", "images"},
+	"firstboot/cmd": {"firstboot", "cli", "templates", "images"},
 	"builder":       {"builder", "images", "templates", "firstboot/config"},
 	// The operator prepares a cluster, and talks to a running one: authorities,
 	// kubeconfigs and tokens are made by the code by which a node makes them.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
@@ -59,4 +60,14 @@ func Print(w io.Writer, format string, v any, text func(io.Writer) error) error 
 		return err
 	}
 	return text(w)
+}
+
+// Table is text for Print: rows writes lines whose cells end in tabs, and they
+// are aligned in columns.
+func Table(rows func(io.Writer)) func(io.Writer) error {
+	return func(w io.Writer) error {
+		tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+		rows(tw)
+		return tw.Flush()
+	}
 }

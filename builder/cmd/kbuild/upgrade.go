@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -73,19 +72,20 @@ func printPlan(w io.Writer, p fleet.Plan) error {
 		fmt.Fprintf(w, "Upgrading to %s, in this order:\n", p.To)
 	}
 	fmt.Fprintln(w)
-	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(tw, "NODE\tROLE\tVERSION\tREADY\tACTIONS")
-	for _, n := range p.Nodes {
-		ready, do := "no", "nothing"
-		if n.Ready {
-			ready = "yes"
+	err := cli.Table(func(w io.Writer) {
+		fmt.Fprintln(w, "NODE\tROLE\tVERSION\tREADY\tACTIONS")
+		for _, n := range p.Nodes {
+			ready, do := "no", "nothing"
+			if n.Ready {
+				ready = "yes"
+			}
+			if len(n.Do) > 0 {
+				do = strings.Join(n.Do, "; ")
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", n.Name, n.Role, n.Version, ready, do)
 		}
-		if len(n.Do) > 0 {
-			do = strings.Join(n.Do, "; ")
-		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", n.Name, n.Role, n.Version, ready, do)
-	}
-	if err := tw.Flush(); err != nil {
+	})(w)
+	if err != nil {
 		return err
 	}
 	fmt.Fprintln(w)

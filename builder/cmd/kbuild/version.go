@@ -5,7 +5,6 @@ import (
 	"io"
 	"runtime"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -26,14 +25,12 @@ func thisVersion() version {
 	return version{builder.Version(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, builder.Versions()}
 }
 
-func (v version) text(w io.Writer) error {
+func (v version) text(w io.Writer) {
 	var ranges []string
 	for _, r := range v.Kubernetes {
 		ranges = append(ranges, r.Oldest+" to "+r.Newest)
 	}
-	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintf(tw, "kbuild\t%s\nGo\t%s\nPlatform\t%s\nKubernetes\t%s\n", v.Kbuild, v.Go, v.Platform, strings.Join(ranges, ", "))
-	return tw.Flush()
+	fmt.Fprintf(w, "kbuild\t%s\nGo\t%s\nPlatform\t%s\nKubernetes\t%s\n", v.Kbuild, v.Go, v.Platform, strings.Join(ranges, ", "))
 }
 
 func versionCommand() *cobra.Command {
@@ -54,7 +51,7 @@ kbuild's own version alone.`,
 				_, err := fmt.Fprintln(cmd.OutOrStdout(), v.Kbuild)
 				return err
 			}
-			return cli.Print(cmd.OutOrStdout(), format, v, v.text)
+			return cli.Print(cmd.OutOrStdout(), format, v, cli.Table(v.text))
 		},
 	}
 	cli.OutputFlag(cmd, &format, "text", "json", "yaml", "short")
@@ -65,7 +62,7 @@ kbuild's own version alone.`,
 func addVersionFlag(root *cobra.Command) {
 	var text strings.Builder
 	v := thisVersion()
-	v.text(&text) // never fails
+	cli.Table(v.text)(&text) // never fails
 	root.Version = v.Kbuild
 	root.SetVersionTemplate(text.String())
 }

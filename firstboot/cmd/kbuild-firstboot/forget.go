@@ -1,11 +1,11 @@
 package main
 
 import (
-	"errors"
 	"log/slog"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot/reset"
 )
 
@@ -17,12 +17,7 @@ func forgetCommand(dir *string) *cobra.Command {
 run it on another control plane. 'kbuild reset NODE --force' does, and deletes
 the Node, too. A node that is Ready, or whose member of etcd answers, is refused.`,
 		Example: `  kbuild-firstboot forget cp2`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usageError{errors.New("want the name of one node")}
-			}
-			return nil
-		},
+		Args:    cli.OneArg("the node's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
 			if err != nil {

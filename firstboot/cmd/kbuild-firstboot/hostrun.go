@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot/host"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 )
@@ -52,13 +53,13 @@ its outcome is told.`,
 		Hidden:  true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usageError{errors.New("want a command behind --")}
+				return cli.Usagef("want a command behind --")
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.unit == "" || strings.ContainsAny(o.unit, "/. ") {
-				return usageError{fmt.Errorf("--unit is %q: want the name of a service without its .service", o.unit)}
+				return cli.Usagef("--unit is %q: want the name of a service without its .service", o.unit)
 			}
 			h, err := host.Local(*dir, slog.New(slog.DiscardHandler))
 			if err != nil {
@@ -119,7 +120,7 @@ func (o hostRun) run(ctx context.Context, h *host.Host, args []string, out io.Wr
 	case result.Code >= 200 && result.Code < 250: // systemd.exec(5), Process Exit Codes
 		fmt.Fprintf(out, "systemd cannot start %s (exit code %d); journalctl -u %s on the node says why\n", args[0], result.Code, t.Unit)
 	}
-	return ended(cmp.Or(result.Code, exitFailed))
+	return ended(cmp.Or(result.Code, cli.ExitFailed))
 }
 
 // stopped ends the command, or leaves it to itself, when this program is to

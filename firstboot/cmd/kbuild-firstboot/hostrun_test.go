@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot/host"
 )
 
@@ -164,9 +165,9 @@ func TestHostRunRefusals(t *testing.T) {
 		code int
 		want string
 	}{
-		"no command":   {[]string{"--unit", "a"}, exitUsage, "behind --"},
-		"no unit":      {[]string{"--", "true"}, exitUsage, "--unit"},
-		"a path":       {[]string{"--unit", "../a", "--", "true"}, exitUsage, "--unit"},
+		"no command":   {[]string{"--unit", "a"}, cli.ExitUsage, "behind --"},
+		"no unit":      {[]string{"--", "true"}, cli.ExitUsage, "--unit"},
+		"a path":       {[]string{"--unit", "../a", "--", "true"}, cli.ExitUsage, "--unit"},
 		"another boot": {[]string{"--unit", "a", "--boot", "0", "--", "true"}, exitRefused, "nothing was done"},
 	} {
 		code, said, _ := hostRunOf(t.Context(), t, x.args...)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/host"
 	"github.com/kbuild/kbuild/firstboot/node"
@@ -21,12 +22,10 @@ import (
 	"github.com/kbuild/kbuild/images"
 )
 
-// Exit codes.
+// Exit codes beyond those of package cli. ExitFailed is also the answer that
+// not all is done yet (status).
 const (
-	exitOK      = 0
-	exitFailed  = 1   // it went wrong, or is not so yet (status); what is said tells why
-	exitUsage   = 2   // the command line is wrong: nothing was done
-	exitRefused = 4   // it went wrong, and trying again does not help
+	exitRefused = 4   // it failed, and trying again does not help
 	exitStopped = 128 // and the signal's number
 )
 
@@ -57,9 +56,6 @@ func stopOnSignal(ctx context.Context) (context.Context, func()) {
 	return ctx, func() { signal.Stop(c); cancel(nil) }
 }
 
-// usageError is a mistake of the caller's.
-type usageError struct{ error }
-
 // Execute runs the command line args (without the program's name) and returns
 // the exit code. Results go to stdout, what happens and errors to stderr.
 func Execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
@@ -68,25 +64,20 @@ func Execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
-	var u usageError
-	if _, ok := errors.AsType[converge.UnknownStep](err); ok {
-		err = usageError{err}
-	}
-	switch {
-	case err == nil:
-		return exitOK
-	case errors.As(err, &u):
-		fmt.Fprintf(stderr, "kbuild-firstboot: %v\nSee '%s --help'.\n", err, cmd.CommandPath())
-		return exitUsage
-	case errors.Is(err, errNotSo):
-		return exitFailed
+	if err == nil {
+		return cli.ExitOK
 	}
 	if e, ok := errors.AsType[ended](err); ok {
 		return int(e)
 	}
-	// What a step ended with was told when it did.
-	if _, told := errors.AsType[*converge.StepError](err); !told {
-		fmt.Fprintf(stderr, "kbuild-firstboot: %v\n", err)
+	if _, ok := errors.AsType[converge.UnknownStep](err); ok {
+		err = cli.Usage(err)
+	}
+	// What a step ended with was reported when it did.
+	if _, reported := errors.AsType[*converge.StepError](err); !reported && !errors.Is(err, errNotSo) {
+		if cli.Report(stderr, cmd, err) == cli.ExitUsage {
+			return cli.ExitUsage
+		}
 	}
 	if _, refused := errors.AsType[outcome.Refused](err); refused {
 		return exitRefused
@@ -94,40 +85,29 @@ func Execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if s, ok := errors.AsType[stopped](context.Cause(ctx)); ok {
 		return exitStopped + int(s.Signal)
 	}
-	return exitFailed
+	return cli.ExitFailed
 }
 
 func rootCommand() *cobra.Command {
 	var dir string
-	root := &cobra.Command{
+	root := cli.Root(&cobra.Command{
 		Use:   "kbuild-firstboot",
 		Short: "Make this machine the Kubernetes node that its user-data asks for",
 		Long: `Make this machine the Kubernetes node that its user-data asks for.
 
 systemd runs "kbuild-firstboot run" on every boot (kbuild-firstboot.service);
-the other commands are for looking, and for hands.
+the other commands are for inspection and manual repair.
 
-Exit codes: 0 all is well; 1 something failed or is not so yet; 2 the command
-line is wrong; 4 something failed that trying again does not mend; 130 and 143 stopped by a signal.`,
+Exit codes: 0 done; 1 failed, or not done yet (status); 2 the command line is
+wrong, and nothing was done; 4 failed, and trying again does not help; 130 and
+143 stopped by a signal.`,
 		Example: `  kbuild-firstboot status
   kbuild-firstboot plan
   kbuild-firstboot run --until control-plane`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          noArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
+	})
 	root.PersistentFlags().StringVar(&dir, "root", "/", "root `directory` of the machine")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(runCommand(&dir), phaseCommand(&dir), planCommand(&dir), statusCommand(&dir), upgradeCommand(&dir), resetCommand(&dir), forgetCommand(&dir), uncordonCommand(&dir), hostRunCommand(&dir), versionCommand(&dir))
 	return root
-}
-
-func noArgs(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usageError{fmt.Errorf("unexpected argument %q", args[0])}
-	}
-	return nil
 }
 
 // open is the machine at dir and what its image says of itself.

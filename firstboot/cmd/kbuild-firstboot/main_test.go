@@ -7,10 +7,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot"
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/converge"
@@ -61,26 +63,32 @@ func TestUsage(t *testing.T) {
 		"plan extra", "plan -o xml", "status -o xml", "version -o xml", "reset extra",
 		"upgrade extra", "upgrade stage", "upgrade stage a b", "upgrade apply now", "upgrade status -o xml", "upgrade nope"} {
 		code, out, errs := execute(t, root, strings.Fields(line)...)
-		if code != exitUsage || out != "" || !strings.Contains(errs, "--help") {
-			t.Errorf("%s: exit code %d, want %d and where help is:\n%s%s", line, code, exitUsage, out, errs)
+		if code != cli.ExitUsage || out != "" || !strings.Contains(errs, "--help") {
+			t.Errorf("%s: exit code %d, want %d and where help is:\n%s%s", line, code, cli.ExitUsage, out, errs)
 		}
 	}
 	for _, name := range []string{"run", "phase", "plan", "status", "version", "reset", "upgrade", "upgrade stage", "upgrade apply", "upgrade cancel", "upgrade rollback", "upgrade status"} {
 		code, out, _ := execute(t, root, append(strings.Fields(name), "--help")...)
-		if code != exitOK || !strings.Contains(out, "Examples:\n  kbuild-firstboot "+name) {
+		if code != cli.ExitOK || !strings.Contains(out, "Examples:\n  kbuild-firstboot "+name) {
 			t.Errorf("%s --help: exit code %d:\n%s", name, code, out)
 		}
 	}
-	if code, _, errs := execute(t, t.TempDir(), "version"); code != exitFailed || !strings.Contains(errs, "no kbuild image") {
+	if code, _, errs := execute(t, t.TempDir(), "version"); code != cli.ExitFailed || !strings.Contains(errs, "no kbuild image") {
 		t.Errorf("no image: exit code %d: %s", code, errs)
 	}
 }
 
 func TestVersion(t *testing.T) {
 	root, baked := machine(t)
+	if _, out, _ := execute(t, root, "version"); !strings.Contains(out, "kbuild       test\nGo           "+runtime.Version()+"\nKubernetes   v1.19.12\n") {
+		t.Errorf("as text:\n%s", out)
+	}
+	if _, out, _ := execute(t, root, "version", "-o", "yaml"); !strings.Contains(out, "\ngo: "+runtime.Version()+"\n") || !strings.Contains(out, "\nkbuild: test\n") {
+		t.Errorf("as YAML:\n%s", out)
+	}
 	code, out, _ := execute(t, root, "version", "-o", "json")
 	var got images.Baked
-	if err := json.Unmarshal([]byte(out), &got); code != exitOK || err != nil || got.Release.Version != baked.Release.Version {
+	if err := json.Unmarshal([]byte(out), &got); code != cli.ExitOK || err != nil || got.Release.Version != baked.Release.Version {
 		t.Errorf("exit code %d, %v: %s", code, err, out)
 	}
 }
@@ -92,7 +100,7 @@ func TestPlan(t *testing.T) {
 		before := tree(t, root)
 		code, out, errs := execute(t, root, "plan", "-o", "json")
 		var list []converge.Planned
-		if err := json.Unmarshal([]byte(out), &list); code != exitOK || err != nil {
+		if err := json.Unmarshal([]byte(out), &list); code != cli.ExitOK || err != nil {
 			t.Fatalf("exit code %d, %v: %s%s", code, err, out, errs)
 		}
 		if now := tree(t, root); now != before {
@@ -137,7 +145,7 @@ func TestPlan(t *testing.T) {
 
 func TestStatus(t *testing.T) {
 	root, _ := machine(t)
-	if code, out, _ := execute(t, root, "status"); code != exitFailed || !strings.Contains(out, "no run since boot") {
+	if code, out, _ := execute(t, root, "status"); code != cli.ExitFailed || !strings.Contains(out, "no run since boot") {
 		t.Errorf("before a run: exit code %d:\n%s", code, out)
 	}
 	begun := time.Now().Add(-time.Minute)
@@ -146,8 +154,8 @@ func TestStatus(t *testing.T) {
 		Sources: map[string]string{"cluster.clusterName": "default", "init.nodeRegistration.name": "credential kbuild.userdata, line 4"}}
 	write(t, root, converge.StatusFile, s)
 	code, out, _ := execute(t, root, "status")
-	if code != exitFailed {
-		t.Errorf("exit code %d of a run that goes on, want %d", code, exitFailed)
+	if code != cli.ExitFailed {
+		t.Errorf("exit code %d of a run that goes on, want %d", code, cli.ExitFailed)
 	}
 	for _, want := range []string{"certs: waiting: the right time", "metadata", "1.3s", "the right time …", "credential kbuild.userdata, line 4", "init.nodeRegistration.name"} {
 		if !strings.Contains(out, want) {
@@ -164,7 +172,7 @@ func TestStatus(t *testing.T) {
 	write(t, root, converge.StatusFile, s)
 	code, out, _ = execute(t, root, "status", "-o", "json")
 	var got converge.Status
-	if err := json.Unmarshal([]byte(out), &got); code != exitOK || err != nil || got.Sources["cluster.clusterName"] != "default" {
+	if err := json.Unmarshal([]byte(out), &got); code != cli.ExitOK || err != nil || got.Sources["cluster.clusterName"] != "default" {
 		t.Errorf("exit code %d, %v:\n%s", code, err, out)
 	}
 }

@@ -2,11 +2,12 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot"
 	"github.com/kbuild/kbuild/firstboot/converge"
 )
@@ -15,33 +16,30 @@ func planCommand(dir *string) *cobra.Command {
 	var o string
 	cmd := &cobra.Command{
 		Use:   "plan",
-		Short: "Tell which steps hold already and which a run would do",
-		Long: `Tell which steps hold already and which a run would do now. Nothing is changed
-and nothing waited for. A step that comes after one that does not hold often
-cannot tell yet. The steps of the node's role follow once it has a role.`,
+		Short: "Show which steps are done and which a run would do",
+		Long: `Show which steps are done and which a run would do now. Nothing is changed, and
+nothing is waited for. A step that follows one that is not done often cannot be
+checked yet. The steps of the node's role are shown once it has a role.`,
 		Example: `  kbuild-firstboot plan
   kbuild-firstboot plan -o json`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(o); err != nil {
-				return err
-			}
 			r, err := open(*dir, slog.New(slog.DiscardHandler))
 			if err != nil {
 				return err
 			}
 			defer r.Host.Root.Close()
 			plan, known := converge.Plan(cmd.Context(), r, firstboot.List)
-			return printAs(cmd.OutOrStdout(), o, plan, func(w *tabwriter.Writer) {
+			return cli.Print(cmd.OutOrStdout(), o, plan, cli.Table(func(w io.Writer) {
 				for _, p := range plan {
 					fmt.Fprintf(w, "%s\t%s\t%s\n", p.Name, p.State, firstLine(p.Why))
 				}
 				if !known {
-					fmt.Fprintln(w, "\nThis node has no role yet: its user-data tells it, and the further steps with it.")
+					fmt.Fprintln(w, "\nThis node has no role yet: its user-data decides the role, and which steps follow.")
 				}
-			})
+			}))
 		},
 	}
-	outputFlag(cmd, &o)
+	cli.OutputFlag(cmd, &o, "text", "json", "yaml")
 	return cmd
 }

@@ -1,14 +1,12 @@
 package main
 
 import (
-	"bufio"
-	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot/reset"
 )
 
@@ -31,19 +29,15 @@ The last control plane, and one without which etcd has no quorum, is refused
 unless it is forced; so is one whose cluster does not answer.`,
 		Example: `  kbuild-firstboot reset
   kbuild-firstboot reset --force`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
 			if err != nil {
 				return err
 			}
 			defer r.Host.Root.Close()
-			if !yes && !o.Force {
-				fmt.Fprint(cmd.ErrOrStderr(), "All that this machine has written will be lost. Are you sure? [y/N] ")
-				answer, _ := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
-				if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-					return errors.New("not confirmed: nothing was done (--yes confirms)")
-				}
+			if err := cli.Confirm(cmd, yes || o.Force, "All data on this machine will be lost. Are you sure?"); err != nil {
+				return err
 			}
 			unlock, err := r.Host.Lock(lockFile)
 			if err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +11,7 @@ import (
 	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/spf13/cobra"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot"
 	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/host"
@@ -29,7 +29,7 @@ what does not is made so. It may be stopped at any time and run again.`,
 		Example: `  kbuild-firstboot run
   kbuild-firstboot run --until control-plane
   kbuild-firstboot run --skip-phases addon,mark-control-plane`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runList(cmd, *dir, o)
 		},
@@ -47,12 +47,7 @@ func phaseCommand(dir *string) *cobra.Command {
 tell who this node is. ` + "`kbuild-firstboot plan`" + ` lists the steps.`,
 		Example: `  kbuild-firstboot phase certs
   kbuild-firstboot phase addon`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usageError{errors.New("want the name of one step")}
-			}
-			return nil
-		},
+		Args: cli.OneArg("the step's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runList(cmd, *dir, converge.Options{Only: args[0]})
 		},

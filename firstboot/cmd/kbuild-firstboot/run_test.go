@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/host"
 )
@@ -44,7 +45,7 @@ func TestStopped(t *testing.T) {
 	if !strings.Contains(s.Why, "user-data") {
 		t.Errorf("it waits for %q", s.Why)
 	}
-	if c, _, errs := execute(t, root, "run"); c != exitFailed || !strings.Contains(errs, "another run is under way") {
+	if c, _, errs := execute(t, root, "run"); c != cli.ExitFailed || !strings.Contains(errs, "another run is under way") {
 		t.Errorf("a second run beside the first: exit code %d, %q", c, errs)
 	}
 	cancel(stopped{syscall.SIGTERM})
@@ -54,10 +55,10 @@ func TestStopped(t *testing.T) {
 	if n := strings.Count(errs.String(), "signal: terminated"); n > 1 {
 		t.Errorf("it says %d times that it was stopped:\n%s", n, errs)
 	}
-	if c, out, _ := execute(t, root, "status"); c != exitFailed || !strings.Contains(out, "signal: terminated") {
+	if c, out, _ := execute(t, root, "status"); c != cli.ExitFailed || !strings.Contains(out, "signal: terminated") {
 		t.Errorf("status: exit code %d, %q", c, out)
 	}
-	if c, _, errs := execute(t, root, "run", "--until", "clock"); c != exitOK || errs != "kbuild-firstboot: clock: already so\n" {
+	if c, _, errs := execute(t, root, "run", "--until", "clock"); c != cli.ExitOK || errs != "kbuild-firstboot: clock: already so\n" {
 		t.Errorf("a run after it: exit code %d, %q", c, errs)
 	}
 }
@@ -67,7 +68,7 @@ func TestOutputFails(t *testing.T) {
 	broken := errors.New("no space left on device")
 	var errs bytes.Buffer
 	code := Execute(t.Context(), []string{"version", "--root", root}, failing{broken}, &errs)
-	if code != exitFailed || !strings.Contains(errs.String(), broken.Error()) {
+	if code != cli.ExitFailed || !strings.Contains(errs.String(), broken.Error()) {
 		t.Errorf("exit code %d, %q", code, errs.String())
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,11 +8,11 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/slot"
@@ -21,34 +20,6 @@ import (
 
 // errNotSo: the answer was given, and it is no.
 var errNotSo = errors.New("not all steps hold")
-
-// outputFlag adds -o text|json.
-func outputFlag(cmd *cobra.Command, o *string) {
-	cmd.Flags().StringVarP(o, "output", "o", "text", "text or json")
-}
-
-// printAs writes v as JSON, or by text, as asked.
-// The commands check o before they work.
-func printAs(w io.Writer, o string, v any, text func(*tabwriter.Writer)) error {
-	switch o {
-	case "json":
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(v)
-	case "text":
-		t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-		text(t)
-		return t.Flush()
-	}
-	return checkOutput(o)
-}
-
-func checkOutput(o string) error {
-	if o != "text" && o != "json" {
-		return usageError{fmt.Errorf("unknown output %q: want -o text or -o json", o)}
-	}
-	return nil
-}
 
 func statusCommand(dir *string) *cobra.Command {
 	var o string
@@ -60,11 +31,8 @@ and what one that waits is waiting for. The exit code is 0 when every step
 held, else 1.`,
 		Example: `  kbuild-firstboot status
   kbuild-firstboot status -o json | jq .why`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(o); err != nil {
-				return err
-			}
 			r, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
 			if err != nil {
 				return err
@@ -74,18 +42,18 @@ held, else 1.`,
 			if err != nil {
 				return err
 			}
-			err = printAs(cmd.OutOrStdout(), o, s, func(w *tabwriter.Writer) { statusText(w, r, s) })
+			err = cli.Print(cmd.OutOrStdout(), o, s, cli.Table(func(w io.Writer) { statusText(w, r, s) }))
 			if err == nil && s.State != converge.StateDone {
 				return errNotSo
 			}
 			return err
 		},
 	}
-	outputFlag(cmd, &o)
+	cli.OutputFlag(cmd, &o, "text", "json", "yaml")
 	return cmd
 }
 
-func statusText(w *tabwriter.Writer, r *node.Machine, s converge.Status) {
+func statusText(w io.Writer, r *node.Machine, s converge.Status) {
 	fmt.Fprintf(w, "Kubernetes %s: %s\n", r.Baked.Release.Version, s.Summary())
 	if !s.Started.IsZero() {
 		end := s.Ended
@@ -133,31 +101,4 @@ func firstLine(s string) string {
 		line += " …"
 	}
 	return line
-}
-
-func versionCommand(dir *string) *cobra.Command {
-	var o string
-	cmd := &cobra.Command{
-		Use:   "version",
-		Short: "Tell what this image is",
-		Example: `  kbuild-firstboot version
-  kbuild-firstboot version -o json`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(o); err != nil {
-				return err
-			}
-			r, err := open(*dir, slog.New(slog.DiscardHandler))
-			if err != nil {
-				return err
-			}
-			defer r.Host.Root.Close()
-			b := r.Baked
-			return printAs(cmd.OutOrStdout(), o, b, func(w *tabwriter.Writer) {
-				fmt.Fprintf(w, "kbuild\t%s\nKubernetes\t%s\nsource\t%s\npod network\t%s\n", b.Kbuild, b.Release.Version, b.Source, b.CNI)
-			})
-		},
-	}
-	outputFlag(cmd, &o)
-	return cmd
 }

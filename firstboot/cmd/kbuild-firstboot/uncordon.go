@@ -1,12 +1,12 @@
 package main
 
 import (
-	"errors"
 	"log/slog"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot/upgrade"
 )
 
@@ -14,17 +14,17 @@ func uncordonCommand(dir *string) *cobra.Command {
 	var after time.Duration
 	cmd := &cobra.Command{
 		Use:   "uncordon [--after DURATION]",
-		Short: "Let pods come again to this node, which was to go down",
-		Long: `Let pods come to this node again that 'kbuild upgrade' or 'kbuild reset' has
-cordoned in this boot, and has not had go down. They run this on each node that
-they cordon, for the case that the operator's machine is gone before it does. A
-node that somebody else has cordoned stays so.`,
+		Short: "Uncordon this node if its reboot never came",
+		Long: `Uncordon this node if 'kbuild upgrade' or 'kbuild reset' has cordoned it in this
+boot and has not rebooted it. They start this on each node that they cordon, in
+case the operator's machine fails before it uncordons the node. A node that was
+cordoned by anyone else stays cordoned.`,
 		Example: `  kbuild-firstboot uncordon
   kbuild-firstboot uncordon --after 55m`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if after < 0 {
-				return usageError{errors.New("--after is a duration such as 55m")}
+				return cli.Usagef("--after must not be negative: use a duration such as 55m")
 			}
 			r, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
 			if err != nil {

@@ -2,14 +2,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbuild/kbuild/cli"
 	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/slot"
 	"github.com/kbuild/kbuild/firstboot/upgrade"
@@ -28,11 +28,9 @@ runs the old image again. What the new one changed is undone then.`,
 		Example: `  kbuild-firstboot upgrade stage https://images.example.com/v1.20.15/
   kbuild-firstboot upgrade apply
   kbuild-firstboot upgrade status`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(stageCommand(dir), applyCommand(dir), cancelCommand(dir), rollbackCommand(dir), slotsCommand(dir), failedCommand(dir))
-	return cmd
+	return cli.Group(cmd)
 }
 
 // withSlots opens the machine for a command that changes slots.
@@ -64,12 +62,7 @@ download that was cut goes on where it stopped. Exit code 4 is a refusal.`,
 		Example: `  kbuild-firstboot upgrade stage https://images.example.com/v1.20.15/
   kbuild-firstboot upgrade stage oci://registry.example.com/nodes:v1.20.15
   kbuild-firstboot upgrade stage /var/tmp/v1.20.15`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usageError{errors.New("want one SOURCE: a URL or an absolute path")}
-			}
-			return nil
-		},
+		Args: cli.OneArg("a URL or an absolute path"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withSlots(cmd, *dir, func(ctx context.Context, r *node.Machine) error {
 				rec, err := slot.Stage(ctx, r.Host, r.Baked, args[0])
@@ -91,7 +84,7 @@ func applyCommand(dir *string) *cobra.Command {
 upgrade apply' does that, for a whole fleet.`,
 		Example: `  kbuild-firstboot upgrade apply
   kbuild-firstboot upgrade apply --no-reboot`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withSlots(cmd, *dir, func(ctx context.Context, r *node.Machine) error {
 				if err := upgrade.CheckTry(r); err != nil {
@@ -124,7 +117,7 @@ func cancelCommand(dir *string) *cobra.Command {
 		Short:   "Take a staged image out again",
 		Long:    "Take an image that is staged, or staged in part, or applied and not booted yet,\nout of the other slot. What that slot held before is gone.",
 		Example: `  kbuild-firstboot upgrade cancel`,
-		Args:    noArgs,
+		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withSlots(cmd, *dir, func(ctx context.Context, r *node.Machine) error { return slot.Cancel(ctx, r.Host) })
 		},
@@ -140,7 +133,7 @@ func rollbackCommand(dir *string) *cobra.Command {
 the present image changed on the state partition is undone. It is refused where
 the older version's etcd could not read what the newer one's has written.`,
 		Example: `  kbuild-firstboot upgrade rollback`,
-		Args:    noArgs,
+		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withSlots(cmd, *dir, func(ctx context.Context, r *node.Machine) error {
 				err := slot.Rollback(ctx, r.Host, func(other string) error { return upgrade.CheckRollback(r, other) })
@@ -162,11 +155,8 @@ func slotsCommand(dir *string) *cobra.Command {
 		Short: "Tell what the slots hold and how the last update went",
 		Example: `  kbuild-firstboot upgrade status
   kbuild-firstboot upgrade status -o json | jq .other.state`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(o); err != nil {
-				return err
-			}
 			r, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
 			if err != nil {
 				return err
@@ -176,14 +166,14 @@ func slotsCommand(dir *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printAs(cmd.OutOrStdout(), o, st, func(w *tabwriter.Writer) { slotsText(w, st) })
+			return cli.Print(cmd.OutOrStdout(), o, st, cli.Table(func(w io.Writer) { slotsText(w, st) }))
 		},
 	}
-	outputFlag(cmd, &o)
+	cli.OutputFlag(cmd, &o, "text", "json", "yaml")
 	return cmd
 }
 
-func slotsText(w *tabwriter.Writer, st slot.Status) {
+func slotsText(w io.Writer, st slot.Status) {
 	state := "runs"
 	if st.Running.OnTrial {
 		state = "on trial"
@@ -211,7 +201,7 @@ func failedCommand(dir *string) *cobra.Command {
 	return &cobra.Command{
 		Use:    "failed",
 		Short:  "Write down why this boot of a new image is given up",
-		Args:   noArgs,
+		Args:   cli.NoArgs,
 		Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
