@@ -29,15 +29,24 @@ func ContainerSaid(ctx context.Context, h *host.Host, client cri.RuntimeServiceC
 		return failed, ""
 	}
 	defer f.Close()
-	const tail = 64 << 10
-	if size, err := f.Seek(0, io.SeekEnd); err == nil {
-		f.Seek(max(0, size-tail), io.SeekStart)
+	// A fatal line stands before the stacks of all goroutines: of an API server,
+	// most of a megabyte.
+	if err := tail(f, 4<<20); err != nil {
+		return failed, ""
 	}
-	b, err := io.ReadAll(io.LimitReader(f, tail))
-	if said := host.LastWords(b); err == nil && said != "" {
+	if said, err := host.LastWords(f); err == nil && said != "" {
 		words = ": " + said
 	}
 	return failed, words
+}
+
+// tail seeks to the last n bytes of a file.
+func tail(f io.Seeker, n int64) error {
+	size, err := f.Seek(0, io.SeekEnd)
+	if err == nil {
+		_, err = f.Seek(max(0, size-n), io.SeekStart)
+	}
+	return err
 }
 
 // RemoveSandboxes removes every pod that the container runtime has, by CRI. A

@@ -8,6 +8,7 @@
 package kubelet
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -86,7 +87,10 @@ func LastWords(ctx context.Context, r *node.Machine) string {
 	}
 	// What systemd says about the unit is none of the kubelet's words.
 	out, err := r.Host.Run(ctx, "journalctl", "--boot", "--no-pager", "--output=cat", "--lines=500", "_SYSTEMD_UNIT="+Unit)
-	if words := host.LastWords(out); err == nil && words != "" {
+	if err != nil {
+		return ""
+	}
+	if words, err := host.LastWords(bytes.NewReader(out)); err == nil && words != "" {
 		return fmt.Sprintf("; %s has ended: %s", Unit, words)
 	}
 	return ""
