@@ -73,21 +73,26 @@ func (m machine) externalEtcd(ctx context.Context, f *Findings) {
 		f.fail("give the files of the etcd servers' CA and of a client certificate", "%v", err)
 		return
 	}
-	client := &http.Client{Timeout: timeout, Transport: &http.Transport{TLSClientConfig: cfg, Proxy: m.Host.Proxy, DisableKeepAlives: true}}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: cfg, Proxy: m.Host.Proxy, DisableKeepAlives: true}}
 	for _, e := range x.Endpoints {
-		v, err := etcdVersion(ctx, client, e)
-		if err != nil {
-			f.fail("see that the member runs and is reached from here", "cannot ask etcd at %s for its version: %v", e, err)
-			continue
-		}
-		var n [3]int
-		if _, err := fmt.Sscanf(v, "%d.%d.%d", &n[0], &n[1], &n[2]); err != nil {
-			f.fail("", "etcd at %s says its version is %q", e, v)
-			continue
-		}
-		if want := minEtcd(); n[0] < want[0] || n[0] == want[0] && (n[1] < want[1] || n[1] == want[1] && n[2] < want[2]) {
-			f.fail("upgrade it", "etcd at %s is version %s, older than %d.%d.%d", e, v, want[0], want[1], want[2])
-		}
+		f.ask(ctx, "etcd at "+e, func(ctx context.Context) { checkEtcd(ctx, f, client, e) })
+	}
+}
+
+// checkEtcd compares the version of the member at endpoint with minEtcd.
+func checkEtcd(ctx context.Context, f *Findings, client *http.Client, endpoint string) {
+	v, err := etcdVersion(ctx, client, endpoint)
+	if err != nil {
+		f.fail("see that the member runs and is reached from here", "cannot ask etcd at %s for its version: %v", endpoint, err)
+		return
+	}
+	var n [3]int
+	if _, err := fmt.Sscanf(v, "%d.%d.%d", &n[0], &n[1], &n[2]); err != nil {
+		f.fail("", "etcd at %s says its version is %q", endpoint, v)
+		return
+	}
+	if want := minEtcd(); n[0] < want[0] || n[0] == want[0] && (n[1] < want[1] || n[1] == want[1] && n[2] < want[2]) {
+		f.fail("upgrade it", "etcd at %s is version %s, older than %d.%d.%d", endpoint, v, want[0], want[1], want[2])
 	}
 }
 

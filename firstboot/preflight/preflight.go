@@ -44,6 +44,9 @@ type Finding struct {
 	Check  string
 	What   string
 	Remedy string
+	// Late is set where nobody answered in time: that says nothing of what the
+	// check looks at, and the next look may find it well.
+	Late bool
 }
 
 func (f Finding) String() string {
@@ -62,11 +65,25 @@ type Findings struct {
 }
 
 func (f *Findings) warn(remedy, format string, args ...any) {
-	f.Warnings = append(f.Warnings, Finding{f.check, fmt.Sprintf(format, args...), remedy})
+	f.Warnings = append(f.Warnings, Finding{Check: f.check, What: fmt.Sprintf(format, args...), Remedy: remedy})
 }
 
 func (f *Findings) fail(remedy, format string, args ...any) {
-	f.Errors = append(f.Errors, Finding{f.check, fmt.Sprintf(format, args...), remedy})
+	f.Errors = append(f.Errors, Finding{Check: f.check, What: fmt.Sprintf(format, args...), Remedy: remedy})
+}
+
+// ask calls question, which puts what it learns into f, with the time that
+// somebody may take to answer. What failed because the time was up is not what
+// the check found: in its place f says who has not answered.
+func (f *Findings) ask(ctx context.Context, who string, question func(ctx context.Context)) {
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	errs := len(f.Errors)
+	question(limited)
+	if len(f.Errors) > errs && limited.Err() != nil && ctx.Err() == nil {
+		f.Errors = append(f.Errors[:errs], Finding{Check: f.check, Late: true,
+			What: fmt.Sprintf("%s has not answered within %s", who, timeout), Remedy: "it is asked again: a busy machine is slow, not broken"})
+	}
 }
 
 // Err is nil if no check failed.
@@ -78,7 +95,11 @@ func (f Findings) Err() error {
 	for i, e := range f.Errors {
 		lines[i] = e.String()
 	}
-	return errors.New("this machine cannot become a node as it is:\n" + strings.Join(lines, "\n") +
+	what := "this machine cannot become a node as it is:\n"
+	if !slices.ContainsFunc(f.Errors, func(e Finding) bool { return !e.Late }) {
+		what = "not all checks of this machine have been answered yet:\n"
+	}
+	return errors.New(what + strings.Join(lines, "\n") +
 		"\nignorePreflightErrors in user-data makes a check's errors warnings, by its name")
 }
 

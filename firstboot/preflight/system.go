@@ -3,6 +3,7 @@ package preflight
 import (
 	"context"
 	"fmt"
+	"net"
 	"regexp"
 	"slices"
 	"strconv"
@@ -19,27 +20,51 @@ import (
 const factMem = images.FactMemCheck
 
 const (
-	// timeout is how long a service may take to answer a check.
-	timeout = 10 * time.Second
-	// criTimeout is how long the runtime may, which is on this machine; the
+	// timeout is how long whoever is asked by a check may take to answer. A
+	// machine that is emulated, or starts everything at once, is slow and not
+	// broken.
+	timeout = 30 * time.Second
+	// listenTimeout is how long the runtime may take to listen at its socket; the
 	// step asks again if it was only on its way.
-	criTimeout = 2 * time.Second
+	listenTimeout = 2 * time.Second
 )
 
 // cri asks the container runtime for its version.
 func (m machine) cri(ctx context.Context, f *Findings) {
 	socket := strings.TrimPrefix(m.Node.Init.NodeRegistration.CRISocket, "unix://")
 	const remedy = "look at containerd.service: journalctl -u containerd"
+	if err := listens(ctx, m.Host.Path(socket), listenTimeout); err != nil {
+		f.fail(remedy, "cannot reach the container runtime at %s: %v", socket, err)
+		return
+	}
 	conn, err := grpc.NewClient("unix://"+m.Host.Path(socket), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		f.fail(remedy, "cannot talk to the container runtime at %s: %v", socket, err)
 		return
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, criTimeout)
+	f.ask(ctx, "the container runtime at "+socket, func(ctx context.Context) {
+		if _, err := cri.NewRuntimeServiceClient(conn).Version(ctx, &cri.VersionRequest{}); err != nil {
+			f.fail(remedy, "the container runtime at %s does not tell its version: %v", socket, err)
+		}
+	})
+}
+
+// listens returns nil as soon as somebody listens at a unix socket, and why
+// nobody does when limit is over.
+func listens(ctx context.Context, socket string, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if _, err := cri.NewRuntimeServiceClient(conn).Version(ctx, &cri.VersionRequest{}, grpc.WaitForReady(true)); err != nil {
-		f.fail(remedy, "the container runtime at %s does not answer: %v", socket, err)
+	for {
+		c, err := net.Dial("unix", socket) // does not block: a full queue is an error
+		if err == nil {
+			return c.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
 }
 
@@ -47,7 +72,11 @@ func (m machine) hostname(ctx context.Context, f *Findings) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	name := m.Node.Init.NodeRegistration.Name
-	if addrs, err := m.Host.Probe.LookupHost(ctx, name); err != nil || len(addrs) == 0 {
+	addrs, err := m.Host.Probe.LookupHost(ctx, name)
+	switch {
+	case ctx.Err() != nil:
+		f.warn("see that the machine's name servers answer", "looking up the node's name %q took longer than %s: each static pod may wait for DNS", name, timeout)
+	case err != nil || len(addrs) == 0:
 		f.warn("the step hostname writes it to /run/kbuild/hosts; /etc/hosts must link there", "the node's name %q does not resolve: each static pod may wait for DNS", name)
 	}
 }
@@ -117,16 +146,16 @@ func atLeast(version string, major, minor int) bool {
 }
 
 func (m machine) kubelet(ctx context.Context, f *Findings) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	out, err := m.Host.Run(ctx, "/usr/bin/kubelet", "--version")
-	if err != nil {
-		f.fail("build the image anew", "cannot ask the kubelet for its version: %v", err)
-		return
-	}
-	if got, want := strings.TrimSpace(string(out)), "Kubernetes "+m.Baked.Release.Version; got != want {
-		f.fail("build the image anew", "the kubelet says %q, this image is of %q", got, want)
-	}
+	f.ask(ctx, "/usr/bin/kubelet --version", func(ctx context.Context) {
+		out, err := m.Host.Run(ctx, "/usr/bin/kubelet", "--version")
+		if err != nil {
+			f.fail("build the image anew", "cannot ask the kubelet for its version: %v", err)
+			return
+		}
+		if got, want := strings.TrimSpace(string(out)), "Kubernetes "+m.Baked.Release.Version; got != want {
+			f.fail("build the image anew", "the kubelet says %q, this image is of %q", got, want)
+		}
+	})
 }
 
 // ipvs checks for the kernel modules of kube-proxy's mode ipvs.
