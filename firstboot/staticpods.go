@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -18,9 +19,31 @@ import (
 func podParams(r *node.Machine) templates.PodParams {
 	dir := r.Node.Cluster.CertificatesDir
 	return templates.PodParams{
-		Node: r.Node, Release: r.Baked.Release, Exists: r.Host.Exists, Env: r.Host.Env,
+		Node: r.Node, Release: r.Baked.Release, Exists: r.Host.Exists, Env: r.Host.Env, Startup: startupLimit(r),
 		ExternalCA: r.Host.Exists(path.Join(dir, pki.CA+".crt")) && !r.Host.Exists(path.Join(dir, pki.CA+".key")),
 	}
+}
+
+// defaultTimeout is kubeadm's timeoutForControlPlane, and emulatedTimeout what an
+// emulated machine gets in its place: with one busy core beside it, its API
+// server was not up after four minutes, and the kubelet ended it again and
+// again for half an hour.
+const (
+	defaultTimeout  = 4 * time.Minute
+	emulatedTimeout = 20 * time.Minute
+)
+
+// startupLimit is how long the control plane of this machine may take to start,
+// or to get on with it.
+func startupLimit(r *node.Machine) time.Duration {
+	limit := defaultTimeout
+	if t := r.Node.Cluster.APIServer.TimeoutForControlPlane; t != nil {
+		limit = t.Duration
+	}
+	if limit == defaultTimeout && r.Host.Emulated() {
+		return emulatedTimeout
+	}
+	return limit
 }
 
 // patches reads the user's patches directory and those below it, as kubeadm

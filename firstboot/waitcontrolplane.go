@@ -30,13 +30,8 @@ import (
 // (kubeadm init phase wait-control-plane), and tells meanwhile what is missing.
 func stepWaitControlPlane() converge.Step {
 	return converge.Step{
-		Name: "wait-control-plane",
-		LimitOf: func(r *node.Machine) time.Duration {
-			if t := r.Node.Cluster.APIServer.TimeoutForControlPlane; t != nil {
-				return t.Duration
-			}
-			return 4 * time.Minute // kubeadm's default
-		},
+		Name:    "wait-control-plane",
+		LimitOf: startupLimit,
 		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
 			c, _, err := cluster.ConnectTo(r.Host, node.AdminKubeconfig, ownServer(r))
 			if err != nil {
@@ -49,7 +44,8 @@ func stepWaitControlPlane() converge.Step {
 				return false, ctx.Err()
 			}
 			// Why is asked for seldom, the API server often.
-			return false, outcome.Retry{After: 2 * time.Second, Why: whyNoAPI(ctx, r, err), Wake: func(ctx context.Context) {
+			why, far := whyNoAPI(ctx, r, err)
+			return false, outcome.Retry{After: 2 * time.Second, Why: why, Progress: far, Wake: func(ctx context.Context) {
 				for ctx.Err() == nil && apiHealthy(ctx, c) != nil {
 					select {
 					case <-ctx.Done():
@@ -76,38 +72,61 @@ func apiHealthy(ctx context.Context, c kubernetes.Interface) error {
 	status := 0
 	res := c.Discovery().RESTClient().Get().AbsPath("/healthz").MaxRetries(0).Do(ctx).StatusCode(&status)
 	body, err := res.Raw()
-	switch failing := failingChecks(body); {
-	case err != nil && len(failing) > 0:
-		return fmt.Errorf("not so yet: %s", strings.Join(failing, ", "))
-	case err != nil:
+	if err != nil {
+		if u := readChecks(body); len(u.failing) > 0 {
+			return u
+		}
 		return err
-	case status != http.StatusOK:
+	}
+	if status != http.StatusOK {
 		return fmt.Errorf("the API server says %d %s", status, http.StatusText(status))
 	}
 	return nil
 }
 
-// failingChecks are the names of the checks that fail in what a health endpoint
-// says at length: lines like "[-]etcd failed: reason withheld".
-func failingChecks(body []byte) (names []string) {
-	for line := range strings.Lines(string(body)) {
-		if check, ok := strings.CutPrefix(line, "[-]"); ok {
-			name, _, _ := strings.Cut(strings.TrimSpace(check), " ")
-			names = append(names, name)
-		}
-	}
-	return names
+// unhealthy is what a health endpoint says at length.
+type unhealthy struct {
+	failing []string // names of the checks that fail
+	passing int      // how many do not
 }
 
+func (u unhealthy) Error() string { return "these checks fail: " + strings.Join(u.failing, ", ") }
+
+// readChecks reads lines like "[+]ping ok" and "[-]etcd failed: reason withheld".
+func readChecks(body []byte) (u unhealthy) {
+	for line := range strings.Lines(string(body)) {
+		if strings.HasPrefix(line, "[+]") {
+			u.passing++
+		}
+		if check, ok := strings.CutPrefix(line, "[-]"); ok {
+			name, _, _ := strings.Cut(strings.TrimSpace(check), " ")
+			u.failing = append(u.failing, name)
+		}
+	}
+	return u
+}
+
+// How far an API server that starts has come, as Retry.Progress: what runs, then
+// how much it has logged, then how many of its checks pass. One that ends again
+// and again at the same point logs as much each time, so that it gets no
+// further.
+const (
+	kubeletRuns int64 = 1 + iota
+	runtimeAnswers
+	etcdRuns
+	apiServerRuns              // and the bytes that it has logged
+	apiServerListens = 1 << 40 // and the checks that pass
+)
+
 // whyNoAPI finds out, from the nearest to the farthest, what keeps the API
-// server from answering.
-func whyNoAPI(ctx context.Context, r *node.Machine, apiErr error) string {
+// server from answering, and how far it has come.
+func whyNoAPI(ctx context.Context, r *node.Machine, apiErr error) (why string, far int64) {
 	if err := kubelet.Healthy(ctx, r); err != nil {
-		return err.Error()
+		return err.Error(), 0
 	}
 	conn, err := grpc.NewClient("unix://"+r.Host.Path(containerd.Socket), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		return err.Error()
+		return err.Error(), kubeletRuns
 	}
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -115,7 +134,7 @@ func whyNoAPI(ctx context.Context, r *node.Machine, apiErr error) string {
 	runtime := cri.NewRuntimeServiceClient(conn)
 	pods, err := containerd.ControlPlaneContainers(ctx, runtime)
 	if err != nil {
-		return "the container runtime does not answer: " + err.Error()
+		return "the container runtime does not answer: " + err.Error(), kubeletRuns
 	}
 	names := []string{templates.Etcd, templates.APIServer}
 	if r.Node.Cluster.Etcd.External != nil {
@@ -126,17 +145,21 @@ func whyNoAPI(ctx context.Context, r *node.Machine, apiErr error) string {
 	if st, err := r.Host.Root.Stat(strings.TrimPrefix(kubelet.RunsWithFile, "/")); err == nil {
 		since = st.ModTime().UnixNano()
 	}
+	far = runtimeAnswers
 	before := "" // what was said by one that ended before the one that runs
 	for _, name := range names {
 		all := slices.DeleteFunc(pods[name], func(c *cri.Container) bool {
 			return c.State == cri.ContainerState_CONTAINER_EXITED && c.CreatedAt < since
 		})
 		if len(all) == 0 {
-			return fmt.Sprintf("the kubelet has not started %s yet", name)
+			return fmt.Sprintf("the kubelet has not started %s yet", name), far
 		}
 		if all[0].State == cri.ContainerState_CONTAINER_EXITED {
 			_, words := containerd.ContainerSaid(ctx, r.Host, runtime, all[0].Id)
-			return fmt.Sprintf("%s has ended, and the kubelet starts it again%s", name, words)
+			return fmt.Sprintf("%s has ended, and the kubelet starts it again%s", name, words), far
+		}
+		if far = etcdRuns; name == templates.APIServer {
+			far = apiServerRuns + containerd.Logged(ctx, r.Host, runtime, all[0].Id)
 		}
 		if len(all) > 1 {
 			if failed, words := containerd.ContainerSaid(ctx, r.Host, runtime, all[1].Id); failed {
@@ -145,7 +168,10 @@ func whyNoAPI(ctx context.Context, r *node.Machine, apiErr error) string {
 		}
 	}
 	if errors.Is(apiErr, syscall.ECONNREFUSED) {
-		return "the API server does not listen yet" + before
+		return "the API server does not listen yet" + before, far
 	}
-	return "the API server is not healthy yet: " + apiErr.Error() + before
+	if u, ok := errors.AsType[unhealthy](apiErr); ok {
+		far = apiServerListens + int64(u.passing)
+	}
+	return "the API server is not healthy yet: " + apiErr.Error() + before, far
 }

@@ -34,11 +34,11 @@ func TestAPIHealthyNamesWhatFails(t *testing.T) {
 	defer s.Close()
 	c := kubernetes.NewForConfigOrDie(&rest.Config{Host: s.URL})
 	err := apiHealthy(t.Context(), c)
-	if want := "not so yet: etcd, poststarthook/rbac/bootstrap-roles"; err == nil || err.Error() != want {
+	if want := "these checks fail: etcd, poststarthook/rbac/bootstrap-roles"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %q", err, want)
 	}
 	s.Close()
-	if err := apiHealthy(t.Context(), c); err == nil || strings.Contains(err.Error(), "not so yet") {
+	if err := apiHealthy(t.Context(), c); err == nil || strings.Contains(err.Error(), "these checks fail") {
 		t.Errorf("error %v, want that nobody listens", err)
 	}
 }
@@ -96,7 +96,7 @@ func TestWhyNoAPI(t *testing.T) {
 	defer s.Stop()
 	says := func(want string) {
 		t.Helper()
-		if got := whyNoAPI(t.Context(), r, syscall.ECONNREFUSED); got != want {
+		if got, _ := whyNoAPI(t.Context(), r, syscall.ECONNREFUSED); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
@@ -107,6 +107,17 @@ func TestWhyNoAPI(t *testing.T) {
 	says("the API server does not listen yet; kube-apiserver has ended before: Error: unknown flag: --no-such-flag")
 	double.code = 0
 	says("the API server does not listen yet")
+	// It gets on as its log grows, and further when it listens and its checks pass.
+	far := func(err error) int64 { _, far := whyNoAPI(t.Context(), r, err); return far }
+	silent := far(syscall.ECONNREFUSED)
+	if err := h.WriteFile(log, []byte("2026-11-25T18:00:00.1Z stderr F Error: unknown flag: --no-such-flag\nand more than before\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	grown, listens := far(syscall.ECONNREFUSED), far(unhealthy{failing: []string{"etcd", "rbac"}, passing: 1})
+	green := far(unhealthy{failing: []string{"rbac"}, passing: 2})
+	if !(silent < grown && grown < listens && listens < green) {
+		t.Errorf("how far: silent %d, log grown %d, listens %d, one more check green %d; want them to grow", silent, grown, listens, green)
+	}
 	double.containers = double.containers[:2]
 	double.log = "/nowhere"
 	says("kube-apiserver has ended, and the kubelet starts it again")

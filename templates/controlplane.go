@@ -91,7 +91,7 @@ func (p PodParams) apiServer() *corev1.Pod {
 		Command:        append([]string{"kube-apiserver"}, arguments(args, extra)...),
 		LivenessProbe:  secure(host, "/livez", port).liveness(),
 		ReadinessProbe: secure(host, "/readyz", port).readiness(),
-		StartupProbe:   secure(host, "/livez", port).startup(p.Node),
+		StartupProbe:   secure(host, "/livez", port).startup(p),
 		Resources:      requests("250m"),
 		Env:            p.proxies(),
 	}, vols, map[string]string{
@@ -220,7 +220,7 @@ func (p PodParams) local(name, cpu string, port int, args map[string]string, c c
 		Image:         p.Release.KubernetesImage(name, p.listConfig()),
 		Command:       append([]string{name}, arguments(args, c.ExtraArgs)...),
 		LivenessProbe: health.liveness(),
-		StartupProbe:  health.startup(p.Node),
+		StartupProbe:  health.startup(p),
 		Resources:     requests(cpu),
 		Env:           p.proxies(),
 	}, vols, nil)

@@ -69,7 +69,7 @@ func EtcdPod(p PodParams) *corev1.Pod {
 		Image:         p.Release.EtcdImage(p.listConfig()),
 		Command:       append([]string{"etcd"}, arguments(args, local.ExtraArgs)...),
 		LivenessProbe: health.liveness(),
-		StartupProbe:  health.startup(p.Node),
+		StartupProbe:  health.startup(p),
 	}
 	if p.Release.Has(images.FactEtcdRequests) {
 		c.Resources = requests("100m")

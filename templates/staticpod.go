@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -31,6 +32,10 @@ type PodParams struct {
 	Env []string
 	// ExternalCA: the cluster's authority has no key on the node.
 	ExternalCA bool
+	// Startup is how long API server and etcd may take to start before the
+	// kubelet ends them and begins again, where that is not what Node says
+	// (kubeadm's timeoutForControlPlane); zero is what Node says.
+	Startup time.Duration
 	// EtcdMembers are the members of the local etcd that this node's joins,
 	// itself included; none means that it is the first one.
 	EtcdMembers []EtcdMember
@@ -198,13 +203,17 @@ func (e endpoint) probe(delay, failures, period int32) *corev1.Probe {
 func (e endpoint) liveness() *corev1.Probe  { return e.probe(10, 8, 10) }
 func (e endpoint) readiness() *corev1.Probe { return e.probe(0, 3, 1) }
 
-// startup allows as much time as the user allows the control plane.
-func (e endpoint) startup(n *config.Node) *corev1.Probe {
-	seconds := 240.0 // kubeadm's default, 4 minutes
-	if t := n.Cluster.APIServer.TimeoutForControlPlane; t != nil {
-		seconds = t.Duration.Seconds()
+// startup allows as much time as the user allows the control plane, or as p
+// says.
+func (e endpoint) startup(p PodParams) *corev1.Probe {
+	limit := 4 * time.Minute // kubeadm's default
+	if t := p.Node.Cluster.APIServer.TimeoutForControlPlane; t != nil {
+		limit = t.Duration
 	}
-	return e.probe(10, int32(math.Ceil(seconds/10)), 10)
+	if p.Startup > 0 {
+		limit = p.Startup
+	}
+	return e.probe(10, int32(math.Ceil(limit.Seconds()/10)), 10)
 }
 
 func hostPort(host string, port int) string { return net.JoinHostPort(host, fmt.Sprint(port)) }

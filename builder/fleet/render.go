@@ -5,6 +5,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -67,6 +68,9 @@ func (r running) staticPods(n *config.Node, rel images.Release) []*corev1.Pod {
 		}
 	}
 	if p := r.pods[templates.APIServer]; p != nil { // proxies are told to all alike
+		if probe := p.Spec.Containers[0].StartupProbe; probe != nil { // an emulated machine has more time
+			params.Startup = time.Duration(probe.FailureThreshold*probe.PeriodSeconds) * time.Second
+		}
 		for _, e := range p.Spec.Containers[0].Env {
 			params.Env = append(params.Env, e.Name+"="+e.Value)
 		}

@@ -49,6 +49,19 @@ func tail(f io.Seeker, n int64) error {
 	return err
 }
 
+// Logged is how many bytes a container has logged; 0 where that is not known.
+func Logged(ctx context.Context, h *host.Host, client cri.RuntimeServiceClient, id string) int64 {
+	resp, err := client.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: id})
+	if err != nil {
+		return 0
+	}
+	st, err := h.Root.Stat(strings.TrimPrefix(resp.GetStatus().GetLogPath(), "/"))
+	if err != nil {
+		return 0
+	}
+	return st.Size()
+}
+
 // RemoveSandboxes removes every pod that the container runtime has, by CRI. A
 // runtime that does not run has none that would outlive the reboot.
 func RemoveSandboxes(ctx context.Context, h *host.Host) error {

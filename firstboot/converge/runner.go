@@ -247,15 +247,21 @@ func one(ctx context.Context, r *node.Machine, s Step, report *Report) (err erro
 	if s.LimitOf != nil {
 		limit = s.LimitOf(r)
 	}
+	begun := time.Now()
+	extend := func() {}
 	if limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, limit)
-		defer cancel()
+		inner, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		end := time.AfterFunc(limit, func() { cancel(context.DeadlineExceeded) })
+		defer end.Stop()
+		extend = func() { end.Reset(limit) }
+		ctx = inner
 	}
 	report.running(s.Name)
 	why := ""        // what it last waited for
 	did := false     // Do came to its end since Done was last false
 	changed := false // Do was called at all
+	var far int64    // the furthest that what it waited for has come
 	defer func() {
 		switch {
 		case err == nil:
@@ -284,6 +290,10 @@ func one(ctx context.Context, r *node.Machine, s Step, report *Report) (err erro
 		}
 		if wait, ok := errors.AsType[outcome.Retry](err); ok {
 			why = wait.Why
+			if wait.Progress > far {
+				far = wait.Progress
+				extend()
+			}
 			report.waiting(s.Name, why)
 			if pause(ctx, wait) == nil {
 				did = false
@@ -295,12 +305,22 @@ func one(ctx context.Context, r *node.Machine, s Step, report *Report) (err erro
 		case outer.Err() != nil:
 			return fmt.Errorf("stopped: %w", context.Cause(outer))
 		case ctx.Err() != nil && why != "":
-			return fmt.Errorf("timed out after %s: %s", limit, why)
+			return fmt.Errorf("%s: %s", timedOut(begun, limit, far > 0), why)
+		case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+			return errors.New(timedOut(begun, limit, far > 0))
 		case ctx.Err() != nil:
-			return fmt.Errorf("timed out after %s: %w", limit, err)
+			return fmt.Errorf("%s: %w", timedOut(begun, limit, far > 0), err)
 		}
 		return err
 	}
+}
+
+// timedOut says how long a step was given.
+func timedOut(begun time.Time, limit time.Duration, gotOn bool) string {
+	if all := time.Since(begun).Round(time.Second); gotOn && all > limit+time.Second {
+		return fmt.Sprintf("timed out after %s, the last %s of them without progress", all, limit)
+	}
+	return fmt.Sprintf("timed out after %s", limit)
 }
 
 // pause sleeps as a step asks, and returns ctx's error when that ends first.

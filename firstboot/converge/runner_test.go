@@ -213,8 +213,8 @@ func TestConvergeLimits(t *testing.T) {
 			Done: func(context.Context, *node.Machine) (bool, error) { return false, nil },
 			Do:   func(ctx context.Context, _ *node.Machine) error { <-ctx.Done(); return ctx.Err() }}
 		for want, step := range map[string]Step{
-			"never: timed out after 10m0s: a miracle":                 wait,
-			"never: timed out after 10m0s: context deadline exceeded": hang,
+			"never: timed out after 10m0s: a miracle": wait,
+			"never: timed out after 10m0s":            hang,
 		} {
 			s := &script{rest: []Step{step}}
 			begun := time.Now()
@@ -230,6 +230,32 @@ func TestConvergeLimits(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What gets on is slow, not broken: the limit begins anew. What only comes and
+// goes does not get on.
+func TestConvergeProgress(t *testing.T) {
+	for name, c := range map[string]struct {
+		far  []int64 // what is said every three minutes; the last one for ever
+		want string
+	}{
+		"gets on":        {[]int64{1, 2, 3, 7, 8}, "slow: timed out after 22m0s, the last 10m0s of them without progress: stuck"},
+		"comes and goes": {[]int64{5, 1, 5, 2, 5}, "slow: timed out after 10m0s: stuck"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				looks := 0
+				s := &script{rest: []Step{{Name: "slow", Limit: 10 * time.Minute, Done: func(context.Context, *node.Machine) (bool, error) {
+					far := c.far[min(looks, len(c.far)-1)]
+					looks++
+					return false, outcome.Retry{After: 3 * time.Minute, Why: "stuck", Progress: far}
+				}}}}
+				if _, err := s.run(t, t.Context(), Options{}); err == nil || err.Error() != c.want {
+					t.Errorf("error %v, want %s", err, c.want)
+				}
+			})
+		})
+	}
 }
 
 func TestConvergeCatchesPanics(t *testing.T) {

@@ -36,7 +36,8 @@ type Step struct {
 	Done func(ctx context.Context, r *node.Machine) (bool, error)
 	// Do makes it so. Afterwards Done must hold.
 	Do func(ctx context.Context, r *node.Machine) error
-	// Limit is how long the step may take, waiting included; zero is no limit.
+	// Limit is how long the step may take, waiting included, or since what it
+	// waits for last got on (Retry.Progress); zero is no limit.
 	Limit time.Duration
 	// LimitOf replaces Limit where the limit is part of the node's
 	// configuration. It is called when the step starts.

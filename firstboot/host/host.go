@@ -58,6 +58,10 @@ type Host struct {
 	// FactoryReset asks for the state partition to be wiped at the next boot. The
 	// error is ErrNoVariables where the firmware cannot be asked.
 	FactoryReset func() error
+	// Virtualization is what the machine runs in, as systemd-detect-virt(1) names
+	// it: "kvm", "qemu" (emulated), "none". Empty where systemd does not say; nil
+	// is the same.
+	Virtualization func() string
 	// Trial says whether the boot loader counts this boot: a new slot is tried.
 	// May be nil: it does not.
 	Trial func() bool
@@ -66,6 +70,10 @@ type Host struct {
 	// world here. Nil on a real machine.
 	Effect func(what string) error
 }
+
+// Emulated says whether the machine's processor is emulated by software, which
+// is many times slower than one that runs (QEMU's TCG).
+func (h *Host) Emulated() bool { return h.Virtualization != nil && h.Virtualization() == "qemu" }
 
 // Systemd is what steps ask of PID 1. Each call returns when the job is done.
 type Systemd struct {

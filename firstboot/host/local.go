@@ -24,10 +24,11 @@ func Local(root string, log *slog.Logger) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the root directory: %w", err)
 	}
+	pid1 := new(bus)
 	return &Host{
 		Root:        r,
 		Run:         run,
-		Systemd:     new(bus).systemd(),
+		Systemd:     pid1.systemd(),
 		Now:         time.Now,
 		SetClock:    setClock,
 		Hostname:    os.Hostname,
@@ -39,8 +40,9 @@ func Local(root string, log *slog.Logger) (*Host, error) {
 		HTTP:        httpClient(),
 		GuestInfo:   guestInfo,
 
-		FactoryReset: requestFactoryReset,
-		Trial:        func() bool { return onTrial(r) },
+		FactoryReset:   requestFactoryReset,
+		Virtualization: pid1.virtualization,
+		Trial:          func() bool { return onTrial(r) },
 	}, nil
 }
 

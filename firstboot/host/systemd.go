@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/coreos/go-systemd/v22/dbus"
@@ -100,6 +101,22 @@ func (b *bus) property(ctx context.Context, unit, name string) (string, error) {
 		return "", fmt.Errorf("cannot read %s of %s: it is %s, no string", name, unit, p.Value)
 	}
 	return v, nil
+}
+
+// virtualization is systemd's own answer, a string in quotes on the bus.
+func (b *bus) virtualization() string {
+	conn, err := b.get(context.Background())
+	if err != nil {
+		return ""
+	}
+	v, err := conn.GetManagerProperty("Virtualization")
+	if err != nil {
+		return ""
+	}
+	if v = strings.Trim(v, `"`); v == "" {
+		return "none"
+	}
+	return v
 }
 
 // wait returns when systemd says that something about the unit changed, or

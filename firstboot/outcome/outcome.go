@@ -24,6 +24,10 @@ type Retry struct {
 	// again: a watched file came, a unit changed its state. Its context ends
 	// after After.
 	Wake func(ctx context.Context)
+	// Progress is how far what is waited for has come, in a measure of its own.
+	// Whenever it is larger than ever before, the step's limit begins anew: what
+	// gets on is slow, not broken.
+	Progress int64
 }
 
 func (r Retry) Error() string { return r.Why }
