@@ -132,7 +132,7 @@ func wantsAddon(r *node.Machine, a templates.Addon) bool {
 	if a == templates.Flannel {
 		return r.Baked.CNI == "flannel"
 	}
-	return !skips(r.Node, "addon/"+string(a))
+	return !r.Node.Skips("addon/" + string(a))
 }
 
 // respectSupplied leaves out the configurations that are there and that somebody

@@ -2,7 +2,6 @@ package firstboot
 
 import (
 	"context"
-	"slices"
 	"strings"
 
 	"k8s.io/client-go/kubernetes"
@@ -11,10 +10,6 @@ import (
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/node"
 )
-
-// skips says whether the configuration leaves out a sub-phase, which is named
-// as kubeadm names it: "addon/kube-proxy".
-func skips(n *config.Node, phase string) bool { return slices.Contains(n.Init.SkipPhases, phase) }
 
 // userSupplied says whether any field of a kind ("kubelet", "kubeProxy") was
 // given to the node. kubeadm signs only what it made up itself, so that its

@@ -2,6 +2,10 @@ package firstboot
 
 import (
 	"context"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/node"
@@ -9,10 +13,14 @@ import (
 )
 
 // stepControlPlane writes the static pods of API server, controller manager
-// and scheduler (kubeadm init phase control-plane all).
+// and scheduler (kubeadm init phase control-plane all), but for those that
+// skipPhases leaves to somebody else.
 func stepControlPlane() converge.Step {
 	want := func(r *node.Machine) ([]manifest, error) {
-		return manifests(r, templates.ControlPlanePods(podParams(r))...)
+		pods := slices.DeleteFunc(templates.ControlPlanePods(podParams(r)), func(p *corev1.Pod) bool {
+			return r.Node.Skips("control-plane/" + strings.TrimPrefix(p.Name, "kube-"))
+		})
+		return manifests(r, pods...)
 	}
 	return converge.Step{
 		Name: "control-plane",

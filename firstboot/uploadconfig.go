@@ -70,14 +70,14 @@ func criSocketOf(r *node.Machine) func(*corev1.Node) {
 
 func uploadConfigParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Part, error) {
 	var parts []cluster.Part
-	if !skips(r.Node, "upload-config/kubeadm") {
+	if !r.Node.Skips("upload-config/kubeadm") {
 		p, err := kubeadmConfigPart(r, c)
 		if err != nil {
 			return nil, err
 		}
 		parts = append(parts, p)
 	}
-	if !skips(r.Node, "upload-config/kubelet") {
+	if !r.Node.Skips("upload-config/kubelet") {
 		p, err := kubeletConfigPart(r, c)
 		if err != nil {
 			return nil, err

@@ -93,8 +93,8 @@ func (v *validator) registration() {
 		v.absolute("init.patches", d)
 	}
 	for i, p := range v.node.Init.SkipPhases {
-		if top, _, _ := strings.Cut(p, "/"); !slices.Contains(phases(), top) {
-			v.bad(fmt.Sprintf("init.skipPhases[%d]", i), fmt.Sprintf("there is no phase %q", printable(p)), "phases that can be skipped are "+list(phases()))
+		if what, remedy := checkPhase(v.node.Role, p); what != "" {
+			v.bad(fmt.Sprintf("init.skipPhases[%d]", i), what, remedy)
 		}
 	}
 	if k := v.node.Init.CertificateKey; k != "" {
@@ -102,12 +102,6 @@ func (v *validator) registration() {
 			v.bad("init.certificateKey", "it is not the hexadecimal form of a 32-byte key", "make one with `openssl rand -hex 32`")
 		}
 	}
-}
-
-// phases are the steps that may be skipped by their name, or by a part of
-// theirs after a slash.
-func phases() []string {
-	return []string{"preflight", "certs", "kubeconfig", "kubelet-start", "control-plane", "etcd", "download-certs", "check-etcd", "etcd-join", "update-status", "upload-config", "upload-certs", "mark-control-plane", "bootstrap-token", "kubelet-finalize", "addon"}
 }
 
 func (v *validator) socket(at, s string) {

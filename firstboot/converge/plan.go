@@ -51,7 +51,7 @@ func Plan(ctx context.Context, r *node.Machine, list func(role string) []Step) (
 	if unknown {
 		return plan, false
 	}
-	o := Options{Skip: r.Node.Init.SkipPhases}
+	o := Options{Skip: r.Node.SkippedSteps()}
 	for _, s := range list(string(r.Node.Role))[len(head):] {
 		if o.skips(s.Name) {
 			plan = append(plan, Planned{Name: s.Name, State: PlanSkipped})

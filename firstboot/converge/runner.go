@@ -80,7 +80,7 @@ func runRole(ctx context.Context, r *node.Machine, list func(role string) []Step
 	if err := o.learns(r.Node, all[head:]); err != nil {
 		return err
 	}
-	o.Skip = append(slices.Clone(o.Skip), r.Node.Init.SkipPhases...)
+	o.Skip = append(slices.Clone(o.Skip), r.Node.SkippedSteps()...)
 	report.sources(r.Node.Sources)
 	report.begin(all)
 	return walk(ctx, r, all[head:], o, report)
