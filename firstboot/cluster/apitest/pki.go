@@ -20,8 +20,8 @@ type pki struct{ ca, admin, adminKey []byte }
 
 // makePKI writes the files of kubeadm's certificate directory that tests need:
 // the authorities with their keys, the API server's certificate and the
-// service account's keys.
-func makePKI(t testing.TB, dir string) *pki {
+// service account's keys. The API server is reached at host.
+func makePKI(t testing.TB, dir string, host net.IP) *pki {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048) // one key for all: this is a test
 	if err != nil {
@@ -56,7 +56,7 @@ func makePKI(t testing.TB, dir string) *pki {
 	ca, caPEM := authority("kubernetes")
 	_, etcdPEM := authority("etcd-ca")
 	_, frontPEM := authority("front-proxy-ca")
-	_, server := issue(x509.Certificate{Subject: pkix.Name{CommonName: "kube-apiserver"}, DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, ca)
+	_, server := issue(x509.Certificate{Subject: pkix.Name{CommonName: "kube-apiserver"}, DNSNames: []string{"localhost"}, IPAddresses: []net.IP{host}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, ca)
 	_, admin := issue(x509.Certificate{Subject: pkix.Name{CommonName: "kubernetes-admin", Organization: []string{"system:masters"}}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, ca)
 	for name, b := range map[string][]byte{
 		"ca.crt": caPEM, "ca.key": keyPEM,

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -52,22 +53,22 @@ func Real(t testing.TB) *Server {
 	etcd, apiserver := Bin(t, "etcd"), Bin(t, "kube-apiserver")
 	dir := t.TempDir()
 	pki := filepath.Join(dir, "pki")
-	p := makePKI(t, pki)
-	etcdURL, peerURL := "http://"+freeAddr(t), "http://"+freeAddr(t)
+	host, port := ownAddress(t)
+	p := makePKI(t, pki, host)
+	at := func(k int) string { return net.JoinHostPort(host.String(), strconv.Itoa(port+k)) }
+	etcdURL, peerURL := "http://"+at(0), "http://"+at(1)
 	start(t, dir, etcd, "--data-dir="+filepath.Join(dir, "etcd"), "--unsafe-no-fsync",
 		"--listen-client-urls="+etcdURL, "--advertise-client-urls="+etcdURL,
 		"--listen-peer-urls="+peerURL, "--initial-advertise-peer-urls="+peerURL, "--initial-cluster=default="+peerURL)
-	addr := freeAddr(t)
-	_, port, _ := net.SplitHostPort(addr)
 	file := func(name string) string { return filepath.Join(pki, name) }
-	start(t, dir, apiserver, "--etcd-servers="+etcdURL, "--bind-address=127.0.0.1", "--secure-port="+port, "--insecure-port=0",
+	start(t, dir, apiserver, "--etcd-servers="+etcdURL, "--bind-address="+host.String(), "--secure-port="+strconv.Itoa(port+2), "--insecure-port=0",
 		"--advertise-address=192.0.2.10", // TEST-NET-1; endpoints may not be loopback
 		"--service-cluster-ip-range=10.96.0.0/12", "--allow-privileged=true",
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--enable-bootstrap-token-auth=true",
 		"--client-ca-file="+file("ca.crt"), "--tls-cert-file="+file("apiserver.crt"), "--tls-private-key-file="+file("apiserver.key"),
 		"--service-account-key-file="+file("sa.pub"), "--service-account-signing-key-file="+file("sa.key"), "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--cert-dir="+filepath.Join(dir, "cert"))
-	s := &Server{URL: "https://" + addr, Dir: dir}
+	s := &Server{URL: "https://" + at(2), Dir: dir}
 	s.AdminConf = kubeconfig(t, s.URL, p)
 	if err := os.WriteFile(filepath.Join(dir, "admin.conf"), s.AdminConf, 0o600); err != nil {
 		t.Fatal(err)
@@ -145,14 +146,24 @@ func start(t testing.TB, dir, program string, args ...string) {
 	})
 }
 
-func freeAddr(t testing.TB) string {
+// ownAddress is an address of the loopback network (127.64.0.0/10) and the first
+// of nine ports there that no other server of this machine's tests has until the
+// test ends. The address is made of the process's ID, which has 22 bits at most;
+// in it, whoever listens at the tenth port has the nine. They are below the ports
+// that the kernel gives to clients. A port that is looked for and found free can
+// be another's before it is used.
+func ownAddress(t testing.TB) (net.IP, int) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	pid := os.Getpid()
+	host := net.IPv4(127, byte(64|pid>>16&63), byte(pid>>8), byte(pid))
+	for first := 20000; first < 30000; first += 10 {
+		if l, err := net.Listen("tcp", net.JoinHostPort(host.String(), strconv.Itoa(first+9))); err == nil {
+			t.Cleanup(func() { l.Close() })
+			return host, first
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatalf("no ports are left at %s", host)
+	return nil, 0
 }
 
 // kubeconfig names the one user and cluster as kubeadm's admin.conf does.
