@@ -13,15 +13,22 @@ import (
 // documents use the plain words beside them instead.
 func phrases() map[string]string {
 	return map[string]string{
-		"no hands":                     "unattended",
-		"anybody's will do":            "accepts unsigned updates",
-		"refuses in words":             "fails early, with a reason",
-		"ended without a word":         "after a crash",
-		"Any variant will do":          "any Butane variant works",
-		"done, but it does not hold":   "the step ran, but its check still fails",
-		"not so after":                 "timed out after",
-		"a mistake in kbuild":          "a bug in kbuild",
-		"nothing can be done about it": "say what cannot be repaired",
+		"no hands":                         "unattended",
+		"anybody's will do":                "accepts unsigned updates",
+		"refuses in words":                 "fails early, with a reason",
+		"ended without a word":             "after a crash",
+		"takes pods again by itself":       "uncordons itself",
+		"Any variant will do":              "any Butane variant works",
+		"wins over ours":                   "your settings take precedence",
+		"for looking, and for hands":       "for inspection and manual repair",
+		"done, but it does not hold":       "the step ran, but its check still fails",
+		"not so after":                     "timed out after",
+		"a mistake in kbuild":              "a bug in kbuild",
+		"nothing can be done about it":     "say what cannot be repaired",
+		"Let pods come again to this node": "uncordon this node",
+		"In the way:":                      "Blocked:",
+		"nobody sits":                      "non-interactively",
+		"which was to go down":             "if its reboot never came",
 	}
 }
 

@@ -393,8 +393,8 @@ func TestUpgradeKilled(t *testing.T) {
 	l.clean()
 }
 
-// TestUpgradeGuard: a node whose operator is gone without a word while it drains
-// takes pods again by itself, and its guard is no pod that a drain evicts.
+// TestUpgradeGuard: a node whose operator is gone while it drains
+// uncordons itself, and its guard is no pod that a drain evicts.
 func TestUpgradeGuard(t *testing.T) {
 	l := newLab(t, 0, 1)
 	l.boot("cp1", true)
