@@ -133,7 +133,9 @@ oracle: kubeadms ## compare with real kubeadm, live
 	KBUILD_ORACLE=$(CURDIR)/out/oracle go test -count=1 -timeout 30m -run 'Oracle' ./images ./firstboot ./firstboot/config
 
 golden: ## write the golden files anew; read the diff
-	UPDATE_GOLDEN=1 go test ./images ./templates ./builder/... ./firstboot/... -run 'Golden|Release|List|Plan|Addon|StaticPod|Refus|Error'
+	@files=$$(grep -rlE --include='*_test.go' 'UPDATE_GOLDEN|\<golden(\.|\()' .); \
+	UPDATE_GOLDEN=1 go test -count=1 $$(dirname $$files | sort -u) \
+		-run "^($$(grep -hoE '^func Test[A-Za-z0-9]+' $$files | cut -c6- | sort -u | paste -sd'|'))\$$"
 	git diff --stat
 
 fuzz: ## fuzz every parser of foreign bytes, FUZZTIME (30s) each
