@@ -66,7 +66,8 @@ func TestClusterEditsStay(t *testing.T) {
 		}
 		for _, d := range compare(edited, dump(t, c)) {
 			if !strings.HasPrefix(d, "Deployment kube-system/coredns spec.template.spec.containers.0.image:") &&
-				!strings.HasPrefix(d, "ConfigMap kube-system/kbuild-applied data.addon.coredns") {
+				!strings.HasPrefix(d, "ConfigMap kube-system/kbuild-applied data.addon.coredns:") &&
+				!strings.HasPrefix(d, "Secret kube-system/kbuild-applied data.addon.coredns:") {
 				t.Errorf("another image, with another CoreDNS, also changed %s", d)
 			}
 		}
@@ -138,15 +139,15 @@ func upgradeKeepsEdits(t *testing.T, s *apitest.Server, steps func() []converge.
 	if joined {
 		r.Node.Role = config.RoleControlPlane
 	}
-	must(r.Host.WriteFile("/usr/share/kbuild/manifests/20-config.yaml", []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: prices, namespace: shop}\ndata: {apple: \"2\", pear: \"3\"}\n"), 0o600))
+	must(r.Host.WriteFile("/usr/share/kbuild/manifests/20-config.yaml", []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: prices, namespace: shop}\ndata: {apple: \"2\", pear: \"3\"}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: till, namespace: shop}\nstringData: {key: x}\n"), 0o600))
 	must(runSteps(ctx, r, steps()...))
 
 	allowed := []string{
-		"ConfigMap kube-system/kbuild-applied ", "ConfigMap kube-system/kubeadm-config ",
+		"ConfigMap kube-system/kbuild-applied ", "Secret kube-system/kbuild-applied ", "ConfigMap kube-system/kubeadm-config ",
 		"ConfigMap kube-system/kubelet-config-1.20", "Role kube-system/kubeadm:kubelet-config-1.20", "RoleBinding kube-system/kubeadm:kubelet-config-1.20",
 		"Deployment kube-system/coredns spec.template.spec.tolerations", "DaemonSet kube-system/kube-flannel-ds spec.template.spec.tolerations",
 		"Node node-1 metadata.labels.node-role.kubernetes.io/control-plane:", "Node node-1 metadata.annotations.kbuild.dev/marked:",
-		"ConfigMap shop/prices data.pear:",
+		"ConfigMap shop/prices data.pear:", "Secret shop/till: ",
 	}
 	for _, d := range compare(edited, dump(t, c)) {
 		if !slices.ContainsFunc(allowed, func(a string) bool { return strings.HasPrefix(d, a) }) {
@@ -157,6 +158,9 @@ func upgradeKeepsEdits(t *testing.T, s *apitest.Server, steps func() []converge.
 	must(err)
 	if prices.Data["pear"] != "3" {
 		t.Errorf("what only the image changed is not changed: %v", prices.Data)
+	}
+	if _, err := c.CoreV1().Secrets("shop").Get(ctx, "till", metav1.GetOptions{}); err != nil {
+		t.Errorf("what is new in the image: %v", err)
 	}
 	kubelet, err := c.CoreV1().ConfigMaps(sys).Get(ctx, "kubelet-config-1.20", metav1.GetOptions{})
 	must(err)

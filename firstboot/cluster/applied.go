@@ -37,23 +37,10 @@ func Applied(ctx context.Context, c kubernetes.Interface) (map[string]string, er
 	return cm.Data, nil
 }
 
-// objectsKey is the key beside a part's own that holds its objects as they were
-// applied, JSON: what people have changed since can be told by them.
-func objectsKey(part string) string { return part + ".objects" }
-
-// Record notes that part was applied with digest, and as which objects; nil
-// objects note none.
-func Record(ctx context.Context, c kubernetes.Interface, part, digest string, objs Before) error {
+// Record notes that part was applied with digest.
+func Record(ctx context.Context, c kubernetes.Interface, part, digest string) error {
 	cms := c.CoreV1().ConfigMaps(metav1.NamespaceSystem)
-	data := map[string]string{part: digest}
-	if objs != nil {
-		b, err := json.Marshal(objs)
-		if err != nil {
-			return fmt.Errorf("cannot record the objects of %s: %w", part, err)
-		}
-		data[objectsKey(part)] = string(b)
-	}
-	patch, err := json.Marshal(map[string]any{"data": data})
+	patch, err := json.Marshal(map[string]any{"data": map[string]string{part: digest}})
 	if err != nil {
 		return err
 	}
@@ -61,7 +48,7 @@ func Record(ctx context.Context, c kubernetes.Interface, part, digest string, ob
 	if apierrors.IsNotFound(err) {
 		_, err = cms.Create(ctx, &corev1.ConfigMap{
 			ObjectMeta: metav1.ObjectMeta{Name: appliedName, Namespace: metav1.NamespaceSystem},
-			Data:       data,
+			Data:       map[string]string{part: digest},
 		}, metav1.CreateOptions{FieldManager: Manager})
 		if apierrors.IsAlreadyExists(err) { // another part was quicker
 			_, err = cms.Patch(ctx, appliedName, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: Manager})

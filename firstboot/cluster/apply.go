@@ -81,10 +81,14 @@ func applyOne(ctx context.Context, dyn dynamic.Interface, kinds *restmapper.Defe
 
 // reviseOne changes have, which the cluster holds, by what o changes of was.
 func reviseOne(ctx context.Context, api dynamic.ResourceInterface, was map[string]any, ours bool, o Object, have *unstructured.Unstructured) ([]string, error) {
-	next, theirs := mergeObject(o, was, ours, o.Object, have.Object)
+	want, err := unstructuredOf(o)
+	if err != nil {
+		return nil, err
+	}
+	next, theirs := mergeObject(o, was, ours, want, have.Object)
 	if equality.Semantic.DeepEqual(have.Object, next) {
 		return theirs, nil
 	}
-	_, err := api.Update(ctx, &unstructured.Unstructured{Object: next}, metav1.UpdateOptions{FieldManager: Manager})
+	_, err = api.Update(ctx, &unstructured.Unstructured{Object: next}, metav1.UpdateOptions{FieldManager: Manager})
 	return theirs, err
 }

@@ -57,13 +57,17 @@ func read(ctx context.Context, c kubernetes.Interface, parts []Part) ([]recorded
 	if err != nil {
 		return nil, err
 	}
+	objects, err := appliedObjects(ctx, c)
+	if err != nil {
+		return nil, err
+	}
 	var all []recorded
 	for _, p := range parts {
 		digest, err := Digest(p.Wants)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, recorded{p, digest, have[p.Name], readObjects(have[objectsKey(p.Name)])})
+		all = append(all, recorded{p, digest, have[p.Name], unpack(objects[p.Name])})
 	}
 	return all, nil
 }
@@ -139,5 +143,8 @@ func (p recorded) put(ctx context.Context, c kubernetes.Interface, log *slog.Log
 	for _, t := range theirs {
 		log.Warn("the cluster's administrators have the last word: "+t, slog.String("part", p.Name))
 	}
-	return Record(ctx, c, p.Name, p.digest, objs)
+	if err := recordObjects(ctx, c, log, p.Name, objs); err != nil {
+		return err
+	}
+	return Record(ctx, c, p.Name, p.digest)
 }

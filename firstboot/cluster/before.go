@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/base64"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,7 +10,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
@@ -56,34 +56,42 @@ func mergeObject(o runtime.Object, was map[string]any, ours bool, want, have map
 func removed(o runtime.Object) string { return described(o) + " was removed, and stays so" }
 
 // objectsOf are objects as Before keeps them.
-func objectsOf(objs []runtime.Object) (Before, error) {
-	b := Before{}
+func objectsOf(objs []runtime.Object) (b Before, err error) {
 	for _, o := range objs {
 		u, err := unstructuredOf(o)
 		if err != nil {
 			return nil, fmt.Errorf("cannot record %s: %w", described(o), err)
+		}
+		if b == nil {
+			b = Before{}
 		}
 		b[keyOf(o)] = u
 	}
 	return b, nil
 }
 
-// readObjects reads what Record has written; what cannot be read is not known.
-func readObjects(text string) (b Before) {
-	if text == "" || utiljson.Unmarshal([]byte(text), &b) != nil {
-		return nil
-	}
-	return b
-}
-
-// unstructuredOf is o as decoded JSON, with whole numbers as such, and with its
-// kind.
+// unstructuredOf is o as decoded JSON, with whole numbers as such, with its kind,
+// and a Secret's text as data, as the API server keeps it.
 func unstructuredOf(o runtime.Object) (map[string]any, error) {
 	u, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
-	if err == nil {
-		u["apiVersion"], u["kind"] = gvkOf(o).ToAPIVersionAndKind()
+	if err != nil {
+		return nil, err
 	}
-	return u, err
+	u = maps.Clone(u) // an untyped object's own
+	gvk := gvkOf(o)
+	u["apiVersion"], u["kind"] = gvk.ToAPIVersionAndKind()
+	if text := asObject(u["stringData"]); gvk.Group == "" && gvk.Kind == "Secret" && text != nil {
+		data := maps.Clone(asObject(u["data"]))
+		if data == nil {
+			data = map[string]any{}
+		}
+		for k, v := range text {
+			data[k] = base64.StdEncoding.EncodeToString(fmt.Append(nil, v))
+		}
+		u["data"] = data
+		delete(u, "stringData")
+	}
+	return u, nil
 }
 
 // gvkOf is the kind of an object, which typed ones need not say themselves.

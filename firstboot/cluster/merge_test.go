@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 )
 
@@ -39,6 +40,48 @@ func TestMerge3(t *testing.T) {
 		if got := append([]string{}, theirs...); !reflect.DeepEqual(any(got), any(names(t, c.theirs))) {
 			t.Errorf("%s: theirs are %q, want %s", name, theirs, c.theirs)
 		}
+	}
+}
+
+// TestBefore: what is recorded is read as it was, and a Secret's text is compared
+// with the data that the API server makes of it.
+func TestBefore(t *testing.T) {
+	read := func(text string) Object {
+		t.Helper()
+		objs, err := ParseManifest("x.yaml", []byte("apiVersion: v1\nkind: Secret\nmetadata: {name: till}\n"+text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return objs[0]
+	}
+	old, next := read("stringData: {a: old, b: old}"), read("stringData: {a: new, b: new}")
+	have := read("data: {a: b2xk, b: bWluZQ==}") // old, mine
+	objs, err := objectsOf([]runtime.Object{old})
+	if err != nil {
+		t.Fatal(err)
+	}
+	packed, err := pack(objs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := unpack(packed)
+	if !reflect.DeepEqual(before, objs) {
+		t.Errorf("read %v, want %v", before, objs)
+	}
+	was, ours := before.of(next)
+	want, err := unstructuredOf(next)
+	if err != nil || !ours {
+		t.Fatal(ours, err)
+	}
+	merged, theirs := mergeObject(next, was, ours, want, have.Object)
+	if data := merged["data"]; !reflect.DeepEqual(data, parsed(t, "{a: bmV3, b: bWluZQ==}")) {
+		t.Errorf("the data are %v", data)
+	}
+	if len(theirs) != 1 || theirs[0] != "Secret till was edited, and keeps its data.b" {
+		t.Errorf("theirs are %q", theirs)
+	}
+	if next.Object["stringData"] == nil {
+		t.Error("the manifest's own object has changed")
 	}
 }
 

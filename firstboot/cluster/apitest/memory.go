@@ -200,6 +200,7 @@ func discovery(at string) (any, bool) {
 		return map[string]any{"kind": "APIResourceList", "groupVersion": "v1", "resources": []any{
 			map[string]any{"name": "namespaces", "kind": "Namespace", "namespaced": false, "verbs": []string{"patch"}},
 			map[string]any{"name": "configmaps", "kind": "ConfigMap", "namespaced": true, "verbs": []string{"patch"}},
+			map[string]any{"name": "secrets", "kind": "Secret", "namespaced": true, "verbs": []string{"patch"}},
 		}}, true
 	}
 	return nil, false
