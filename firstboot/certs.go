@@ -16,7 +16,7 @@ func stepCertsCA() converge.Step {
 	return converge.Step{
 		Name: "certs/ca",
 		Done: func(_ context.Context, r *node.Machine) (bool, error) {
-			given, err := pki.HasGiven(r.Host, r.Node)
+			given, err := pki.HasProvided(r.Host, r.Node)
 			if err != nil || !given {
 				return false, err
 			}
@@ -24,7 +24,7 @@ func stepCertsCA() converge.Step {
 			return done, err
 		},
 		Do: func(ctx context.Context, r *node.Machine) error {
-			if err := pki.PlaceGiven(r.Host, r.Node); err != nil {
+			if err := pki.PlaceProvided(r.Host, r.Node); err != nil {
 				return err
 			}
 			return pki.EnsureCA(ctx, r.Host, r.Node, r.Clock())

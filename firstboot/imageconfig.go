@@ -45,9 +45,9 @@ func applyImageConfig(ctx context.Context, r *node.Machine, n *config.Node) erro
 	if err != nil {
 		return err
 	}
-	rebaked, changed, kept, err := n.Rebake(r.Baked, m, doc)
+	applied, changed, kept, err := n.ApplyImageConfig(r.Baked, m, doc)
 	if err == nil && !n.Role.Joins() {
-		_, err = config.Validate(rebaked, r.Baked)
+		_, err = config.Validate(applied, r.Baked)
 	}
 	if err != nil {
 		return outcome.Refuse("this image's own configuration does not go with this node: %w", err)
@@ -58,6 +58,6 @@ func applyImageConfig(ctx context.Context, r *node.Machine, n *config.Node) erro
 	if len(changed) > 0 {
 		r.Host.Log.Info("this image's own configuration differs from that of the image before", slog.String("fields", strings.Join(changed, ", ")))
 	}
-	noteImageConfig(rebaked, doc)
-	return r.Freeze(rebaked)
+	noteImageConfig(applied, doc)
+	return r.Freeze(applied)
 }

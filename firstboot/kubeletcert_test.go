@@ -47,10 +47,10 @@ func TestRenewClientCertificate(t *testing.T) {
 		t.Errorf("one that is in force: %s, %v", target(), err)
 	}
 	place(r.Host.Now().AddDate(-1, 0, -1))
-	if err := kubelet.RenewCertificate(r); err != nil || target() != kubelet.FirstCertificate {
+	if err := kubelet.RenewCertificate(r); err != nil || target() != "kubelet-client-first.pem" {
 		t.Fatalf("one that has expired: %s, %v", target(), err)
 	}
-	b, err := r.Host.ReadFile(kubelet.PKIDir + "/" + kubelet.FirstCertificate)
+	b, err := r.Host.ReadFile(kubelet.PKIDir + "/kubelet-client-first.pem")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -490,7 +490,7 @@ func TestDefaultRoutes(t *testing.T) {
 // TestMetadataRebaked: the next image's own configuration counts from its first
 // boot on, and the image's before when that one is booted again; the user-data
 // may be gone by then.
-func TestMetadataRebaked(t *testing.T) {
+func TestMetadataOtherImage(t *testing.T) {
 	image := func(flag string) string {
 		return "apiVersion: kubeadm.k8s.io/v1beta2\nkind: ClusterConfiguration\napiServer:\n  extraArgs:\n    v: \"" + flag + "\"\n"
 	}

@@ -15,14 +15,14 @@ func stepScrubSecrets() converge.Step {
 		Name: "scrub-secrets",
 		Done: func(_ context.Context, r *node.Machine) (bool, error) {
 			n, err := node.Frozen(r.Host)
-			return err == nil && n.Forgotten, err
+			return err == nil && n.Scrubbed, err
 		},
 		Do: func(_ context.Context, r *node.Machine) error {
 			n, err := node.Frozen(r.Host)
 			if err != nil {
 				return err
 			}
-			return r.Freeze(n.Forget())
+			return r.Freeze(n.ScrubSecrets())
 		},
 	}
 }

@@ -32,7 +32,7 @@ func TestTellFallback(t *testing.T) {
 		t.Errorf("a node without an update: %v, %v", ok, err)
 	}
 	// Another one has been begun meanwhile.
-	rec := slot.Record{From: "v1.19.12", Begun: time.Now(), Untold: "the update to v1.20.15 fell back to v1.19.12: node-ready: waiting: node node-1 is not Ready"}
+	rec := slot.Record{From: "v1.19.12", Begun: time.Now(), PendingEvent: "the update to v1.20.15 fell back to v1.19.12: node-ready: waiting: node node-1 is not Ready"}
 	if err := rec.Write(r.Host); err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestTellFallback(t *testing.T) {
 		t.Fatalf("%d Events, %v; want one", len(list.Items), err)
 	}
 	e := list.Items[0]
-	if want := rec.Untold; e.Reason != "UpgradeFellBack" || e.Message != want || e.InvolvedObject.Name != "node-1" || string(e.InvolvedObject.UID) != "node-1" || e.Type != "Warning" {
+	if want := rec.PendingEvent; e.Reason != "UpgradeFellBack" || e.Message != want || e.InvolvedObject.Name != "node-1" || string(e.InvolvedObject.UID) != "node-1" || e.Type != "Warning" {
 		t.Errorf("%s: %s, of %+v", e.Reason, e.Message, e.InvolvedObject)
 	}
 
@@ -59,7 +59,7 @@ func TestTellFallback(t *testing.T) {
 	if err := runSteps(t.Context(), r, step); err != nil {
 		t.Error(err)
 	}
-	if now, err := slot.ReadRecord(r.Host); err != nil || now.Untold != "" {
-		t.Errorf("%q is still to be told, %v", now.Untold, err)
+	if now, err := slot.ReadRecord(r.Host); err != nil || now.PendingEvent != "" {
+		t.Errorf("%q is still to be told, %v", now.PendingEvent, err)
 	}
 }

@@ -25,9 +25,9 @@ const (
 	nodesKubeadmConfig  = "kubeadm:nodes-kubeadm-config"
 	configHash          = "kubeadm.kubernetes.io/component-config.hash"
 	criSocketAnnotation = "kubeadm.alpha.kubernetes.io/cri-socket"
-	// laidAnnotation is on kubeadm-config: what images have laid over it, as JSON
-	// of a config.Laid.
-	laidAnnotation = "kbuild.dev/laid"
+	// overlayAnnotation is on kubeadm-config: what images have put over it, as JSON
+	// of a config.Overlay.
+	overlayAnnotation = "kbuild.dev/laid"
 )
 
 // stepUploadConfig keeps the cluster's configuration in the cluster, where
@@ -129,26 +129,26 @@ func kubeadmConfigPart(r *node.Machine, c kubernetes.Interface) (cluster.Part, e
 // keepEdited makes cm, which is to replace the cluster's kubeadm-config, the one
 // that is there in this image's version, with what this image's own
 // configuration says: a cluster keeps what its administrators wrote. What images
-// have laid over it is noted on it, for the next to take back.
-func keepEdited(ctx context.Context, c kubernetes.Interface, cm *corev1.ConfigMap, r *node.Machine) error {
+// have put over it is noted on it, for the next to take back.
+func keepEdited(ctx context.Context, c kubernetes.Interface, cm *corev1.ConfigMap, m *node.Machine) error {
 	have, err := node.ReadKubeadmConfig(ctx, c)
 	if err != nil {
 		return err
 	}
-	var laid config.Laid
-	note, noted := have.Annotations[laidAnnotation]
+	var over config.Overlay
+	note, noted := have.Annotations[overlayAnnotation]
 	if noted {
-		if err := json.Unmarshal([]byte(note), &laid); err != nil {
-			r.Host.Log.Warn("what images have laid over the cluster's configuration stays in it: its note cannot be read", slog.String("annotation", laidAnnotation), slog.Any("error", err))
+		if err := json.Unmarshal([]byte(note), &over); err != nil {
+			m.Host.Log.Warn("what images have put over the cluster's configuration stays in it: its note cannot be read", slog.String("annotation", overlayAnnotation), slog.Any("error", err))
 		}
 	}
 	var moved []byte
 	was := have.Data["ClusterConfiguration"]
 	if was != "" {
-		moved, err = config.MoveCluster([]byte(was), r.Baked.Release)
+		moved, err = config.MoveCluster([]byte(was), m.Baked.Release)
 	}
 	if err == nil {
-		moved, laid, err = r.Node.LayBaked(moved, laid)
+		moved, over, err = m.Node.OverlayCluster(moved, over)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot read ConfigMap %s: %w", cm.Name, err)
@@ -156,12 +156,12 @@ func keepEdited(ctx context.Context, c kubernetes.Interface, cm *corev1.ConfigMa
 	if len(moved) > 0 {
 		cm.Data["ClusterConfiguration"] = string(moved)
 	}
-	if len(laid) > 0 || noted {
-		b, err := json.Marshal(laid)
+	if len(over) > 0 || noted {
+		b, err := json.Marshal(over)
 		if err != nil {
 			return err
 		}
-		metav1.SetMetaDataAnnotation(&cm.ObjectMeta, laidAnnotation, string(b))
+		metav1.SetMetaDataAnnotation(&cm.ObjectMeta, overlayAnnotation, string(b))
 	}
 	return nil
 }

@@ -169,7 +169,7 @@ func blocksOf(st os.FileInfo) int64 { return st.Sys().(*syscall.Stat_t).Blocks }
 func TestUndoneCopy(t *testing.T) {
 	r := back(t, nodeOf119(t, "v1.20.15")(t), -1)
 	r.Host.Effect = func(what string) error {
-		if strings.HasPrefix(what, "remove ") && r.Host.Exists(upgrade.BackupRecord) {
+		if strings.HasPrefix(what, "remove ") && r.Host.Exists(upgrade.BackupDir+"/kept.json") {
 			t.Errorf("%s, and the record is still in place", what)
 		}
 		return nil
@@ -177,7 +177,7 @@ func TestUndoneCopy(t *testing.T) {
 	if err := runSteps(t.Context(), r, upgrade.VersionPolicyStep()); err != nil {
 		t.Fatal(err)
 	}
-	if r.Host.Exists(upgrade.BackupDir) || r.Host.Exists(upgrade.PartialDir) {
+	if r.Host.Exists(upgrade.BackupDir) || r.Host.Exists("/var/lib/kbuild/.keeping") {
 		t.Error("the copy is still there")
 	}
 }

@@ -76,12 +76,12 @@ func TestForget(t *testing.T) {
 		joining(t, "worker"),
 		mustLoad(t, short+"token: abcdef.0123456789abcdef\ncertificateKey: "+strings.Repeat("0123456789abcdef", 4)+"\npki:\n  ca.crt: |\n"+indent(crt)+"  ca.key: |\n"+indent(key)),
 	} {
-		f := n.Forget()
+		f := n.ScrubSecrets()
 		b, err := json.Marshal(f)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if strings.Contains(string(b), "0123456789abcdef") || strings.Contains(string(b), "PRIVATE KEY") || !f.Forgotten {
+		if strings.Contains(string(b), "0123456789abcdef") || strings.Contains(string(b), "PRIVATE KEY") || !f.Scrubbed {
 			t.Errorf("not forgotten: %s", b)
 		}
 		var back Node
@@ -91,7 +91,7 @@ func TestForget(t *testing.T) {
 		if _, err := Validate(&back, baked(t)); err != nil {
 			t.Errorf("forgotten, it is not valid: %v", err)
 		}
-		if n.Forgotten || n.Role.Joins() && n.Join.Discovery.BootstrapToken.Token == "" {
+		if n.Scrubbed || n.Role.Joins() && n.Join.Discovery.BootstrapToken.Token == "" {
 			t.Error("Forget changed the node itself")
 		}
 	}

@@ -26,8 +26,8 @@ type Node struct {
 	// Sources tells where each value came from: "init.nodeRegistration.name" →
 	// "credential kbuild.userdata, line 4", "hostname", "default".
 	Sources map[string]string `json:"sources,omitempty"`
-	// Forgotten says that the secrets have served and are gone from here.
-	Forgotten bool `json:"forgotten,omitempty"`
+	// Scrubbed says that the secrets have served and are gone from here.
+	Scrubbed bool `json:"forgotten,omitempty"`
 }
 
 // Role is what a node is to its cluster.

@@ -208,7 +208,7 @@ func (v *validator) tokens() {
 			v.bad(at+"ttl", "ttl and expires exclude each other", "keep one of the two")
 		}
 		if t.TTL != nil && t.TTL.Duration < 0 {
-			v.bad(at+"ttl", "a token cannot live for less than no time", "write a duration such as 24h, or 0s for a token without end")
+			v.bad(at+"ttl", "a token's lifetime must not be negative", "write a duration such as 24h, or 0s for a token without end")
 		}
 	}
 }

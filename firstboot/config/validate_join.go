@@ -19,7 +19,7 @@ func (v *validator) join() {
 	const at = "join.discovery"
 	d := j.Discovery
 	switch {
-	case v.node.Forgotten: // it has served
+	case v.node.Scrubbed: // it has served
 	case d.BootstrapToken == nil && d.File == nil:
 		v.missing(at, "nothing says where the cluster is and how it is known", "give endpoint, token and caCertHashes, or a discoveryFile; "+joinRemedy)
 	case d.BootstrapToken != nil && d.File != nil:

@@ -55,16 +55,16 @@ func RenewCertificate(r *node.Machine) error {
 // PlacePair makes pair, a certificate and its key, the kubelet's current one.
 func PlacePair(r *node.Machine, pair []byte) error {
 	current := CurrentCertificate(r.Node)
-	if err := r.Host.WriteFile(path.Join(path.Dir(current), FirstCertificate), pair, 0o600); err != nil {
+	if err := r.Host.WriteFile(path.Join(path.Dir(current), firstCertificate), pair, 0o600); err != nil {
 		return err
 	}
 	// Relative: the kubelet takes any link, and puts its own in the place.
-	return r.Host.Symlink(FirstCertificate, current)
+	return r.Host.Symlink(firstCertificate, current)
 }
 
-// FirstCertificate is the file of the kubelet's client certificate until it has
+// firstCertificate is the file of the kubelet's client certificate until it has
 // rotated it.
-const FirstCertificate = "kubelet-client-first.pem"
+const firstCertificate = "kubelet-client-first.pem"
 
 // PlaceFirstCertificate puts the kubelet's first client certificate where the
 // kubelet keeps those that it rotates, and points its kubeconfig there. That
@@ -85,7 +85,7 @@ func PlaceFirstCertificate(r *node.Machine) error {
 	if len(user.ClientCertificateData) == 0 || len(user.ClientKeyData) == 0 {
 		return nil
 	}
-	if to, err := r.Host.Root.Readlink(strings.TrimPrefix(current, "/")); err == nil && to != FirstCertificate {
+	if to, err := r.Host.Root.Readlink(strings.TrimPrefix(current, "/")); err == nil && to != firstCertificate {
 		return nil
 	} else if err != nil && r.Host.Exists(current) {
 		return nil // a file: not ours to judge

@@ -104,7 +104,7 @@ func undoMounts(ctx context.Context, r *node.Machine, dir string) error {
 			return err
 		})
 		if err != nil {
-			r.Host.Log.Warn("a mount is in use and is taken out of sight", slog.String("mount", m), slog.Any("error", err))
+			r.Host.Log.Warn("a mount is in use and is detached (lazy unmount)", slog.String("mount", m), slog.Any("error", err))
 			if _, err := r.Host.Run(ctx, "umount", "--lazy", m); err != nil {
 				return outcome.Retry{After: time.Second, Why: err.Error()}
 			}

@@ -25,7 +25,7 @@ func stepPreflight(o Options) converge.Step {
 		Name: "preflight",
 		Done: func(_ context.Context, r *node.Machine) (bool, error) { return node.Resetting(r.Host), nil },
 		Do: func(ctx context.Context, r *node.Machine) error {
-			m := Progress{Options: o, Begun: r.Host.Now()}
+			m := progress{Options: o, Begun: r.Host.Now()}
 			if err := onTrial(ctx, r); err != nil && !o.Force {
 				return fmt.Errorf("%w; nothing was done. To reset this node all the same, use --force", err)
 			}

@@ -33,8 +33,8 @@ type Options struct {
 	KeepSlots bool `json:"keepSlots,omitempty"`
 }
 
-// Progress is a reset, as far as it has come.
-type Progress struct {
+// progress is a reset, as far as it has come.
+type progress struct {
 	Options
 	Begun time.Time `json:"begun"`
 	// Left says that there is nothing more to tell the cluster: it was told, or
@@ -81,11 +81,11 @@ func load(r *node.Machine, o Options) error {
 	return nil
 }
 
-func readProgress(r *node.Machine) (Progress, error) {
-	return host.ReadJSON[Progress](r.Host, node.ResetFile)
+func readProgress(r *node.Machine) (progress, error) {
+	return host.ReadJSON[progress](r.Host, node.ResetFile)
 }
 
-func writeProgress(r *node.Machine, m Progress) error { return r.Host.WriteJSON(node.ResetFile, m) }
+func writeProgress(r *node.Machine, m progress) error { return r.Host.WriteJSON(node.ResetFile, m) }
 
 // list is what a reset goes through. What needs the cluster comes while the
 // control plane of this machine still runs, what can not be undone comes last.
@@ -117,15 +117,15 @@ func leaving(s converge.Step) converge.Step {
 			return true, nil
 		}
 		ok, err := done(ctx, r)
-		return ok, forceable(r, s.Name, err)
+		return ok, orGiveUp(r, s.Name, err)
 	}
-	s.Do = func(ctx context.Context, r *node.Machine) error { return forceable(r, s.Name, do(ctx, r)) }
+	s.Do = func(ctx context.Context, r *node.Machine) error { return orGiveUp(r, s.Name, do(ctx, r)) }
 	return s
 }
 
-// forceable turns what went wrong into a wait where that may help, or, of a
+// orGiveUp turns what went wrong into a wait where that may help, or, of a
 // forced reset, until it is given up.
-func forceable(r *node.Machine, step string, err error) error {
+func orGiveUp(r *node.Machine, step string, err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -52,9 +52,9 @@ type Record struct {
 	Failures []Failure `json:"failures,omitempty"`
 	Outcome  Outcome   `json:"outcome,omitempty"`
 	Ended    time.Time `json:"ended,omitzero"`
-	// Untold is why this update, or one before it, was given up, while the cluster
+	// PendingEvent is why this update, or one before it, was given up, while the cluster
 	// does not know yet.
-	Untold string `json:"untold,omitempty"`
+	PendingEvent string `json:"untold,omitempty"`
 }
 
 // Failure is a boot that was given up.

@@ -396,9 +396,9 @@ func TestRollbackRefused(t *testing.T) {
 	refused("is damaged", anything)
 }
 
-// TestUntold: why an update was given up stays to be told, whatever comes in
+// TestPendingEvent: why an update was given up stays to be told, whatever comes in
 // between.
-func TestUntold(t *testing.T) {
+func TestPendingEvent(t *testing.T) {
 	n := newNode(t)
 	up := n.makeUpdate(t, "v1.20.15", rootSize/2)
 	url, _ := up.serve(t)
@@ -422,14 +422,14 @@ func TestUntold(t *testing.T) {
 	}
 	n.boot(t)
 	const want = "the update to v1.20.15 fell back to v1.19.12: no kubelet today"
-	if rec := stage(); rec.Untold != want {
-		t.Errorf("staged again: %q", rec.Untold)
+	if rec := stage(); rec.PendingEvent != want {
+		t.Errorf("staged again: %q", rec.PendingEvent)
 	}
 	if err := Cancel(t.Context(), n.h); err != nil {
 		t.Fatal(err)
 	}
 	rec, err := Settle(t.Context(), n.h)
-	if err != nil || rec.Untold != want || rec.Outcome != Pending {
+	if err != nil || rec.PendingEvent != want || rec.Outcome != Pending {
 		t.Errorf("cancelled: %+v, %v", rec, err)
 	}
 }

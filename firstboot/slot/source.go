@@ -166,7 +166,7 @@ func (s source) update(ctx context.Context, baked images.Baked) (images.Update, 
 	if err != nil {
 		return images.Update{}, err
 	}
-	if err := trusted(baked, sums, sig); err != nil {
+	if err := checkTrusted(baked, sums, sig); err != nil {
 		return images.Update{}, err
 	}
 	b, err := s.small(ctx, images.UpdateFile, maxSmall)
@@ -183,8 +183,8 @@ func (s source) update(ctx context.Context, baked images.Baked) (images.Update, 
 	return u, nil
 }
 
-// trusted says why sums may not be believed.
-func trusted(baked images.Baked, sums, sig []byte) error {
+// checkTrusted says why sums may not be believed.
+func checkTrusted(baked images.Baked, sums, sig []byte) error {
 	switch {
 	case sig == nil && baked.UnsignedUpdates:
 		return nil
@@ -205,7 +205,7 @@ func trusted(baked images.Baked, sums, sig []byte) error {
 			return nil
 		}
 	}
-	return outcome.Refuse("this update is signed by a key that this node's image does not know, or was changed after it was signed: build it with the --sign-key of the image that runs, or go over an image that has the new key as --update-key")
+	return outcome.Refuse("this update is signed by a key that this node's image does not know, or was changed after it was signed: build it with the --sign-key of the image that runs, or first install an image that trusts the new key (--update-key)")
 }
 
 // sumOf is a file's digest in the format of sha256sum(1); empty where it is

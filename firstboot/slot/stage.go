@@ -45,7 +45,7 @@ func Stage(ctx context.Context, h *host.Host, baked images.Baked, where string) 
 	if err != nil {
 		return Record{}, err
 	}
-	if err := fits(h, d, list, baked, u); err != nil {
+	if err := checkFits(h, d, list, baked, u); err != nil {
 		return Record{}, err
 	}
 	rec, err := ReadRecord(h)
@@ -54,14 +54,14 @@ func Stage(ctx context.Context, h *host.Host, baked images.Baked, where string) 
 	}
 	rec.settle(h, d, list)
 	if !slices.Equal(rec.Update.Parts(), u.Parts()) || rec.Update.RootHash != u.RootHash || rec.Outcome != Pending || rec.Begun.IsZero() {
-		rec = Record{Source: where, From: baked.Release.Version, Update: u, Begun: h.Now().UTC(), Untold: rec.Untold}
+		rec = Record{Source: where, From: baked.Release.Version, Update: u, Begun: h.Now().UTC(), PendingEvent: rec.PendingEvent}
 	}
 	rec.Source = where
 	if e := find(list, d.Other); e != nil && d.Other.Hash() == u.RootHash && !rec.Staged.IsZero() && !e.Bad() {
 		h.Log.Info("this update is staged already", slog.String("version", u.Release.Version))
 		return rec, nil
 	}
-	return rec, s{h, src, &d, &rec}.stage(ctx, list)
+	return rec, stager{h, src, &d, &rec}.stage(ctx, list)
 }
 
 // look is what every command begins with.
@@ -77,8 +77,8 @@ func look(ctx context.Context, h *host.Host) (Disk, []Entry, error) {
 	return d, list, err
 }
 
-// fits says why this node cannot or must not take u.
-func fits(h *host.Host, d Disk, list []Entry, baked images.Baked, u images.Update) error {
+// checkFits says why this node cannot or must not take u.
+func checkFits(h *host.Host, d Disk, list []Entry, baked images.Baked, u images.Update) error {
 	own := baked.Release.Version
 	switch {
 	case u.Arch != runtime.GOARCH:
@@ -127,15 +127,15 @@ func fits(h *host.Host, d Disk, list []Entry, baked images.Baked, u images.Updat
 
 func mib(n int64) int64 { return (n + 1<<20 - 1) >> 20 }
 
-// s is one run of Stage that writes.
-type s struct {
+// stager is one run of Stage that writes.
+type stager struct {
 	h   *host.Host
 	src source
 	d   *Disk
 	rec *Record
 }
 
-func (s s) stage(ctx context.Context, list []Entry) error {
+func (s stager) stage(ctx context.Context, list []Entry) error {
 	u := s.rec.Update
 	gen := 0
 	for _, e := range list {
@@ -155,7 +155,7 @@ func (s s) stage(ctx context.Context, list []Entry) error {
 		}
 	}
 	if err := s.d.Other.verify(ctx, s.h, u.RootHash); err != nil {
-		return errors.Join(fmt.Errorf("what was written is not what the update's root hash stands for: %w", err), s.forget(ctx))
+		return errors.Join(fmt.Errorf("what was written is not what the update's root hash stands for: %w", err), s.discard(ctx))
 	}
 	label := u.Release.Version
 	if err := s.d.name(ctx, s.h, u.RootHash, "root_"+label, "verity_"+label); err != nil {
@@ -170,9 +170,9 @@ func (s s) stage(ctx context.Context, list []Entry) error {
 }
 
 // fill writes root and hashes into the slot.
-func (s s) fill(ctx context.Context) error {
+func (s stager) fill(ctx context.Context) error {
 	if s.d.Other.Root.Label != emptyLabel || len(s.rec.Written) == 0 {
-		if err := s.forget(ctx); err != nil {
+		if err := s.discard(ctx); err != nil {
 			return err
 		}
 	}
@@ -187,21 +187,21 @@ func (s s) fill(ctx context.Context) error {
 	return nil
 }
 
-// forget makes the slot one that counts for nothing, and what was written of
+// discard makes the slot one that counts for nothing, and what was written of
 // the update so far, too.
-func (s s) forget(ctx context.Context) error {
+func (s stager) discard(ctx context.Context) error {
 	s.rec.Written = map[string]int64{}
 	if err := s.rec.Write(s.h); err != nil {
 		return err
 	}
-	nobodys := make([]byte, 32)
-	rand.Read(nobodys)
-	return s.d.name(ctx, s.h, hex.EncodeToString(nobodys), emptyLabel, emptyLabel)
+	placeholder := make([]byte, 32)
+	rand.Read(placeholder)
+	return s.d.name(ctx, s.h, hex.EncodeToString(placeholder), emptyLabel, emptyLabel)
 }
 
 // copy fetches one file into a partition, from where a cut has left it. A
 // source that breaks off is asked again a few times.
-func (s s) copy(ctx context.Context, part images.Part, into Partition) error {
+func (s stager) copy(ctx context.Context, part images.Part, into Partition) error {
 	f, err := s.h.Root.OpenFile(into.Node[1:], os.O_RDWR, 0)
 	if err != nil {
 		return fmt.Errorf("cannot write slot %s: %w", s.d.Other.Name, err)
@@ -241,15 +241,15 @@ func (s s) copy(ctx context.Context, part images.Part, into Partition) error {
 		}
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); got != part.SHA256 {
-		err := fmt.Errorf("%s from %s is not the file that %s names (SHA-256 %s, want %s): the upload is not whole or the file damaged; nothing of it counts", part.Name, s.src.name, images.UpdateFile, got, part.SHA256)
-		return errors.Join(err, s.forget(ctx))
+		err := fmt.Errorf("%s from %s is not the file that %s names (SHA-256 %s, want %s): the upload is not whole or the file damaged; it is discarded", part.Name, s.src.name, images.UpdateFile, got, part.SHA256)
+		return errors.Join(err, s.discard(ctx))
 	}
 	return nil
 }
 
 // pour copies what comes until it ends, and returns how far it came. sum has
 // taken all bytes up to there.
-func (s s) pour(ctx context.Context, part images.Part, to *os.File, sum hash.Hash, at int64) (int64, error) {
+func (s stager) pour(ctx context.Context, part images.Part, to *os.File, sum hash.Hash, at int64) (int64, error) {
 	body, err := s.src.open(ctx, part.Name, at)
 	if err != nil {
 		return at, err
@@ -277,7 +277,7 @@ func (s s) pour(ctx context.Context, part images.Part, to *os.File, sum hash.Has
 }
 
 // kernel puts the update's kernel on the ESP.
-func (s s) kernel(ctx context.Context, e Entry) error {
+func (s stager) kernel(ctx context.Context, e Entry) error {
 	u := s.rec.Update
 	b, err := s.src.small(ctx, u.UKI.Name, maxUKI)
 	if err != nil {

@@ -81,11 +81,11 @@ func clearOther(ctx context.Context, h *host.Host, d Disk, rec Record) error {
 	if err := removeOthers(h, d.Running); err != nil {
 		return err
 	}
-	rec = Record{Untold: rec.Untold}
-	if err := (s{h: h, d: &d, rec: &rec}).forget(ctx); err != nil {
+	rec = Record{PendingEvent: rec.PendingEvent}
+	if err := (stager{h: h, d: &d, rec: &rec}).discard(ctx); err != nil {
 		return err
 	}
-	if rec.Untold != "" {
+	if rec.PendingEvent != "" {
 		return nil
 	}
 	return h.Remove(recordFile)
@@ -255,7 +255,7 @@ func (rec *Record) settle(h *host.Host, d Disk, list []Entry) {
 	}
 	rec.Ended = h.Now().UTC()
 	if rec.Outcome == FellBack {
-		rec.Untold = fmt.Sprintf("the update to %s fell back to %s: %s", rec.Update.Release.Version, rec.From, rec.Why())
+		rec.PendingEvent = fmt.Sprintf("the update to %s fell back to %s: %s", rec.Update.Release.Version, rec.From, rec.Why())
 	}
 }
 

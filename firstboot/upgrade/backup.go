@@ -18,8 +18,8 @@ const (
 	// BackupDir is what a node has kept of the version before this one: the files
 	// below it at their paths, and keptRecord. It is there whole or not at all.
 	BackupDir    = "/var/lib/kbuild/kept"
-	BackupRecord = BackupDir + "/kept.json"
-	PartialDir   = "/var/lib/kbuild/.keeping" // keptDir while it is being made
+	backupRecord = BackupDir + "/kept.json"
+	partialDir   = "/var/lib/kbuild/.keeping" // keptDir while it is being made
 )
 
 // backup says what keptDir is.
@@ -31,7 +31,7 @@ type backup struct {
 	Time    time.Time `json:"time"`
 }
 
-func ReadBackup(r *node.Machine) (backup, error) { return host.ReadJSON[backup](r.Host, BackupRecord) }
+func ReadBackup(r *node.Machine) (backup, error) { return host.ReadJSON[backup](r.Host, backupRecord) }
 
 // backupPaths are what a move changes: in order, with what counts most last.
 func backupPaths() []string {
@@ -70,15 +70,15 @@ func makeBackup(r *node.Machine, n *config.Node, old string) error {
 	if err := checkRoom(h, paths); err != nil {
 		return err
 	}
-	if err := h.RemoveAll(PartialDir); err != nil {
+	if err := h.RemoveAll(partialDir); err != nil {
 		return err
 	}
 	err := h.Do("copy what a move changes", func() error {
-		if err := h.Root.MkdirAll(strings.TrimPrefix(PartialDir, "/"), 0o700); err != nil {
+		if err := h.Root.MkdirAll(strings.TrimPrefix(partialDir, "/"), 0o700); err != nil {
 			return err
 		}
 		for _, p := range paths {
-			if err := copyTree(h, p, PartialDir+p); err != nil {
+			if err := copyTree(h, p, partialDir+p); err != nil {
 				return err
 			}
 		}
@@ -89,13 +89,13 @@ func makeBackup(r *node.Machine, n *config.Node, old string) error {
 	}
 	rel := r.Baked.Release
 	k := backup{Version: old, To: rel.Version, Etcd: rel.Etcd.Tag, Data: data, Time: h.Now().UTC()}
-	if err := r.Host.WriteJSON(path.Join(PartialDir, path.Base(BackupRecord)), k); err != nil {
+	if err := r.Host.WriteJSON(path.Join(partialDir, path.Base(backupRecord)), k); err != nil {
 		return err
 	}
 	if err := h.RemoveAll(BackupDir); err != nil { // of the move before this one
 		return err
 	}
-	return h.Rename(PartialDir, BackupDir)
+	return h.Rename(partialDir, BackupDir)
 }
 
 // restore puts in place what was kept of this image's version. Data of etcd stays
@@ -120,15 +120,15 @@ func restore(r *node.Machine, k backup) error {
 // dropBackup removes what is kept. Its name goes first: a copy that is removed in
 // part must not be taken for a whole one by a move that follows.
 func dropBackup(h *host.Host) error {
-	if err := h.RemoveAll(PartialDir); err != nil {
+	if err := h.RemoveAll(partialDir); err != nil {
 		return err
 	}
 	if h.Exists(BackupDir) {
-		if err := h.Rename(BackupDir, PartialDir); err != nil {
+		if err := h.Rename(BackupDir, partialDir); err != nil {
 			return err
 		}
 	}
-	return h.RemoveAll(PartialDir)
+	return h.RemoveAll(partialDir)
 }
 
 // checkRoom refuses to copy paths where they do not fit beside what is there.

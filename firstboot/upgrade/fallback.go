@@ -27,7 +27,7 @@ func TellFallbackStep() converge.Step {
 		Name: "tell-fallback",
 		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
 			rec, news, err := slot.Settled(ctx, r.Host)
-			return err == nil && !news && rec.Untold == "", err
+			return err == nil && !news && rec.PendingEvent == "", err
 		},
 		Do: func(ctx context.Context, r *node.Machine) error {
 			unlock, err := slot.Lock(r.Host)
@@ -36,17 +36,19 @@ func TellFallbackStep() converge.Step {
 			}
 			defer unlock()
 			rec, err := slot.Settle(ctx, r.Host)
-			if err != nil || rec.Untold == "" {
+			if err != nil || rec.PendingEvent == "" {
 				return err
 			}
-			r.Host.Log.Error(rec.Untold, slog.String("MESSAGE_ID", FallbackID))
-			err = r.Host.Do("tell of the fallback", func() error { return cluster.RetryIfTemporary(nodeEvent(ctx, r, cluster.FellBackReason, rec.Untold)) })
+			r.Host.Log.Error(rec.PendingEvent, slog.String("MESSAGE_ID", FallbackID))
+			err = r.Host.Do("tell of the fallback", func() error {
+				return cluster.RetryIfTemporary(nodeEvent(ctx, r, cluster.FellBackReason, rec.PendingEvent))
+			})
 			if _, refused := errors.AsType[*apierrors.StatusError](err); refused { // by a quota, or a policy
 				r.Host.Log.Warn("the cluster takes no Event about the fallback; the journal has told of it", slog.Any("error", err))
 			} else if err != nil {
 				return err
 			}
-			rec.Untold = ""
+			rec.PendingEvent = ""
 			return rec.Write(r.Host)
 		},
 	}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/host"
 	"github.com/kbuild/kbuild/firstboot/node"
-	"github.com/kbuild/kbuild/firstboot/reset"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -42,15 +41,15 @@ func TestMayRollBack(t *testing.T) {
 	}
 	check("another image of the version", "v1.20.15", "")
 	check("made in this version", "v1.19.12", "has kept nothing of that version")
-	if err := r.Host.WriteJSON(BackupRecord, backup{Version: "v1.19.12", To: "v1.20.15", Etcd: "3.4.13-0", Data: "/var/lib/etcd"}); err != nil {
+	if err := r.Host.WriteJSON(backupRecord, backup{Version: "v1.19.12", To: "v1.20.15", Etcd: "3.4.13-0", Data: "/var/lib/etcd"}); err != nil {
 		t.Fatal(err)
 	}
 	check("moved", "v1.19.12", "")
-	if err := r.Host.WriteJSON(BackupRecord, backup{Version: "v1.19.12", To: "v1.20.15", Etcd: "3.5.0-0", Data: "/var/lib/etcd"}); err != nil {
+	if err := r.Host.WriteJSON(backupRecord, backup{Version: "v1.19.12", To: "v1.20.15", Etcd: "3.5.0-0", Data: "/var/lib/etcd"}); err != nil {
 		t.Fatal(err)
 	}
 	check("etcd moved on", "v1.19.12", "does not read it")
-	if err := r.Host.WriteJSON(node.ResetFile, reset.Progress{}); err != nil {
+	if err := r.Host.WriteJSON(node.ResetFile, struct{}{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := CheckTry(r); err == nil || !strings.Contains(err.Error(), "being reset") {

@@ -58,7 +58,7 @@ func versionRight(_ context.Context, r *node.Machine) (bool, error) {
 	k, err := ReadBackup(r)
 	// What was kept of this very version is there only while a move away from
 	// it has not been undone.
-	return err == nil && frozen == r.Baked.Release.Version && k.Version != frozen && !r.Host.Exists(PartialDir), err
+	return err == nil && frozen == r.Baked.Release.Version && k.Version != frozen && !r.Host.Exists(partialDir), err
 }
 
 func moveVersion(_ context.Context, r *node.Machine) error {
@@ -72,7 +72,7 @@ func moveVersion(_ context.Context, r *node.Machine) error {
 		return restore(r, k)
 	}
 	if frozen, err := frozenVersion(r); err != nil || frozen == own {
-		return errors.Join(err, r.Host.RemoveAll(PartialDir)) // part of a copy, that a power cut has left
+		return errors.Join(err, r.Host.RemoveAll(partialDir)) // part of a copy, that a power cut has left
 	}
 	n, err := node.Frozen(r.Host)
 	if err != nil {

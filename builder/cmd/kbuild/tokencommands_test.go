@@ -149,7 +149,7 @@ func TestTokenRefusals(t *testing.T) {
 		"usage":              {"create --usages all", []string{"all", "signing"}},
 		"group":              {"create --groups admins", []string{"admins", "system:bootstrappers:"}},
 		"groups for nobody":  {"create --usages signing", []string{"authentication"}},
-		"ttl":                {"create --ttl -1h", []string{"less than no time"}},
+		"ttl":                {"create --ttl -1h", []string{"must not be negative"}},
 		"key alone":          {"create --certificate-key 00", []string{"--print-join-userdata"}},
 		"short key":          {"create --print-join-userdata --certificate-key 00", []string{"--certificate-key", "64"}},
 		"no authority":       {"create --print-join-userdata", []string{"no certificate authority"}},

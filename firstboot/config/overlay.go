@@ -9,56 +9,56 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Laid are the values that an image's own configuration has laid over the
+// Overlay are the values that an image's own configuration has put over the
 // cluster's ClusterConfiguration, by their place in it (RFC 6901).
-type Laid map[string]LaidValue
+type Overlay map[string]OverlayValue
 
-// LaidValue is one of them.
-type LaidValue struct {
+// OverlayValue is one of them.
+type OverlayValue struct {
 	Value  any `json:"value"`
 	Before any `json:"before,omitempty"` // what was there; nil is nothing
 }
 
-// LayBaked lays over a ClusterConfiguration, as the cluster keeps it, what the
+// OverlayCluster puts over a ClusterConfiguration, as the cluster keeps it, what the
 // image's own configuration says of the node n, and puts back what was there
-// before another image laid something else over it: laid tells of that, and of
-// what is laid after this. What administrators wrote stays. An empty doc stands
+// before another image put something else over it: over tells of that, and of
+// what is put over it after this. What administrators wrote stays. An empty doc stands
 // for n's own configuration, which is the cluster's first.
-func (n *Node) LayBaked(doc []byte, laid Laid) ([]byte, Laid, error) {
+func (n *Node) OverlayCluster(doc []byte, over Overlay) ([]byte, Overlay, error) {
 	own, err := generic(n.Cluster)
 	if err != nil || n.Role.Joins() { // its image's word on a cluster does not count
-		return doc, laid, err
+		return doc, over, err
 	}
 	says := map[string]any{}
 	n.says(own, nil, says)
-	next := Laid{}
+	next := Overlay{}
 	if len(doc) == 0 {
 		for p, v := range says {
-			next[p] = LaidValue{Value: v}
+			next[p] = OverlayValue{Value: v}
 		}
 		return doc, next, nil
 	}
 	var m map[string]any
 	if err := yaml.Unmarshal(doc, &m); err != nil {
-		return nil, laid, fmt.Errorf("cannot read ClusterConfiguration: %w", err)
+		return nil, over, fmt.Errorf("cannot read ClusterConfiguration: %w", err)
 	}
 	if m == nil {
-		return doc, laid, nil
+		return doc, over, nil
 	}
 	changed := false
-	for _, p := range slices.Sorted(maps.Keys(laid)) {
-		if _, again := says[p]; !again && same(valueAt(m, p), laid[p].Value) {
-			setAt(m, keysOf(p), laid[p].Before)
+	for _, p := range slices.Sorted(maps.Keys(over)) {
+		if _, again := says[p]; !again && same(valueAt(m, p), over[p].Value) {
+			setAt(m, keysOf(p), over[p].Before)
 			changed = true
 		}
 	}
 	for _, p := range slices.Sorted(maps.Keys(says)) {
 		v, now := says[p], valueAt(m, p)
-		l, again := laid[p]
+		l, again := over[p]
 		if !again || !same(now, l.Value) {
 			l.Before = now // an administrator's
 		}
-		next[p] = LaidValue{v, l.Before}
+		next[p] = OverlayValue{v, l.Before}
 		if !same(now, v) {
 			setAt(m, keysOf(p), v)
 			changed = true

@@ -14,9 +14,9 @@ const bakedCluster = `apiVersion: kubeadm.k8s.io/v1beta2
 kind: ClusterConfiguration
 `
 
-// rebaked loads a node with one image's configuration and user-data, and lays
+// applied loads a node with one image's configuration and user-data, and lays
 // another image's under it.
-func rebaked(t *testing.T, before, user, after string) (was, is *Node, changed, kept []string) {
+func applied(t *testing.T, before, user, after string) (was, is *Node, changed, kept []string) {
 	t.Helper()
 	doc := func(text string) Document {
 		return Document{Source: BakedSource, Data: []byte(text), Baked: true}
@@ -38,23 +38,23 @@ func rebaked(t *testing.T, before, user, after string) (was, is *Node, changed, 
 	if err := json.Unmarshal(b, was); err != nil {
 		t.Fatal(err)
 	}
-	is, changed, kept, err = was.Rebake(baked(t), machine(), doc(after))
+	is, changed, kept, err = was.ApplyImageConfig(baked(t), machine(), doc(after))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return was, is, changed, kept
 }
 
-// TestRebake: what an image says of its own is the image's: the next one's
+// TestApplyImageConfig: what an image says of its own is the image's: the next one's
 // counts, and what only the image before said is gone. User-data stays over
 // both, and defaults come back.
-func TestRebake(t *testing.T) {
+func TestApplyImageConfig(t *testing.T) {
 	before := bakedCluster + "networking:\n  dnsDomain: one.example\napiServer:\n  timeoutForControlPlane: 8m0s\n  extraArgs:\n    v: \"2\"\n    audit-log-maxage: \"7\"\n    max-requests-inflight: \"100\"\nscheduler:\n  extraArgs:\n    v: \"4\"\n" +
 		"---\napiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 50\ncgroupDriver: cgroupfs\nevictionHard:\n  memory.available: 1Gi\n"
 	user := short + "---\n" + bakedCluster + "apiServer:\n  extraArgs:\n    max-requests-inflight: \"200\"\n"
 	after := bakedCluster + "networking:\n  dnsDomain: two.example\napiServer:\n  extraArgs:\n    v: \"3\"\n    max-requests-inflight: \"300\"\n    profiling: \"false\"\n  extraVolumes:\n  - {name: a, hostPath: /a, mountPath: /a}\n" +
 		"---\napiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nevictionHard:\n  memory.available: 2Gi\n"
-	was, is, changed, kept := rebaked(t, before, user, after)
+	was, is, changed, kept := applied(t, before, user, after)
 	if d := cmp.Diff(map[string]string{"v": "3", "profiling": "false", "max-requests-inflight": "200", "authorization-mode": "Node,RBAC"}, is.Cluster.APIServer.ExtraArgs); d != "" {
 		t.Errorf("the API server's arguments (-want +got):\n%s", d)
 	}
@@ -76,7 +76,7 @@ func TestRebake(t *testing.T) {
 		t.Error(err)
 	}
 	// The image before, booted again, makes the node what it was.
-	back, _, _, err := is.Rebake(baked(t), machine(), Document{Source: BakedSource, Data: []byte(before), Baked: true})
+	back, _, _, err := is.ApplyImageConfig(baked(t), machine(), Document{Source: BakedSource, Data: []byte(before), Baked: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,24 +95,24 @@ func generics(t *testing.T, n *Node) map[string]any {
 	return m
 }
 
-// TestRebakeSame: the same image, and images without a word of their own,
+// TestApplySameImageConfig: the same image, and images without a word of their own,
 // change nothing.
-func TestRebakeSame(t *testing.T) {
+func TestApplySameImageConfig(t *testing.T) {
 	own := bakedCluster + "apiServer:\n  extraArgs:\n    v: \"2\"\n"
 	for before, after := range map[string]string{own: own, "": "", "# nothing\n": ""} {
-		was, is, changed, kept := rebaked(t, before, short, after)
+		was, is, changed, kept := applied(t, before, short, after)
 		if d := cmp.Diff(generics(t, was), generics(t, is)); d != "" || len(changed)+len(kept) > 0 {
 			t.Errorf("changed %q, kept %q (-was +is):\n%s", changed, kept, d)
 		}
 	}
 }
 
-// TestRebakeJoined: a node that joins has the cluster's configuration; the
+// TestApplyImageConfigJoined: a node that joins has the cluster's configuration; the
 // image's word on its own registration counts.
-func TestRebakeJoined(t *testing.T) {
+func TestApplyImageConfigJoined(t *testing.T) {
 	user := "apiVersion: kbuild.dev/v1alpha1\nkind: NodeMetadata\nrole: worker\nname: w1\nendpoint: 10.0.0.1:6443\ntoken: abcdef.0123456789abcdef\ncaCertHashes: [sha256:" + strings.Repeat("ab", 32) + "]\n"
 	after := bakedCluster + "apiServer:\n  extraArgs:\n    v: \"3\"\n---\napiVersion: kubeadm.k8s.io/v1beta2\nkind: JoinConfiguration\nnodeRegistration:\n  name: other\n  kubeletExtraArgs:\n    v: \"5\"\n"
-	_, is, changed, kept := rebaked(t, "", user, after)
+	_, is, changed, kept := applied(t, "", user, after)
 	if is.Init.NodeRegistration.KubeletExtraArgs["v"] != "5" || is.Init.NodeRegistration.Name != "w1" || len(is.Cluster.APIServer.ExtraArgs) != 0 {
 		t.Errorf("%+v", is)
 	}
@@ -121,23 +121,23 @@ func TestRebakeJoined(t *testing.T) {
 	}
 }
 
-// TestRebakeRefuses: a bad file in an image is told with its line.
-func TestRebakeRefuses(t *testing.T) {
+// TestApplyImageConfigRefuses: a bad file in an image is told with its line.
+func TestApplyImageConfigRefuses(t *testing.T) {
 	n := mustLoad(t, short)
-	_, _, _, err := n.Rebake(baked(t), machine(), Document{Source: BakedSource, Data: []byte(bakedCluster + "apiServr: {}\n"), Baked: true})
+	_, _, _, err := n.ApplyImageConfig(baked(t), machine(), Document{Source: BakedSource, Data: []byte(bakedCluster + "apiServr: {}\n"), Baked: true})
 	if err == nil || !strings.Contains(err.Error(), BakedSource) || !strings.Contains(err.Error(), "3") {
 		t.Errorf("%v", err)
 	}
 }
 
-// TestLayBaked: the cluster's configuration gets the image's words while an image
+// TestOverlayCluster: the cluster's configuration gets the image's words while an image
 // says them, and what its administrators wrote stays.
-func TestLayBaked(t *testing.T) {
+func TestOverlayCluster(t *testing.T) {
 	image := func(args string) *Node {
 		if args == "" {
 			return mustLoad(t, short)
 		}
-		_, n, _, _ := rebaked(t, "", short, bakedCluster+"apiServer:\n  extraArgs:\n"+args)
+		_, n, _, _ := applied(t, "", short, bakedCluster+"apiServer:\n  extraArgs:\n"+args)
 		return n
 	}
 	two, three, none := image("    v: \"2\"\n"), image("    v: \"3\"\n    audit/log: x\n"), image("")
@@ -147,7 +147,7 @@ func TestLayBaked(t *testing.T) {
 		edit   func(string) string // before the last
 		want   string
 	}{
-		"laid over":         {"apiServer: {extraArgs: {v: \"9\", audit-log-path: /a}}\nclusterName: c\n", []*Node{two}, nil, "apiServer: {extraArgs: {v: \"2\", audit-log-path: /a}}\nclusterName: c\n"},
+		"over over":         {"apiServer: {extraArgs: {v: \"9\", audit-log-path: /a}}\nclusterName: c\n", []*Node{two}, nil, "apiServer: {extraArgs: {v: \"2\", audit-log-path: /a}}\nclusterName: c\n"},
 		"where nothing was": {"clusterName: c\n", []*Node{three}, nil, "clusterName: c\napiServer: {extraArgs: {v: \"3\", audit/log: x}}\n"},
 		"taken back":        {"apiServer: {extraArgs: {v: \"9\"}}\nclusterName: c\n", []*Node{two, three, none}, nil, "apiServer: {extraArgs: {v: \"9\"}}\nclusterName: c\n"},
 		"nothing was there": {"clusterName: c\n", []*Node{three, none}, nil, "clusterName: c\n"},
@@ -156,19 +156,19 @@ func TestLayBaked(t *testing.T) {
 			"clusterName: c\napiServer: {extraArgs: {v: \"7\"}}\n"},
 		"the cluster's first": {"", []*Node{two, none}, func(string) string { return "clusterName: c\napiServer: {extraArgs: {v: \"2\"}}\n" }, "clusterName: c\n"},
 	} {
-		doc, laid := []byte(c.have), Laid(nil)
+		doc, over := []byte(c.have), Overlay(nil)
 		for i, n := range c.images {
 			if i > 0 && i == len(c.images)-1 && c.edit != nil {
 				doc = []byte(c.edit(string(doc)))
 			}
 			var err error
-			if doc, laid, err = n.LayBaked(doc, laid); err != nil {
+			if doc, over, err = n.OverlayCluster(doc, over); err != nil {
 				t.Fatal(err)
 			}
-			b, err := json.Marshal(laid) // as it is kept
+			b, err := json.Marshal(over) // as it is kept
 			if err == nil {
-				laid = nil
-				err = json.Unmarshal(b, &laid)
+				over = nil
+				err = json.Unmarshal(b, &over)
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -183,13 +183,13 @@ func TestLayBaked(t *testing.T) {
 		}
 	}
 	unchanged := "apiServer:\n    extraArgs:\n        v: \"2\"\n"
-	if out, _, err := two.LayBaked([]byte(unchanged), nil); err != nil || string(out) != unchanged {
+	if out, _, err := two.OverlayCluster([]byte(unchanged), nil); err != nil || string(out) != unchanged {
 		t.Errorf("nothing to do: %s, %v", out, err)
 	}
 	joined := mustLoad(t, short)
 	joined.Role = RoleControlPlane
-	laid := Laid{"/clusterName": {Value: "c"}}
-	if out, l, err := joined.LayBaked([]byte("clusterName: c\n"), laid); err != nil || string(out) != "clusterName: c\n" || len(l) != 1 {
+	over := Overlay{"/clusterName": {Value: "c"}}
+	if out, l, err := joined.OverlayCluster([]byte("clusterName: c\n"), over); err != nil || string(out) != "clusterName: c\n" || len(l) != 1 {
 		t.Errorf("a control plane that joined took back what is not its: %s, %v, %v", out, l, err)
 	}
 }

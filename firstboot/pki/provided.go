@@ -13,10 +13,10 @@ import (
 	"github.com/kbuild/kbuild/firstboot/host"
 )
 
-// HasGiven says whether every file of the identity that the node was given is
+// HasProvided says whether every file of the identity that the node was provided with is
 // in place. Another file in its place is an error: there is a cluster already.
-func HasGiven(h *host.Host, n *config.Node) (bool, error) {
-	for name, given := range n.Init.PKI {
+func HasProvided(h *host.Host, n *config.Node) (bool, error) {
+	for name, provided := range n.Init.PKI {
 		file := path.Join(n.Cluster.CertificatesDir, name)
 		b, err := h.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -25,17 +25,17 @@ func HasGiven(h *host.Host, n *config.Node) (bool, error) {
 		if err != nil {
 			return false, fmt.Errorf("cannot read %s: %w", file, err)
 		}
-		if string(b) != given.Reveal() {
+		if string(b) != provided.Reveal() {
 			return false, fmt.Errorf("%s is there and not what `pki` in user-data gives: a cluster keeps the identity that it began with; wipe the var partition to begin another", file)
 		}
 	}
 	return true, nil
 }
 
-// PlaceGiven puts the identity that the node was given in place, keys before
+// PlaceProvided puts the identity that the node was provided with in place, keys before
 // certificates: a certificate without its key would mean that the key is
 // elsewhere.
-func PlaceGiven(h *host.Host, n *config.Node) error {
+func PlaceProvided(h *host.Host, n *config.Node) error {
 	for _, certificates := range []bool{false, true} {
 		for _, name := range slices.Sorted(maps.Keys(n.Init.PKI)) {
 			if strings.HasSuffix(name, ".crt") != certificates {

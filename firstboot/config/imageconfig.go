@@ -14,10 +14,10 @@ import (
 // BakedSource is the source of the image's own configuration.
 const BakedSource = "image " + images.BakedConfig
 
-// rebakeable are the paths below which another image's own configuration counts
+// replaceable are the paths below which another image's own configuration counts
 // on a node that is there already. What a cluster, or a node, is made with and
 // keeps for good (networks, names, addresses, certificates) is not among them.
-func rebakeable() []string {
+func replaceable() []string {
 	return []string{
 		"cluster.apiServer.extraArgs", "cluster.apiServer.extraVolumes", "cluster.apiServer.timeoutForControlPlane",
 		"cluster.controllerManager", "cluster.scheduler", "cluster.etcd.local.extraArgs", "cluster.featureGates",
@@ -26,11 +26,11 @@ func rebakeable() []string {
 	}
 }
 
-// Rebake returns the node n with what doc, this image's own configuration, says
+// ApplyImageConfig returns the node n with what doc, this image's own configuration, says
 // in place of what that of the image before said; doc may be empty. User-data
 // stays over it. Changed are the paths whose values are others now, kept those
 // in doc that a node keeps for good.
-func (n *Node) Rebake(baked images.Baked, m Machine, doc Document) (rebaked *Node, changed, kept []string, err error) {
+func (n *Node) ApplyImageConfig(baked images.Baked, m Machine, doc Document) (applied *Node, changed, kept []string, err error) {
 	s, err := schema.Load(baked.Release.Minor())
 	if err != nil {
 		return nil, nil, nil, err
@@ -54,7 +54,7 @@ func (n *Node) Rebake(baked images.Baked, m Machine, doc Document) (rebaked *Nod
 	for kind, v := range l.kinds {
 		next[kind] = v
 	}
-	r := rebake{n.Sources, l.sources, maps.Clone(n.Sources), nil, nil}
+	r := imageChange{n.Sources, l.sources, maps.Clone(n.Sources), nil, nil}
 	for _, kind := range []string{"init", "cluster", "kubelet", "kubeProxy"} {
 		c, _ := cur[kind].(map[string]any)
 		v, _ := next[kind].(map[string]any)
@@ -63,18 +63,18 @@ func (n *Node) Rebake(baked images.Baked, m Machine, doc Document) (rebaked *Nod
 		}
 	}
 	cur["sources"] = r.sources
-	rebaked = &Node{}
-	if err := into(cur, rebaked); err != nil {
+	applied = &Node{}
+	if err := into(cur, applied); err != nil {
 		return nil, nil, nil, fmt.Errorf("cannot lay the image's configuration under the node's: %w", err)
 	}
 	if !n.Role.Joins() {
-		defaultCluster(rebaked, baked)
-		defaultKubelet(rebaked, m)
-		defaultKubeProxy(rebaked)
+		defaultCluster(applied, baked)
+		defaultKubelet(applied, m)
+		defaultKubeProxy(applied)
 	}
 	slices.Sort(r.changed)
 	slices.Sort(r.kept)
-	return rebaked, r.changed, r.kept, nil
+	return applied, r.changed, r.kept, nil
 }
 
 // generic is v as JSON has it.
@@ -87,8 +87,8 @@ func generic(v any) (map[string]any, error) {
 	return m, json.Unmarshal(b, &m)
 }
 
-// rebake is one Rebake.
-type rebake struct {
+// imageChange is one ApplyImageConfig.
+type imageChange struct {
 	before, baked map[string]string // sources of the node's values, and of the new ones
 	sources       map[string]string // of the node's values afterwards
 	changed, kept []string
@@ -96,7 +96,7 @@ type rebake struct {
 
 // merge lays next over what of cur is not the user's, and takes from cur what
 // only the image before said.
-func (r *rebake) merge(cur, next map[string]any, path string) {
+func (r *imageChange) merge(cur, next map[string]any, path string) {
 	keys := map[string]bool{}
 	for k := range cur {
 		keys[k] = true
@@ -131,7 +131,7 @@ func (r *rebake) merge(cur, next map[string]any, path string) {
 		if want && same(c, v) {
 			continue
 		}
-		if !slices.ContainsFunc(rebakeable(), func(a string) bool { return p == a || strings.HasPrefix(p, a+".") }) {
+		if !slices.ContainsFunc(replaceable(), func(a string) bool { return p == a || strings.HasPrefix(p, a+".") }) {
 			r.kept = append(r.kept, p)
 			continue
 		}

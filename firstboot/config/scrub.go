@@ -1,10 +1,10 @@
 package config
 
-// Forget returns n without its secrets: when they have served, the frozen copy
+// ScrubSecrets returns n without its secrets: when they have served, the frozen copy
 // has no use for them. It stays valid.
-func (n *Node) Forget() *Node {
+func (n *Node) ScrubSecrets() *Node {
 	f := *n
-	f.Forgotten = true
+	f.Scrubbed = true
 	f.Init.BootstrapTokens = nil
 	f.Init.CertificateKey = ""
 	f.Init.PKI = nil
