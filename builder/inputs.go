@@ -4,7 +4,6 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -47,7 +46,7 @@ type files struct {
 // readFiles reads and checks the files that s names.
 func readFiles(s Spec, rel images.Release) (*files, error) {
 	f := &files{
-		want:      source.Want{Release: rel, Arch: s.Arch, CNI: s.CNI, Registry: s.Registry},
+		want:      source.Want{Release: rel, Arch: s.Arch, CNI: s.CNI, Config: images.ListConfig{ImageRepository: s.Registry}},
 		manifests: map[string][]byte{}, checks: map[string][]byte{},
 		inputs: &Inputs{content: map[string][]byte{}},
 	}
@@ -101,12 +100,17 @@ func (f *files) readConfig(s Spec) error {
 	if err != nil {
 		return fmt.Errorf("cannot read --config: %w", err)
 	}
-	node, err := config.Parse(images.Baked{Release: f.want.Release}, config.Document{Source: s.Config, Data: data, Baked: true})
-	if err != nil && !errors.Is(err, config.ErrNoRole) {
+	cluster, err := config.ReadBaked(images.Baked{Release: f.want.Release, CNI: s.CNI, PodCIDR: podCIDR(s.CNI), ImageRepository: s.Registry}, config.Document{Source: s.Config, Data: data})
+	if err != nil {
 		return err
 	}
-	if f.want.Registry == "" && node != nil {
-		f.want.Registry = node.Cluster.ImageRepository
+	if s.Registry != "" && cluster.ImageRepository != "" && cluster.ImageRepository != s.Registry {
+		return fmt.Errorf("--image-repository is %s, but %s says imageRepository: %s: remove one of them", s.Registry, s.Config, cluster.ImageRepository)
+	}
+	f.want.Config = cluster.ImageList()
+	f.want.Config.KubernetesVersion = ""
+	if s.Registry != "" {
+		f.want.Config.ImageRepository = s.Registry
 	}
 	f.config = data
 	return nil

@@ -96,11 +96,18 @@ func (p *Plan) baked() images.Baked {
 		Kbuild: p.Kbuild, Source: p.Spec.Source, Arch: p.Spec.Arch, BuildTime: p.Spec.Epoch,
 		CNI: p.Spec.CNI, Images: p.Images, Release: p.Want.Release,
 		UpdateKeys: p.Spec.UpdateKeys, UnsignedUpdates: p.Spec.UnsignedUpdates,
+		ImageRepository: p.Spec.Registry,
 	}
-	if b.CNI != "none" {
-		b.PodCIDR = defaultPodCIDR
-	}
+	b.PodCIDR = podCIDR(b.CNI)
 	return b
+}
+
+// podCIDR is the pod network that an image with a CNI defaults to.
+func podCIDR(cni string) string {
+	if cni == "none" {
+		return ""
+	}
+	return defaultPodCIDR
 }
 
 // plugins are the names of the CNI plugins, sorted.

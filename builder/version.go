@@ -4,6 +4,7 @@ import (
 	"runtime/debug"
 	"slices"
 
+	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -27,6 +28,6 @@ func Version() string {
 func Versions() []images.Range {
 	return slices.DeleteFunc(images.Known(), func(r images.Range) bool {
 		rel, err := images.Lookup(r.Newest)
-		return err != nil || !slices.Contains(rel.ConfigAPIs, "v1beta2") // the one that nodes read
+		return err != nil || config.Supports(rel) != nil
 	})
 }

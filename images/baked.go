@@ -36,10 +36,21 @@ type Baked struct {
 	PodCIDR   string    `json:"podCIDR,omitempty"` // the pod network that the baked CNI manifest names
 	Images    []string  `json:"images"`            // full names in the store, sorted
 	Release   Release   `json:"release"`
+	// ImageRepository is in the names of the control plane's images in place of
+	// Release.Registry; empty where the image was built with no other.
+	ImageRepository string `json:"imageRepository,omitempty"`
 	// UpdateKeys are public keys (PEM, Ed25519), one of which must have signed an
 	// update. Without any, updates are accepted only if UnsignedUpdates is set.
 	UpdateKeys      []string `json:"updateKeys,omitempty"`
 	UnsignedUpdates bool     `json:"unsignedUpdates,omitempty"`
+}
+
+// Registry is the image repository that a node of this image defaults to.
+func (b Baked) Registry() string {
+	if b.ImageRepository != "" {
+		return b.ImageRepository
+	}
+	return b.Release.Registry
 }
 
 // ReadBaked reads the bytes of release.json.

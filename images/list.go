@@ -12,19 +12,19 @@ import (
 // the fields of ClusterConfiguration that kubeadm reads for it. The zero value is
 // the release's default.
 type ListConfig struct {
-	KubernetesVersion string // of the control plane; "" is the release's own. Like kubeadm, another minor may be named
-	ImageRepository   string // in place of Release.Registry
-	HyperKube         bool   // useHyperKubeImage
+	KubernetesVersion string `json:"kubernetesVersion,omitempty"` // of the control plane; "" is the release's own. Like kubeadm, another minor may be named
+	ImageRepository   string `json:"imageRepository,omitempty"`   // in place of Release.Registry
+	HyperKube         bool   `json:"useHyperKubeImage,omitempty"`
 
-	EtcdExternal   bool   // etcd.external: no etcd image
-	EtcdRepository string // etcd.local.imageRepository
-	EtcdTag        string // etcd.local.imageTag
+	EtcdExternal   bool   `json:"etcdExternal,omitempty"`   // etcd.external: no etcd image
+	EtcdRepository string `json:"etcdRepository,omitempty"` // etcd.local.imageRepository
+	EtcdTag        string `json:"etcdTag,omitempty"`        // etcd.local.imageTag
 
-	DNSType       string // "", "CoreDNS" or "kube-dns"
-	DNSRepository string // dns.imageRepository
-	DNSTag        string // dns.imageTag
-	DNSDisabled   bool   // dns.disabled
-	ProxyDisabled bool   // proxy.disabled
+	DNSType       string `json:"dnsType,omitempty"`       // "", "CoreDNS" or "kube-dns"
+	DNSRepository string `json:"dnsRepository,omitempty"` // dns.imageRepository
+	DNSTag        string `json:"dnsTag,omitempty"`        // dns.imageTag
+	DNSDisabled   bool   `json:"dnsDisabled,omitempty"`   // dns.disabled
+	ProxyDisabled bool   `json:"proxyDisabled,omitempty"` // proxy.disabled
 }
 
 // The kinds of DNS add-on.

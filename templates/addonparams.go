@@ -24,13 +24,7 @@ func NewAddonParams(n *config.Node, rel images.Release, apiServer string) (Addon
 	if err != nil {
 		return AddonParams{}, err
 	}
-	list := images.ListConfig{
-		KubernetesVersion: n.Cluster.KubernetesVersion,
-		ImageRepository:   n.Cluster.ImageRepository,
-		HyperKube:         n.Cluster.UseHyperKubeImage,
-		DNSRepository:     n.Cluster.DNS.ImageRepository,
-		DNSTag:            n.Cluster.DNS.ImageTag,
-	}
+	list := n.Cluster.ImageList()
 	p := AddonParams{
 		DNSImage:     rel.DNSImages(list)[0],
 		DNSAddress:   dns.String(),

@@ -87,7 +87,7 @@ func (p PodParams) apiServer() *corev1.Pod {
 	}
 	return component(corev1.Container{
 		Name:           APIServer,
-		Image:          p.Release.KubernetesImage(APIServer, p.listConfig()),
+		Image:          p.Release.KubernetesImage(APIServer, p.Node.Cluster.ImageList()),
 		Command:        append([]string{"kube-apiserver"}, arguments(args, extra)...),
 		LivenessProbe:  secure(host, "/livez", port).liveness(),
 		ReadinessProbe: secure(host, "/readyz", port).readiness(),
@@ -217,7 +217,7 @@ func (p PodParams) local(name, cpu string, port int, args map[string]string, c c
 	health := secure(host, "/healthz", port)
 	return component(corev1.Container{
 		Name:          name,
-		Image:         p.Release.KubernetesImage(name, p.listConfig()),
+		Image:         p.Release.KubernetesImage(name, p.Node.Cluster.ImageList()),
 		Command:       append([]string{name}, arguments(args, c.ExtraArgs)...),
 		LivenessProbe: health.liveness(),
 		StartupProbe:  health.startup(p),

@@ -66,7 +66,7 @@ func EtcdPod(p PodParams) *corev1.Pod {
 	health := p.etcdHealth()
 	c := corev1.Container{
 		Name:          Etcd,
-		Image:         p.Release.EtcdImage(p.listConfig()),
+		Image:         p.Release.EtcdImage(p.Node.Cluster.ImageList()),
 		Command:       append([]string{"etcd"}, arguments(args, local.ExtraArgs)...),
 		LivenessProbe: health.liveness(),
 		StartupProbe:  health.startup(p),

@@ -55,16 +55,6 @@ func ControlPlanePods(p PodParams) []*corev1.Pod {
 	return []*corev1.Pod{p.apiServer(), p.controllerManager(), p.scheduler()}
 }
 
-// listConfig is what the names of images depend on.
-func (p PodParams) listConfig() images.ListConfig {
-	c := p.Node.Cluster
-	l := images.ListConfig{KubernetesVersion: c.KubernetesVersion, ImageRepository: c.ImageRepository, HyperKube: c.UseHyperKubeImage}
-	if e := c.Etcd.Local; e != nil {
-		l.EtcdRepository, l.EtcdTag = e.ImageRepository, e.ImageTag
-	}
-	return l
-}
-
 func (p PodParams) pki(name string) string {
 	return path.Join(p.Node.Cluster.CertificatesDir, name)
 }

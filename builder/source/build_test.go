@@ -62,7 +62,7 @@ func TestResolveModules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cs, err := src.Resolve(t.Context(), Want{Release: r, Arch: "amd64", CNI: "flannel", Images: []string{"busybox:1.36", r.Flannel, "reg.example/k8s/pause:3.2"}, Registry: "reg.example/k8s"})
+	cs, err := src.Resolve(t.Context(), Want{Release: r, Arch: "amd64", CNI: "flannel", Images: []string{"busybox:1.36", r.Flannel, "reg.example/k8s/pause:3.2"}, Config: images.ListConfig{ImageRepository: "reg.example/k8s"}})
 	if err != nil {
 		t.Fatal(err)
 	}

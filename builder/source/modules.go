@@ -71,12 +71,17 @@ func (m *modules) Resolve(_ context.Context, w Want) ([]Component, error) {
 		}
 		return c
 	}
-	r, list := w.Release, images.ListConfig{ImageRepository: w.Registry}
+	if err := compilable(w); err != nil {
+		return nil, err
+	}
+	r, list := w.Release, w.Config
 	cs := []Component{part("kubelet", "kubernetes", ""), part("kubectl", "kubernetes", "")}
 	for _, name := range []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"} {
 		cs = append(cs, part(name, "kubernetes", r.KubernetesImage(name, list)))
 	}
-	cs = append(cs, part("etcd", "etcd", r.EtcdImage(list)), part("etcdctl", "etcd", r.EtcdImage(list)))
+	if !list.EtcdExternal {
+		cs = append(cs, part("etcd", "etcd", r.EtcdImage(list)), part("etcdctl", "etcd", r.EtcdImage(list)))
+	}
 	for _, ref := range r.DNSImages(list) {
 		cs = append(cs, part("coredns", "coredns", ref))
 	}
@@ -89,6 +94,23 @@ func (m *modules) Resolve(_ context.Context, w Want) ([]Component, error) {
 	}
 	more, err := beyond(w)
 	return append(cs, pulled(more)...), err
+}
+
+// compilable refuses tags that name another program than the one that is
+// compiled: an image must hold what its name says.
+func compilable(w Want) error {
+	const remedy = "remove the field, or build with --source release or dir:PATH"
+	for _, t := range []struct{ field, want, have string }{
+		{"etcd.local.imageTag", w.Config.EtcdTag, w.Release.Etcd.Tag}, {"dns.imageTag", w.Config.DNSTag, w.Release.CoreDNS.Tag},
+	} {
+		if t.want != "" && t.want != t.have {
+			return fmt.Errorf("cannot compile an image with tag %s (%s): --source modules makes %s for Kubernetes %s; %s", t.want, t.field, t.have, w.Release.Version, remedy)
+		}
+	}
+	if w.Config.DNSType == images.KubeDNS {
+		return fmt.Errorf("cannot compile kube-dns (dns.type): --source modules makes CoreDNS; %s", remedy)
+	}
+	return nil
 }
 
 // Fetch compiles what is not in the cache, and assembles the images.

@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-
-	"github.com/kbuild/kbuild/images"
 )
 
 const searchPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -60,7 +58,7 @@ func (m *modules) recipes(w Want, tree string, bin map[string]string) ([]image, 
 		}
 		kube.files = append(kube.files, f)
 	}
-	r, list := w.Release, images.ListConfig{ImageRepository: w.Registry}
+	r, list := w.Release, w.Config
 	var all []image
 	for _, name := range names {
 		img := image{ref: r.KubernetesImage(name, list), layers: []layer{base, kube},
@@ -70,9 +68,11 @@ func (m *modules) recipes(w Want, tree string, bin map[string]string) ([]image, 
 		}
 		all = append(all, img)
 	}
-	all = append(all, image{ref: r.EtcdImage(list),
-		layers: []layer{base, {"etcd", []file{program("usr/local/bin/etcd", bin["etcd"], "etcd"), program("usr/local/bin/etcdctl", bin["etcd"], "etcdctl")}}},
-		config: v1.Config{Env: []string{searchPath}, Cmd: []string{"etcd"}, ExposedPorts: ports("2379/tcp", "2380/tcp")}})
+	if !list.EtcdExternal {
+		all = append(all, image{ref: r.EtcdImage(list),
+			layers: []layer{base, {"etcd", []file{program("usr/local/bin/etcd", bin["etcd"], "etcd"), program("usr/local/bin/etcdctl", bin["etcd"], "etcdctl")}}},
+			config: v1.Config{Env: []string{searchPath}, Cmd: []string{"etcd"}, ExposedPorts: ports("2379/tcp", "2380/tcp")}})
+	}
 	for _, ref := range r.DNSImages(list) {
 		all = append(all, image{ref: ref,
 			layers: []layer{base, {"CoreDNS", []file{program("coredns", bin["coredns"], "coredns")}}},

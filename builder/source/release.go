@@ -69,7 +69,7 @@ func (o *officials) archives(w Want) map[string][]string {
 
 // wanted are the full names of all images of w, sorted.
 func wanted(w Want) ([]string, error) {
-	refs, err := images.List(w.Release, images.ListConfig{ImageRepository: w.Registry})
+	refs, err := images.List(w.Release, w.Config)
 	if err != nil {
 		return nil, err
 	}

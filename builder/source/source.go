@@ -26,9 +26,9 @@ type Want struct {
 	Arch    string         `json:"arch"`             // GOARCH
 	CNI     string         `json:"cni"`              // "flannel" or "none"
 	Images  []string       `json:"images,omitempty"` // further image names, pulled from their registries
-	// Registry replaces Release.Registry in the images' names where the user
-	// set an image repository; empty otherwise.
-	Registry string `json:"registry,omitempty"`
+	// Config is what the user says of the control plane's images: repositories
+	// and tags.
+	Config images.ListConfig `json:"config,omitzero"`
 }
 
 // Component is one thing that goes into the image, as the Plan shows it.

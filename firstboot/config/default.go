@@ -102,14 +102,13 @@ func checkVersion(n *Node, baked images.Baked) error {
 
 func defaultCluster(n *Node, baked images.Baked) {
 	c := &n.Cluster
-	rel := baked.Release
 	set(n, "cluster.networking.serviceSubnet", &c.Networking.ServiceSubnet, defaultServiceSubnet, sourceDefault)
 	set(n, "cluster.networking.dnsDomain", &c.Networking.DNSDomain, defaultDNSDomain, sourceDefault)
 	if baked.PodCIDR != "" && sharesFamily(c.Networking.ServiceSubnet, baked.PodCIDR) {
 		set(n, "cluster.networking.podSubnet", &c.Networking.PodSubnet, baked.PodCIDR, "image's pod network ("+baked.CNI+")")
 	}
 	set(n, "cluster.certificatesDir", &c.CertificatesDir, defaultCertsDir, sourceDefault)
-	set(n, "cluster.imageRepository", &c.ImageRepository, rel.Registry, sourceDefault)
+	set(n, "cluster.imageRepository", &c.ImageRepository, baked.Registry(), sourceDefault)
 	set(n, "cluster.clusterName", &c.ClusterName, defaultClusterName, sourceDefault)
 	set(n, "cluster.dns.type", &c.DNS.Type, "CoreDNS", sourceDefault)
 	if c.Etcd.External == nil && c.Etcd.Local == nil {

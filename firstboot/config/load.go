@@ -48,22 +48,37 @@ func Parse(baked images.Baked, docs ...Document) (*Node, error) {
 
 // parse is Parse, and warns of documents that it has no use for.
 func parse(baked images.Baked, docs ...Document) (*Node, []string, error) {
-	if baked.Release.ConfigAPI != apiV1beta2 {
-		return nil, nil, fmt.Errorf("cannot configure a node of Kubernetes %s: its kubeadm config API %s is not supported yet, only %s is", baked.Release.Version, baked.Release.ConfigAPI, apiV1beta2)
+	l, err := layersOf(baked, docs)
+	if err != nil {
+		return nil, nil, err
+	}
+	n, err := l.node()
+	return n, l.ignored, err
+}
+
+// Supports says why no node of a release could read its configuration; nil where
+// it can.
+func Supports(rel images.Release) error {
+	if rel.ConfigAPI != apiV1beta2 {
+		return fmt.Errorf("this kbuild makes no nodes of Kubernetes %s yet: it cannot read the kubeadm config API %s, only %s", rel.Version, rel.ConfigAPI, apiV1beta2)
+	}
+	return nil
+}
+
+// layersOf reads docs and lays them on each other.
+func layersOf(baked images.Baked, docs []Document) (*layers, error) {
+	if err := Supports(baked.Release); err != nil {
+		return nil, err
 	}
 	s, err := schema.Load(baked.Release.Minor())
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	l := &layers{kinds: map[string]map[string]any{}, sources: map[string]string{}}
 	for _, d := range docs {
 		l.lay(read(s, d, &l.probs))
 	}
-	if err := l.probs.err(); err != nil {
-		return nil, nil, err
-	}
-	n, err := l.node()
-	return n, l.ignored, err
+	return l, l.probs.err()
 }
 
 // layers is the configuration so far.

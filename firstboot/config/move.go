@@ -16,7 +16,7 @@ func (n *Node) MoveTo(baked images.Baked) *Node {
 	moved.Sources = maps.Clone(n.Sources)
 	moved.Cluster.KubernetesVersion = baked.Release.Version
 	if n.Sources["cluster.imageRepository"] == sourceDefault {
-		moved.Cluster.ImageRepository = baked.Release.Registry
+		moved.Cluster.ImageRepository = baked.Registry()
 	}
 	return &moved
 }

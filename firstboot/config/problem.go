@@ -14,6 +14,8 @@ type Problem struct {
 	Field  string // "ClusterConfiguration networking.podSubnet"
 	What   string // what is wrong; never holds a secret
 	Remedy string // what to do about it
+	// Missing says that nothing gives the value: what is read later still may.
+	Missing bool
 	// Excerpt is the line of the source with a caret below, secrets masked;
 	// it may be empty.
 	Excerpt string

@@ -40,7 +40,7 @@ func (v *validator) join() {
 // missing is bad for a value that is nowhere: it points at what makes the node
 // one that needs it.
 func (v *validator) missing(path, what, remedy string) {
-	v.probs.add(Problem{Source: v.node.Sources["role"], Field: fieldName(path, v.node.Role), What: what, Remedy: remedy})
+	v.probs.add(Problem{Source: v.node.Sources["role"], Field: fieldName(path, v.node.Role), What: what, Remedy: remedy, Missing: true})
 }
 
 func (v *validator) discoveryToken(at string, t *BootstrapTokenDiscovery) {

@@ -53,7 +53,9 @@ func (v *validator) networking(baked images.Baked) {
 			v.nodeMask(p, baked.Release)
 		}
 	} else if baked.CNI == "flannel" {
-		v.bad("cluster.networking.podSubnet", "the image's pod network (flannel) needs a pod subnet, and its own, "+baked.PodCIDR+", is not of the service subnet's IP family", "set podSubnet to a subnet of the family of serviceSubnet")
+		v.probs.add(Problem{Source: v.node.source("cluster.networking.podSubnet"), Field: "ClusterConfiguration networking.podSubnet", Missing: true,
+			What:   "the image's pod network (flannel) needs a pod subnet, and its own, " + baked.PodCIDR + ", is not of the service subnet's IP family",
+			Remedy: "set podSubnet to a subnet of the family of serviceSubnet"})
 	}
 	for _, s := range service {
 		for _, p := range pods {

@@ -158,14 +158,5 @@ func (m machine) images(_ context.Context, f *Findings) {
 
 // Images names the container images that the node's control plane needs.
 func Images(m *node.Machine) ([]string, error) {
-	c := m.Node.Cluster
-	l := images.ListConfig{
-		KubernetesVersion: c.KubernetesVersion, ImageRepository: c.ImageRepository, HyperKube: c.UseHyperKubeImage,
-		EtcdExternal: c.Etcd.External != nil,
-		DNSType:      c.DNS.Type, DNSRepository: c.DNS.ImageRepository, DNSTag: c.DNS.ImageTag,
-	}
-	if e := c.Etcd.Local; e != nil {
-		l.EtcdRepository, l.EtcdTag = e.ImageRepository, e.ImageTag
-	}
-	return images.List(m.Baked.Release, l)
+	return images.List(m.Baked.Release, m.Node.Cluster.ImageList())
 }
