@@ -20,15 +20,15 @@ import (
 	"github.com/kbuild/kbuild/images"
 )
 
-// Change is what an upgrade changes of one object.
+// Change is what an upgrade changes in one object.
 type Change struct {
 	Object string `json:"object"` // "Pod kube-system/etcd-cp1"
 	Diff   string `json:"diff"`   // unified
 }
 
-// Diff is what an upgrade to a version changes of the control planes' static
-// pods, the add-ons and the configuration that the cluster keeps. What a node
-// alone knows, its user-data's patches, is not seen.
+// Diff is what an upgrade to a version changes in the control planes' static pods,
+// the add-ons and the configuration that the cluster stores. The patches in a
+// node's user-data are not taken into account: only the node knows them.
 func (f *Fleet) Diff(ctx context.Context, c Cluster, to string) ([]Change, error) {
 	next, err := images.Lookup(to)
 	if err != nil {
@@ -93,7 +93,7 @@ func (f *Fleet) Diff(ctx context.Context, c Cluster, to string) ([]Change, error
 	return changes, nil
 }
 
-// diffShared compares what is the cluster's, and no node's.
+// diffShared compares the objects of the cluster, not of a node.
 func (f *Fleet) diffShared(ctx context.Context, r running, was, will *config.Node, old, next images.Release, add func(object, have, want string)) error {
 	kubelet, err := kubeletConfig(will, next)
 	if err != nil {
@@ -145,15 +145,15 @@ func (f *Fleet) diffShared(ctx context.Context, r running, was, will *config.Nod
 	return nil
 }
 
-// keepCorefile leaves a Corefile that administrators have written as it is:
-// only what another CoreDNS does not read any more is changed in it.
+// keepCorefile leaves an administrator's Corefile as it is, but for what the new
+// CoreDNS cannot read.
 func keepCorefile(have, want *corev1.ConfigMap) {
 	if now := have.Data["Corefile"]; now != "" && !migration.Default("", now) {
 		want.Data["Corefile"] = now
 	}
 }
 
-// configuration reads what the cluster keeps of its configuration.
+// configuration reads the configuration that the cluster stores.
 func (f *Fleet) configuration(ctx context.Context, rel images.Release) (running, error) {
 	var r running
 	for _, m := range []struct {

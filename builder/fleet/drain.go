@@ -22,18 +22,18 @@ import (
 // PodDisruptionBudget protects.
 const evictRetry = 5 * time.Second
 
-// cordon lets no new pods come to a node, and marks it as one whose machine will
-// go down: the boot after that lets them come again.
+// cordon cordons a node, and marks it as one whose machine will reboot: that boot
+// uncordons it.
 func (f *Fleet) cordon(ctx context.Context, name string) error {
 	return f.change(ctx, "cordon", name, cluster.Cordon)
 }
 
-// uncordon undoes cordon. A node that somebody else has cordoned stays so.
+// uncordon undoes cordon. A node that someone else has cordoned stays cordoned.
 func (f *Fleet) uncordon(ctx context.Context, name string) error {
 	return ignoreNotFound(f.change(ctx, "uncordon", name, cluster.Uncordon))
 }
 
-// change changes whether pods may come to a node, and the marks about it.
+// change changes whether a node is cordoned, and its marks.
 func (f *Fleet) change(ctx context.Context, verb, name string, change func(*corev1.Node)) error {
 	nodes := f.Client.CoreV1().Nodes()
 	err := f.steady(ctx, func() error {
@@ -53,18 +53,18 @@ func (f *Fleet) change(ctx context.Context, verb, name string, change func(*core
 
 // drain evicts the pods of a node as kubectl drain does: what a
 // PodDisruptionBudget protects is waited for, pods of DaemonSets stay, emptyDir
-// volumes go. Pods that nobody makes anew are only lost when forced.
+// volumes are deleted. Pods without a controller are only deleted by force.
 func (f *Fleet) drain(ctx context.Context, name string, timeout time.Duration, force bool) error {
-	told := &held{tell: func(line string) { f.report(name, Drain, line) }}
+	waits := &held{tell: func(line string) { f.report(name, Drain, line) }}
 	h := &drain.Helper{
 		Ctx: ctx, Client: f.Client, Force: force, GracePeriodSeconds: -1, IgnoreAllDaemonSets: true, DeleteEmptyDirData: true,
-		Timeout: timeout, EvictErrorRetryDelay: evictRetry, Out: io.Discard, ErrOut: told,
-		AdditionalFilters: []drain.PodFilter{orders},
+		Timeout: timeout, EvictErrorRetryDelay: evictRetry, Out: io.Discard, ErrOut: waits,
+		AdditionalFilters: []drain.PodFilter{skipTasks},
 	}
 	list, errs := h.GetPodsForDeletion(name)
 	if len(errs) > 0 {
 		text := strings.ReplaceAll(utilerrors.NewAggregate(errs).Error(), " (use --force to override)", "")
-		return fmt.Errorf("cannot drain node %s: %s; nobody would make such pods anew: delete them, or have a controller own them", name, text)
+		return fmt.Errorf("cannot drain node %s: %s; such pods would be lost: delete them, or have a controller own them", name, text)
 	}
 	err := h.DeleteOrEvictPods(list.Pods())
 	switch {
@@ -72,13 +72,13 @@ func (f *Fleet) drain(ctx context.Context, name string, timeout time.Duration, f
 		return nil
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case told.last() != "":
-		return fmt.Errorf("cannot drain node %s within %v: %w; last: %s; loosen the PodDisruptionBudget, make more pods Ready elsewhere, or give --drain-timeout more", name, timeout, err, told.last())
+	case waits.last() != "":
+		return fmt.Errorf("cannot drain node %s within %v: %w; last: %s; relax the PodDisruptionBudget, run more Ready pods elsewhere, or give a longer --drain-timeout", name, timeout, err, waits.last())
 	}
 	return fmt.Errorf("cannot drain node %s: %w", name, err)
 }
 
-// held keeps and tells why pods are not evicted yet.
+// held reports why pods are not evicted yet.
 type held struct {
 	tell func(line string)
 
@@ -102,11 +102,11 @@ func (h *held) last() string {
 	return h.line
 }
 
-// steadyTime is how long a single request is tried while the API server does not
-// answer: one that is restarted, or fails over, is back by then.
+// steadyTime is how long a request is retried while the API server does not answer:
+// one that restarts or fails over is back by then.
 const steadyTime = 2 * time.Minute
 
-// steady makes a request, again while the error is one that passes.
+// steady makes a request, and retries it while its error is temporary.
 func (f *Fleet) steady(ctx context.Context, request func() error) error {
 	for begun := time.Now(); ; {
 		err := request()
@@ -119,7 +119,7 @@ func (f *Fleet) steady(ctx context.Context, request func() error) error {
 	}
 }
 
-// sleep sleeps until it is time for another look.
+// sleep sleeps until it is time to observe the node again.
 func (f *Fleet) sleep(ctx context.Context) error {
 	poll := f.Poll
 	if poll == 0 {

@@ -10,22 +10,22 @@ import (
 	"github.com/kbuild/kbuild/firstboot/cluster"
 )
 
-// reason is why, with what the node itself says of it.
+// reason is why, with the node's own message.
 func (f *Fleet) reason(ctx context.Context, name string, p *progress, why string) string {
 	if id, message := f.fellBack(ctx, name); id != p.event && message != "" {
-		return why + "; it says: " + message
+		return why + "; the node reports: " + message
 	}
 	return why
 }
 
-// fellBack is the newest Event by which a node says why it has gone back to its
-// old slot. The ID is another one for each time.
+// fellBack is the newest Event in which a node reports why it has fallen back to its
+// old slot. The ID differs each time.
 func (f *Fleet) fellBack(ctx context.Context, name string) (id, message string) {
 	events, err := f.Client.CoreV1().Events(metav1.NamespaceAll).List(ctx, metav1.ListOptions{
 		FieldSelector: "reason=" + cluster.FellBackReason + ",involvedObject.kind=Node,involvedObject.name=" + name,
 	})
 	if err != nil {
-		return "", "" // it is said without
+		return "", "" // best effort: the message is left out
 	}
 	var newest time.Time
 	for _, e := range events.Items {

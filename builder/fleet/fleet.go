@@ -1,11 +1,11 @@
-// Package fleet takes the nodes of a running cluster to another version, and
-// single nodes out of it, from the operator's machine.
+// Package fleet upgrades the nodes of a running cluster, and removes single nodes
+// from it, from the operator's machine.
 //
-// Nothing of it stays on a node. What is done there is done by the node's own
-// kbuild-firstboot, which a Job that is pinned to the node starts as a service
-// of the host. What comes next is decided each time anew from what the API
-// shows, so that a run that was cut is taken up by the next one; a Lease keeps
-// two operators apart.
+// It installs nothing on a node. Work on a node is done by the node's own
+// kbuild-firstboot, which a Job that is pinned to the node starts as a service of
+// the host (a nodeTask). After each step, what comes next is decided from what the
+// API shows, so that the next run resumes one that was interrupted. A Lease keeps
+// two operators from working at the same time.
 package fleet
 
 import (
@@ -18,13 +18,13 @@ import (
 // Fleet is a cluster whose nodes are worked on.
 type Fleet struct {
 	Client kubernetes.Interface
-	// Report is told of each change; it may be called from several goroutines.
+	// Report is called for each change; it may be called from several goroutines.
 	Report func(Event)
-	// Who is the operator, for others who come meanwhile.
+	// Who names the operator to others who try meanwhile.
 	Who string
-	// Poll is the time between two looks at a node; 0 is two seconds.
+	// Poll is how often a node is observed; 0 is every two seconds.
 	Poll time.Duration
-	// LeaseTime is how long the Lease holds that is not renewed; 0 is a minute.
+	// LeaseTime is how long a Lease is valid without being renewed; 0 is a minute.
 	LeaseTime time.Duration
 
 	renewing sync.Mutex // of the Lease

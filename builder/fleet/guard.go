@@ -10,23 +10,24 @@ import (
 	"k8s.io/kubectl/pkg/drain"
 )
 
-// guardOrder names the order that stands by a node that is cordoned, from before
-// it is until its machine goes down or it takes pods again: should the operator
-// be gone without a word, it lets pods come again by itself.
-const guardOrder = "guard"
+// guardTask is the name of the task that guards a cordoned node: after a crash of
+// the operator's machine, the node uncordons itself once both time-outs expire. It
+// starts before the node is cordoned, and ends when its machine goes down or it is
+// uncordoned.
+const guardTask = "guard"
 
-// longDrain is how long a guard grants a drain that has no limit; one that goes
-// on for longer begins anew.
+// longDrain is the time that a guard grants a drain without a limit. A drain that
+// takes longer starts again.
 const longDrain = 24 * time.Hour
 
-// guard has a node take pods again by itself if its machine does not go down
-// within the limits of a drain and of what comes before and after it.
+// guard has a node uncordon itself if its machine does not go down within the time
+// of a drain and of what comes before and after it.
 func (f *Fleet) guard(ctx context.Context, n Node, drain, rest time.Duration) error {
 	after := cmp.Or(drain, longDrain) + rest
-	o := order{name: guardOrder, what: "stand ready to take pods again", args: []string{"uncordon", "--after", after.String()}}
-	job, err := f.begin(ctx, n, o)
+	t := nodeTask{name: guardTask, what: "guard its cordon", args: []string{"uncordon", "--after", after.String()}}
+	job, err := f.begin(ctx, n, t)
 	if err == nil {
-		_, err = f.await(ctx, n, o, job, corev1.PodRunning)
+		_, err = f.await(ctx, n, t, job, corev1.PodRunning)
 	}
 	if err != nil && job != nil {
 		f.end(ctx, job)
@@ -34,14 +35,14 @@ func (f *Fleet) guard(ctx context.Context, n Node, drain, rest time.Duration) er
 	return err
 }
 
-// unguard ends the guards of a node that takes pods again, or is gone.
+// unguard ends the guards of a node that is uncordoned, or gone.
 func (f *Fleet) unguard(ctx context.Context, name string) error {
-	return f.steady(ctx, func() error { return f.deleteJobs(ctx, orderLabel+"="+guardOrder, name) })
+	return f.steady(ctx, func() error { return f.deleteJobs(ctx, taskLabel+"="+guardTask, name) })
 }
 
-// orders lets the Pods of orders stay at a drain.
-func orders(p corev1.Pod) drain.PodDeleteStatus {
-	if p.Labels[orderLabel] != "" && p.Namespace == metav1.NamespaceSystem {
+// skipTasks keeps the Pods of node tasks when a node is drained.
+func skipTasks(p corev1.Pod) drain.PodDeleteStatus {
+	if p.Labels[taskLabel] != "" && p.Namespace == metav1.NamespaceSystem {
 		return drain.MakePodDeleteStatusSkip()
 	}
 	return drain.MakePodDeleteStatusOkay()

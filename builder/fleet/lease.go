@@ -13,18 +13,18 @@ import (
 	"github.com/kbuild/kbuild/firstboot/cluster"
 )
 
-// leaseName is the Lease in kube-system that one operator at a time holds.
+// leaseName is the Lease in kube-system that one operator holds at a time.
 const leaseName = "kbuild-upgrade"
 
-// leaseTime is how long a Lease holds that is not renewed. It is renewed four
+// leaseTime is how long a Lease is valid without being renewed. It is renewed four
 // times as often.
 const leaseTime = time.Minute
 
-// taken is the error that somebody else holds the Lease.
+// taken is the error that another operator holds the Lease.
 type taken struct{ error }
 
-// locked does work while nobody else does any. What is under way when the
-// context ends says no more than that, so why it ended is returned instead.
+// locked does work while no other operator can. If the context ends, work's error
+// only says so, and the reason for the end is returned instead.
 func (f *Fleet) locked(ctx context.Context, work func(context.Context) error) error {
 	ctx, unlock, err := f.lock(ctx)
 	if err != nil {
@@ -38,8 +38,8 @@ func (f *Fleet) locked(ctx context.Context, work func(context.Context) error) er
 }
 
 // lock takes the Lease and keeps it until unlock is called. The context that it
-// returns ends when another operator has taken it over meanwhile: the API was
-// away for longer than it holds.
+// returns ends if another operator takes it over, because the API was away for
+// longer than it is valid.
 func (f *Fleet) lock(ctx context.Context) (locked context.Context, unlock func(), err error) {
 	if err := f.acquire(ctx); err != nil {
 		return nil, nil, err
@@ -69,9 +69,9 @@ func (f *Fleet) lock(ctx context.Context) (locked context.Context, unlock func()
 
 func (f *Fleet) leaseTime() time.Duration { return cmp.Or(f.LeaseTime, leaseTime) }
 
-// acquire takes the Lease, if nobody holds it. Clocks may differ: a holder whose
-// time is over by ours is only gone when it does not renew the Lease either while
-// it is watched.
+// acquire takes the Lease, if no one holds it. Clocks may differ: a holder whose
+// Lease has expired by our clock only counts as gone if it does not renew it while
+// we watch.
 func (f *Fleet) acquire(ctx context.Context) error {
 	leases := f.Client.CoordinationV1().Leases(metav1.NamespaceSystem)
 	var seen *metav1.MicroTime
@@ -89,12 +89,12 @@ func (f *Fleet) acquire(ctx context.Context) error {
 		holder := holderOf(l)
 		until := leaseEnd(l)
 		if holder != "" && holder != f.Who && (time.Now().Before(until) || seen != nil && !seen.Equal(l.Spec.RenewTime)) {
-			return taken{fmt.Errorf("cannot work on this cluster now: %s does, and holds Lease kube-system/%s until %s unless it goes on; if it is gone for good, wait until then or `kubectl -n kube-system delete lease %[2]s`",
+			return taken{fmt.Errorf("another operator works on this cluster: %s holds Lease kube-system/%s until %s, or longer if it renews it; if it is gone for good, wait until then, or run `kubectl -n kube-system delete lease %[2]s`",
 				holder, leaseName, until.Local().Format(time.TimeOnly))}
 		}
 		if holder != "" && holder != f.Who && seen == nil && l.Spec.RenewTime != nil {
 			seen = l.Spec.RenewTime
-			f.report("", Wait, fmt.Sprintf("for a sign of %s, who has held Lease kube-system/%s", holder, leaseName))
+			f.report("", Wait, fmt.Sprintf("checking whether %s, who held Lease kube-system/%s, is still at work", holder, leaseName))
 			select {
 			case <-ctx.Done():
 				return context.Cause(ctx)
@@ -108,15 +108,15 @@ func (f *Fleet) acquire(ctx context.Context) error {
 	}
 }
 
-// renew keeps the Lease. The error is taken when somebody else has had it
-// meanwhile, whether he still has it or not.
+// renew renews the Lease. The error is taken if another operator has held it
+// meanwhile, even if it has released it again.
 func (f *Fleet) renew(ctx context.Context) error {
 	f.renewing.Lock()
 	defer f.renewing.Unlock()
 	leases := f.Client.CoordinationV1().Leases(metav1.NamespaceSystem)
 	l, err := leases.Get(ctx, leaseName, metav1.GetOptions{})
 	if holder := holderOf(l); err == nil && holder != f.Who {
-		return taken{fmt.Errorf("cannot go on: %s has taken Lease kube-system/%s meanwhile", cmp.Or(holder, "another operator"), leaseName)}
+		return taken{fmt.Errorf("cannot continue: %s has taken over Lease kube-system/%s", cmp.Or(holder, "another operator"), leaseName)}
 	}
 	if err == nil {
 		f.hold(l, false)
@@ -125,8 +125,8 @@ func (f *Fleet) renew(ctx context.Context) error {
 	return leaseError(err)
 }
 
-// hold makes l ours from now on. Whoever writes it names the version that was
-// read: of two that take it at once one fails.
+// hold makes l ours. The update carries the resource version that was read: of two
+// operators that take it at the same time one fails.
 func (f *Fleet) hold(l *coordinationv1.Lease, anew bool) {
 	now, seconds := metav1.NowMicro(), int32(f.leaseTime().Seconds())
 	if anew {
@@ -152,7 +152,7 @@ func holderOf(l *coordinationv1.Lease) string {
 	return *l.Spec.HolderIdentity
 }
 
-// leaseEnd is when a Lease ends that is not renewed.
+// leaseEnd is when a Lease expires unless it is renewed.
 func leaseEnd(l *coordinationv1.Lease) time.Time {
 	if l.Spec.RenewTime == nil || l.Spec.LeaseDurationSeconds == nil {
 		return time.Time{}
@@ -160,14 +160,14 @@ func leaseEnd(l *coordinationv1.Lease) time.Time {
 	return l.Spec.RenewTime.Add(time.Duration(*l.Spec.LeaseDurationSeconds) * time.Second)
 }
 
-// releaseLease lets the next operator come at once.
+// releaseLease lets the next operator start at once.
 func (f *Fleet) releaseLease(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()
 	leases := f.Client.CoordinationV1().Leases(metav1.NamespaceSystem)
 	l, err := leases.Get(ctx, leaseName, metav1.GetOptions{})
 	if err != nil || holderOf(l) != f.Who {
-		return // it ends by itself
+		return // it expires by itself
 	}
 	l.Spec.HolderIdentity = nil
 	leases.Update(ctx, l, metav1.UpdateOptions{FieldManager: cluster.Manager})

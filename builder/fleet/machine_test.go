@@ -220,7 +220,7 @@ func (m *machine) kubelet(ctx context.Context) {
 		for _, p := range pods.Items {
 			if p.DeletionTimestamp != nil {
 				m.lab.client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))})
-			} else if p.Labels[orderLabel] != "" && !seen[string(p.UID)] {
+			} else if p.Labels[taskLabel] != "" && !seen[string(p.UID)] {
 				seen[string(p.UID)] = true
 				go m.order(ctx, p)
 			}
@@ -247,7 +247,7 @@ func (m *machine) order(ctx context.Context, p corev1.Pod) {
 		return
 	}
 	args := strings.Join(command[at+2:], " ")
-	verb := p.Labels[orderLabel]
+	verb := p.Labels[taskLabel]
 	m.lab.note(m, args)
 	p.Status.Phase = corev1.PodRunning
 	p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: p.Spec.Containers[0].Name, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
@@ -258,7 +258,7 @@ func (m *machine) order(ctx context.Context, p corev1.Pod) {
 	case m.hang[verb]:
 	case m.refuse[verb] != "":
 		end(4, "kbuild-firstboot: "+m.refuse[verb]+"\n")
-	case verb == guardOrder:
+	case verb == guardTask:
 		m.guard(ctx, p, args)
 	case verb == "forget":
 		end(0, "")

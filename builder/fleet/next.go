@@ -13,12 +13,12 @@ type Step string
 // The steps of an upgrade, in their order, and how it may end.
 const (
 	Stage    Step = "stage"    // write the image into the other slot
-	Cordon   Step = "cordon"   // let no new pods come
-	Drain    Step = "drain"    // evict those that are there
+	Cordon   Step = "cordon"   // no new pods are scheduled
+	Drain    Step = "drain"    // evict its pods
 	Apply    Step = "apply"    // reboot into the other slot
-	Wait     Step = "wait"     // for something that comes by itself
-	Uncordon Step = "uncordon" // let pods come that an earlier run has kept away
-	Reset    Step = "reset"    // leave the cluster, and become a new machine
+	Wait     Step = "wait"     // for the node
+	Uncordon Step = "uncordon" // a node that an earlier run has cordoned
+	Reset    Step = "reset"    // leave the cluster, and wipe the machine
 	Done     Step = "done"
 	Failed   Step = "failed" // it came back in another version
 )
@@ -31,11 +31,11 @@ const grace = 30 * time.Second
 type progress struct {
 	staged, guarded, drained, applied bool
 	old                               string       // its version before
-	boot                              string       // the boot that the order to reboot was given in
-	back                              time.Time    // since when it is back, Ready and not of the new version
+	boot                              string       // the boot in which it was asked to reboot
+	back                              time.Time    // since when it is Ready again in another version
 	event                             string       // the last Event of a fallback before
-	job                               *batchv1.Job // of the order to reboot
-	told                              time.Time    // when it was given
+	job                               *batchv1.Job // that asks it to reboot
+	asked                             time.Time    // when it was created
 }
 
 // next says what comes next for node n on its way to version to, and why. It
@@ -50,9 +50,9 @@ func next(n Node, p *progress, to string, now time.Time) (Step, string) {
 	}
 	switch {
 	case n.BootID == p.boot:
-		return Wait, "it goes down"
+		return Wait, "it is shutting down"
 	case !n.Ready:
-		return Wait, "it boots; it is not Ready yet"
+		return Wait, "it is booting, and not Ready yet"
 	case n.Version == to && n.Cordoned != "":
 		return Wait, "it is Ready; its boot has not uncordoned it yet"
 	case n.Version == to:
@@ -65,23 +65,23 @@ func next(n Node, p *progress, to string, now time.Time) (Step, string) {
 	case n.Version == p.old:
 		return Failed, fmt.Sprintf("it has fallen back to %s: the new image did not become healthy", n.Version)
 	}
-	return Failed, fmt.Sprintf("it came back in %s, not in %s: is that what --source holds?", n.Version, to)
+	return Failed, fmt.Sprintf("it came back in %s, not in %s: check which version --source holds", n.Version, to)
 }
 
 // nextBefore is next before the reboot.
 func nextBefore(n Node, p *progress, to string) (Step, string) {
 	switch {
 	case n.Version == to && n.Ready && n.Cordoned == "":
-		return Done, "it is of " + to + " already"
+		return Done, "it already runs " + to
 	case n.Version == to && n.Ready && n.Cordoned == n.BootID:
-		return Uncordon, "it is of " + to + " already, and an earlier run has left it cordoned"
+		return Uncordon, "it already runs " + to + ", and an earlier run has left it cordoned"
 	case n.Version == to && n.Ready:
 		return Wait, "it is Ready; its boot has not uncordoned it yet"
 	case !n.Ready:
 		return Wait, "it is not Ready"
 	case !p.staged:
 		return Stage, ""
-	case !p.guarded || !n.Unschedulable || n.Cordoned == "": // one that somebody else has cordoned is marked, too
+	case !p.guarded || !n.Unschedulable || n.Cordoned == "": // one that someone else has cordoned is marked, too
 		return Cordon, ""
 	case !p.drained:
 		return Drain, ""
@@ -89,22 +89,22 @@ func nextBefore(n Node, p *progress, to string) (Step, string) {
 	return Apply, ""
 }
 
-// at says whether a node is of a version, and nothing is to be done for it.
+// at says whether a node runs a version, and nothing is left to do.
 func (n Node) at(version string) bool { return n.Version == version && n.Cordoned == "" }
 
-// startable are the workers that may be begun with beside those that are away
-// already, in the given order, when at most limit may be away.
-func startable(workers []Node, flying, done map[string]bool, to string, limit int) []Node {
-	away := len(flying)
+// startable are the workers that may be started, in the given order, so that at
+// most limit are unavailable.
+func startable(workers []Node, busy, done map[string]bool, to string, limit int) []Node {
+	away := len(busy)
 	for _, n := range workers {
-		if !n.Ready && n.Cordoned == "" && !flying[n.Name] {
+		if !n.Ready && n.Cordoned == "" && !busy[n.Name] {
 			away++ // not because of us
 		}
 	}
 	var start []Node
 	for _, n := range workers {
 		may := n.Ready || n.Cordoned != "" // one that was cordoned may be booting
-		if away < limit && may && !flying[n.Name] && !done[n.Name] && !n.at(to) {
+		if away < limit && may && !busy[n.Name] && !done[n.Name] && !n.at(to) {
 			start = append(start, n)
 			away++
 		}

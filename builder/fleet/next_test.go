@@ -40,8 +40,8 @@ func TestNext(t *testing.T) {
 		"already there":           {node(to, "1", true), progress{}, Done, "already"},
 		"there, not uncordoned":   {ours(node(to, "1", true)), progress{}, Wait, "uncordoned"},
 		"there, cordoned since":   {ours(node(to, boot, true)), progress{}, Uncordon, "an earlier run"},
-		"goes down":               {ours(node(old, "1", true)), rebooted, Wait, "goes down"},
-		"boots":                   {ours(node(to, "2", false)), rebooted, Wait, "boots"},
+		"goes down":               {ours(node(old, "1", true)), rebooted, Wait, "shutting down"},
+		"boots":                   {ours(node(to, "2", false)), rebooted, Wait, "booting"},
 		"is up":                   {ours(node(to, "2", true)), rebooted, Wait, "uncordoned"},
 		"is done":                 {node(to, "2", true), rebooted, Done, "Ready"},
 		"just back":               {node(old, "2", true), rebooted, Wait, "again"},
@@ -78,10 +78,10 @@ func TestStartable(t *testing.T) {
 		return m
 	}
 	for _, x := range []struct {
-		workers      []Node
-		flying, done map[string]bool
-		limit        int
-		want         string
+		workers    []Node
+		busy, done map[string]bool
+		limit      int
+		want       string
 	}{
 		{[]Node{a, b, c}, nil, nil, 1, "a"},
 		{[]Node{a, b, c}, nil, nil, 2, "a, b"},
@@ -95,8 +95,8 @@ func TestStartable(t *testing.T) {
 		{[]Node{booting, a, b}, nil, nil, 1, "booting"},
 		{nil, nil, nil, 1, ""},
 	} {
-		if got := names(startable(x.workers, x.flying, x.done, to, x.limit)); got != x.want {
-			t.Errorf("%s flying %v, done %v, of %d: %q, want %q", names(x.workers), x.flying, x.done, x.limit, got, x.want)
+		if got := names(startable(x.workers, x.busy, x.done, to, x.limit)); got != x.want {
+			t.Errorf("%s busy %v, done %v, of %d: %q, want %q", names(x.workers), x.busy, x.done, x.limit, got, x.want)
 		}
 	}
 }

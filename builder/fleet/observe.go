@@ -21,7 +21,7 @@ import (
 type Cluster struct {
 	Version      string // in kubeadm-config
 	ExternalEtcd bool
-	EtcdTag      string // the tag that the configuration gives etcd; empty is the version's own
+	EtcdTag      string // of etcd, in the configuration; empty: the version's own
 	Nodes        []Node // by name
 }
 
@@ -34,8 +34,8 @@ type Node struct {
 	Ready         bool
 	BootID        string
 	Unschedulable bool
-	Cordoned      string // the boot in which kbuild cordoned it; empty: it did not, or a boot after it came out well
-	Left          string // when the reset began by which it has left
+	Cordoned      string // the boot in which kbuild cordoned it; empty: not cordoned by kbuild
+	Left          string // when the reset began that removed it
 	OS            string
 	// Pods are its static pods of the control plane, and whether each is Ready.
 	Pods map[string]bool
@@ -81,11 +81,11 @@ func (f *Fleet) observeNode(ctx context.Context, name string) (Node, error) {
 func (f *Fleet) clusterConfig(ctx context.Context) (Cluster, error) {
 	cm, err := f.Client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, "kubeadm-config", metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return Cluster{}, fmt.Errorf("cannot read ConfigMap kube-system/kubeadm-config: there is none, so this is no cluster of kbuild's or kubeadm's; name another with --kubeconfig")
+		return Cluster{}, fmt.Errorf("cannot read ConfigMap kube-system/kubeadm-config: it does not exist, so this cluster was not made by kbuild or kubeadm; use another one with --kubeconfig")
 	} else if err != nil {
 		return Cluster{}, fmt.Errorf("cannot read ConfigMap kube-system/kubeadm-config: %w", err)
 	}
-	// Both versions of kubeadm's API that have been seen name these alike.
+	// All versions of kubeadm's API have these fields.
 	var conf struct {
 		KubernetesVersion string `json:"kubernetesVersion"`
 		Etcd              struct {
@@ -99,7 +99,7 @@ func (f *Fleet) clusterConfig(ctx context.Context) (Cluster, error) {
 		return Cluster{}, fmt.Errorf("cannot read ConfigMap kube-system/kubeadm-config: %w", err)
 	}
 	if conf.KubernetesVersion == "" {
-		return Cluster{}, fmt.Errorf("cannot read ConfigMap kube-system/kubeadm-config: its ClusterConfiguration names no kubernetesVersion")
+		return Cluster{}, fmt.Errorf("cannot read ConfigMap kube-system/kubeadm-config: its ClusterConfiguration has no kubernetesVersion")
 	}
 	return Cluster{Version: conf.KubernetesVersion, ExternalEtcd: conf.Etcd.External != nil, EtcdTag: conf.Etcd.Local.ImageTag}, nil
 }
@@ -162,7 +162,7 @@ func podReady(p *corev1.Pod) bool {
 	return false
 }
 
-// Role is what a node is, in a word.
+// Role is "control-plane" or "worker".
 func (n Node) Role() string {
 	if n.ControlPlane {
 		return "control-plane"

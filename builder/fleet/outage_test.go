@@ -101,7 +101,7 @@ func TestResetLast(t *testing.T) {
 	f.Client = (&apitest.Server{AdminConf: bytes.ReplaceAll(l.server.AdminConf, []byte(l.server.URL), []byte("https://"+g.addr))}).Client(t)
 	l.machine("cp1").away = g.shut
 	o := ResetOptions{Force: true, DrainTimeout: time.Minute, NodeTimeout: 3 * time.Minute}
-	if err := f.Reset(t.Context(), "cp1", o); err != nil || !strings.Contains(said(), "its cluster has ended with it") {
+	if err := f.Reset(t.Context(), "cp1", o); err != nil || !strings.Contains(said(), "the cluster is gone") {
 		t.Errorf("%v\n%s", err, said())
 	}
 }

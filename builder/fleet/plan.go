@@ -9,15 +9,15 @@ import (
 	"github.com/kbuild/kbuild/images"
 )
 
-// Plan is what an upgrade would do, in its order.
+// Plan is what an upgrade would do.
 type Plan struct {
 	Cluster string     `json:"cluster"`           // the version in kubeadm-config
-	Targets []string   `json:"targets"`           // the versions that the cluster may become
+	Targets []string   `json:"targets"`           // the versions that the cluster can be upgraded to
 	To      string     `json:"to,omitempty"`      // the one that is planned
-	Nodes   []NodePlan `json:"nodes"`             // in the order in which they are taken
-	Back    string     `json:"back,omitempty"`    // whether going back is legal, in words
+	Nodes   []NodePlan `json:"nodes"`             // in the order in which they are upgraded
+	Back    string     `json:"back,omitempty"`    // whether a rollback is possible, in words
 	Notes   []string   `json:"notes,omitempty"`   // what an operator should know before
-	Blocked []string   `json:"blocked,omitempty"` // what must be mended before
+	Blocked []string   `json:"blocked,omitempty"` // what must be repaired before
 }
 
 // NodePlan is what an upgrade does with one node.
@@ -26,23 +26,22 @@ type NodePlan struct {
 	Role    string   `json:"role"`
 	Version string   `json:"version"`
 	Ready   bool     `json:"ready"`
-	Do      []string `json:"do,omitempty"` // nothing, where it is of the version already
+	Do      []string `json:"do,omitempty"` // nothing, if it already runs the version
 }
 
-// MakePlan says how the cluster becomes of version to; the empty one is the
-// newest that it may become.
+// MakePlan plans the upgrade to version to; empty is the newest that is possible.
 func MakePlan(c Cluster, to string) (Plan, error) {
 	p := Plan{Cluster: c.Version, Targets: c.targets(), To: to}
 	if to == "" && len(p.Targets) > 0 {
 		p.To = p.Targets[len(p.Targets)-1]
 	} else if to != "" {
-		r, err := c.allows(to)
+		r, err := c.checkTarget(to)
 		if err != nil {
 			return p, err
 		}
 		p.To = r.Version
 	}
-	for _, n := range c.order(p.To) {
+	for _, n := range c.upgradeOrder(p.To) {
 		p.Nodes = append(p.Nodes, NodePlan{n.Name, n.Role(), n.Version, n.Ready, doing(n, p.To)})
 	}
 	if p.To == "" {
@@ -54,27 +53,28 @@ func MakePlan(c Cluster, to string) (Plan, error) {
 	return p, nil
 }
 
-// allows is kubeadm's policy of versions (EnforceVersionPolicies), for the
-// cluster and for each node, for each is moved by itself: no minor release is
-// skipped, nothing goes back, and an unknown version is no guess.
-func (c Cluster) allows(to string) (images.Release, error) {
+// checkTarget returns the release of a version that the cluster can be upgraded to,
+// or why it cannot. The rules are those of kubeadm (EnforceVersionPolicies), applied
+// to the cluster and to each node: no minor release is skipped, there is no
+// downgrade, and an unknown version is an error.
+func (c Cluster) checkTarget(to string) (images.Release, error) {
 	r, err := images.Lookup(to)
 	if err != nil {
 		return r, err
 	}
 	if err := r.CheckUpgradeFrom(c.Version); err != nil {
-		return r, fmt.Errorf("the cluster is of %s: %w", c.Version, err)
+		return r, fmt.Errorf("the cluster runs %s: %w", c.Version, err)
 	}
 	for _, n := range c.Nodes {
 		if err := r.CheckUpgradeFrom(n.Version); err != nil {
-			return r, fmt.Errorf("node %s is of %s: %w", n.Name, n.Version, err)
+			return r, fmt.Errorf("node %s runs %s: %w", n.Name, n.Version, err)
 		}
 	}
 	return r, nil
 }
 
-// targets are the versions that allows allows and that leave something to do,
-// oldest first.
+// targets are the versions that checkTarget allows and that change something, oldest
+// first.
 func (c Cluster) targets() []string {
 	var all []string
 	for _, v := range c.versions() {
@@ -82,7 +82,7 @@ func (c Cluster) targets() []string {
 	}
 	slices.SortFunc(all, byVersion)
 	return slices.DeleteFunc(slices.Compact(all), func(to string) bool {
-		_, err := c.allows(to)
+		_, err := c.checkTarget(to)
 		return err != nil || !slices.ContainsFunc(c.versions(), func(v string) bool { return v != to })
 	})
 }
@@ -107,9 +107,9 @@ func byVersion(a, b string) int {
 	return cmp.Compare(a, b)
 }
 
-// order is the order in which nodes are taken: the control planes, then the
-// workers; of each, first what an earlier run has begun, then by name.
-func (c Cluster) order(to string) []Node {
+// upgradeOrder is the order in which nodes are upgraded: the control planes, then the
+// workers; of each, first those that an earlier run has begun, then by name.
+func (c Cluster) upgradeOrder(to string) []Node {
 	rank := func(n Node) int {
 		rank := 0
 		if !n.ControlPlane {
@@ -125,7 +125,7 @@ func (c Cluster) order(to string) []Node {
 	return nodes
 }
 
-// doing is what is done with a node, in words.
+// doing is what an upgrade does with a node, in words.
 func doing(n Node, to string) []string {
 	if n.Version == to || to == "" {
 		return nil
@@ -134,10 +134,10 @@ func doing(n Node, to string) []string {
 	if !n.Unschedulable {
 		do = append(do, "cordon it")
 	}
-	return append(do, "drain it", "reboot into "+to, "wait until it is Ready and pods may come")
+	return append(do, "drain it", "reboot into "+to, "wait until it is Ready and uncordoned")
 }
 
-// back says whether the nodes may go back to what they are now.
+// back says whether the nodes can be rolled back to their present version.
 func (c Cluster) back(to string) string {
 	old := c.Version
 	for _, n := range c.controlPlanes() {
@@ -150,42 +150,42 @@ func (c Cluster) back(to string) string {
 	next, err2 := images.Lookup(to)
 	switch {
 	case err != nil || err2 != nil || from.Version == next.Version:
-		return "the control planes are of " + to + " already"
+		return "the control planes already run " + to
 	case c.ExternalEtcd:
-		return fmt.Sprintf("legal: etcd is external and stays as it is; a node that does not become healthy in %s goes back to %s by itself", to, old)
+		return fmt.Sprintf("possible: etcd is external, and is not upgraded; a node that does not become healthy in %s falls back to %s by itself", to, old)
 	}
 	before, after := cmp.Or(c.EtcdTag, from.Etcd.Tag), cmp.Or(c.EtcdTag, next.Etcd.Tag)
 	from.Etcd.Tag = before
 	if from.ReadsEtcd(after) {
-		return fmt.Sprintf("legal: etcd %s of %s reads what etcd %s of %s writes; a node that does not become healthy goes back by itself", before, old, after, to)
+		return fmt.Sprintf("possible: etcd %s of %s reads what etcd %s of %s writes; a node that does not become healthy falls back by itself", before, old, after, to)
 	}
-	return fmt.Sprintf("not legal once etcd %s of %s runs on every control plane: etcd %s of %s cannot read what it writes; take a snapshot of etcd first (etcdctl snapshot save)", after, to, before, old)
+	return fmt.Sprintf("not possible once etcd %s of %s runs on every control plane, since etcd %s of %s cannot read what it writes; take a snapshot of etcd first (etcdctl snapshot save)", after, to, before, old)
 }
 
 func (c Cluster) notes(to string) []string {
 	var notes []string
-	if c.silent() && slices.ContainsFunc(c.controlPlanes(), func(n Node) bool { return n.Version != to }) {
-		notes = append(notes, fmt.Sprintf("with %d control plane(s) the API does not answer while one of them boots; what runs on the workers goes on", len(c.controlPlanes())))
+	if c.losesAPI() && slices.ContainsFunc(c.controlPlanes(), func(n Node) bool { return n.Version != to }) {
+		notes = append(notes, fmt.Sprintf("with %d control plane(s), the API does not answer while one of them boots; pods on the workers keep running", len(c.controlPlanes())))
 	}
 	for _, n := range c.Nodes {
 		switch {
 		case n.Unschedulable && n.Cordoned == "":
-			notes = append(notes, "node "+n.Name+" was cordoned by somebody else, and stays so")
+			notes = append(notes, "node "+n.Name+" was cordoned by someone else, and stays cordoned")
 		case n.Cordoned != "" && n.Cordoned == n.BootID:
-			notes = append(notes, "node "+n.Name+" was left cordoned by a run that did not come to its end; `kbuild upgrade apply` goes on with it, and pods come again")
+			notes = append(notes, "node "+n.Name+" was left cordoned by a run that was interrupted; `kbuild upgrade apply` resumes with it, and uncordons it")
 		}
 	}
 	return notes
 }
 
-// blocked is what keeps an upgrade from being begun.
+// blocked is what prevents an upgrade.
 func (c Cluster) blocked(to string) []string {
 	var why []string
 	for _, n := range c.Nodes {
 		switch {
 		case n.Version == to || n.Ready || n.Cordoned != "": // one that was cordoned may be booting
 		default:
-			why = append(why, fmt.Sprintf("node %s is not Ready: mend it, or take it out of the cluster (kbuild reset %[1]s --force)", n.Name))
+			why = append(why, fmt.Sprintf("node %s is not Ready: repair it, or remove it from the cluster (kbuild reset %[1]s --force)", n.Name))
 		}
 	}
 	if len(c.controlPlanes()) == 0 {

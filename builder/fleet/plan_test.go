@@ -59,9 +59,9 @@ func TestPlanPolicy(t *testing.T) {
 		"half way back":   {three("v1.20.15", cp("a", "v1.20.15"), worker("w", "v1.19.12")), "v1.19.12", "v1.20.15", "older"},
 		"unknown":         {three("v1.20.15", cp("a", "v1.20.15")), "v1.21.0", "", "unknown Kubernetes version"},
 		"no version":      {three("v1.20.15", cp("a", "v1.20.15")), "latest", "", "want vMAJOR.MINOR.PATCH"},
-		"unknown node":    {three("v1.20.0", cp("a", "v1.20.0"), worker("w", "v1.18.3")), "v1.20.15", "", "node w is of v1.18.3"},
-		"newer node":      {three("v1.19.12", cp("a", "v1.19.12"), worker("w", "v1.20.15")), "v1.19.16", "v1.20.15", "node w is of v1.20.15"},
-		"kubelet behind":  {three("v1.37.0", cp("a", "v1.37.0"), worker("w", "v1.20.15")), "v1.37.2", "", "node w is of v1.20.15"},
+		"unknown node":    {three("v1.20.0", cp("a", "v1.20.0"), worker("w", "v1.18.3")), "v1.20.15", "", "node w runs v1.18.3"},
+		"newer node":      {three("v1.19.12", cp("a", "v1.19.12"), worker("w", "v1.20.15")), "v1.19.16", "v1.20.15", "node w runs v1.20.15"},
+		"kubelet behind":  {three("v1.37.0", cp("a", "v1.37.0"), worker("w", "v1.20.15")), "v1.37.2", "", "node w runs v1.20.15"},
 	} {
 		p, err := MakePlan(x.c, x.to)
 		if got := strings.Join(p.Targets, " "); got != x.targets {
@@ -75,18 +75,18 @@ func TestPlanPolicy(t *testing.T) {
 
 func TestPlanBack(t *testing.T) {
 	c := Cluster{Version: "v1.19.12", Nodes: []Node{cp("a", "v1.19.12")}}
-	if got := c.back("v1.20.15"); !strings.HasPrefix(got, "legal: etcd 3.4.13-0") {
+	if got := c.back("v1.20.15"); !strings.HasPrefix(got, "possible: etcd 3.4.13-0") {
 		t.Error(got)
 	}
-	if got := c.back("v1.37.2"); !strings.HasPrefix(got, "not legal") || !strings.Contains(got, "3.7.0-0") {
+	if got := c.back("v1.37.2"); !strings.HasPrefix(got, "not possible") || !strings.Contains(got, "3.7.0-0") {
 		t.Error(got)
 	}
 	c.EtcdTag = "3.4.13-0"
-	if got := c.back("v1.37.2"); !strings.HasPrefix(got, "legal") {
+	if got := c.back("v1.37.2"); !strings.HasPrefix(got, "possible") {
 		t.Error(got)
 	}
 	c.EtcdTag, c.ExternalEtcd = "", true
-	if got := c.back("v1.37.2"); !strings.HasPrefix(got, "legal: etcd is external") {
+	if got := c.back("v1.37.2"); !strings.HasPrefix(got, "possible: etcd is external") {
 		t.Error(got)
 	}
 	if got := c.back("v1.19.12"); !strings.Contains(got, "already") {
@@ -125,22 +125,22 @@ func TestSpare(t *testing.T) {
 		"node":       {func(n *Node) { n.Ready = false }, "node b is not Ready"},
 		"etcd":       {func(n *Node) { n.Pods[templates.Etcd] = false }, "pod etcd-b is not Ready"},
 		"api server": {func(n *Node) { n.Pods[templates.APIServer] = false }, "pod kube-apiserver-b is not Ready"},
-		"on trial":   {func(n *Node) { n.BootID, n.Cordoned = "2", "1" }, "the boot of node b may still come out badly"},
+		"on trial":   {func(n *Node) { n.BootID, n.Cordoned = "2", "1" }, "node b has booted a new image"},
 		"cordoned":   {func(n *Node) { n.BootID, n.Cordoned = "1", "1" }, ""},
 		"no etcd":    {func(n *Node) { delete(n.Pods, templates.Etcd) }, "node b has no pod etcd-b"},
 	} {
 		c := nodes(x.change)
-		err := c.spare("a")
+		err := c.checkPeers("a")
 		if x.want == "" && err != nil || x.want != "" && (err == nil || !strings.Contains(err.Error(), x.want)) {
 			t.Errorf("%s: %v, want %q", name, err, x.want)
 		}
-		if err := c.spare("b"); err != nil {
+		if err := c.checkPeers("b"); err != nil {
 			t.Errorf("%s: b itself may go down: %v", name, err)
 		}
 	}
 	external := nodes(func(n *Node) { delete(n.Pods, templates.Etcd) })
 	external.ExternalEtcd = true
-	if err := external.spare("a"); err != nil {
+	if err := external.checkPeers("a"); err != nil {
 		t.Errorf("external etcd: %v", err)
 	}
 }
@@ -168,7 +168,7 @@ func TestHarm(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, x.want)
 		}
 	}
-	if !(Cluster{Nodes: []Node{a}}).silent() || !(Cluster{Nodes: []Node{a, c}}).silent() || (Cluster{Nodes: []Node{a, ill, c}}).silent() {
+	if !(Cluster{Nodes: []Node{a}}).losesAPI() || !(Cluster{Nodes: []Node{a, c}}).losesAPI() || (Cluster{Nodes: []Node{a, ill, c}}).losesAPI() {
 		t.Error("the API is away with one or two members, and not with three")
 	}
 }

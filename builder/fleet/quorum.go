@@ -8,11 +8,10 @@ import (
 	"github.com/kbuild/kbuild/templates"
 )
 
-// spare says why control plane name may not go down now; nil is that the others
-// carry the cluster meanwhile as well as they can. The others' etcd and API
-// server must all be Ready: of three members of etcd two are a quorum only
-// while both are well.
-func (c Cluster) spare(name string) error {
+// checkPeers returns why control plane name may not go down now, or nil. The etcd and
+// API server of all others must be Ready: of three etcd members, two are a quorum
+// only while both are healthy.
+func (c Cluster) checkPeers(name string) error {
 	var ill []string
 	for _, n := range c.controlPlanes() {
 		if n.Name == name {
@@ -23,7 +22,7 @@ func (c Cluster) spare(name string) error {
 			continue
 		}
 		if n.Cordoned != "" && n.Cordoned != n.BootID {
-			ill = append(ill, "the boot of node "+n.Name+" may still come out badly: it has not uncordoned it yet")
+			ill = append(ill, "node "+n.Name+" has booted a new image, and has not uncordoned itself yet")
 			continue
 		}
 		want := []string{templates.APIServer}
@@ -44,7 +43,7 @@ func (c Cluster) spare(name string) error {
 	return nil
 }
 
-// members are how many members etcd has on the cluster's control planes.
+// members is how many etcd members the cluster's control planes have.
 func (c Cluster) members() int {
 	members := 0
 	for _, n := range c.Nodes {
@@ -55,9 +54,9 @@ func (c Cluster) members() int {
 	return members
 }
 
-// silent says whether the API is away while one of its control planes boots: it
-// is the only one, or etcd has no quorum without it.
-func (c Cluster) silent() bool {
+// losesAPI says whether the API is unavailable while a control plane boots: it is
+// the only one, or etcd has no quorum without it.
+func (c Cluster) losesAPI() bool {
 	if c.ExternalEtcd {
 		return len(c.controlPlanes()) == 1
 	}
@@ -65,8 +64,8 @@ func (c Cluster) silent() bool {
 	return m-1 < cluster.Quorum(m)
 }
 
-// harm says, in words, what a cluster loses with a node for good; empty is
-// nothing that it needs.
+// harm says, in words, what a cluster loses if a node is gone for good; empty if
+// nothing.
 func (c Cluster) harm(name string) string {
 	n, _ := c.node(name)
 	if !n.ControlPlane {

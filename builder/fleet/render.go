@@ -18,12 +18,12 @@ import (
 	"github.com/kbuild/kbuild/templates"
 )
 
-// endpointAnnotation is where kubeadm notes on an API server's pod how it is
-// reached.
+// endpointAnnotation is kubeadm's annotation on an API server's pod with its
+// address.
 const endpointAnnotation = "kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint"
 
-// running is what a cluster keeps of its configuration, and what one of its
-// control planes shows of its machine.
+// running is the configuration that a cluster stores, and what one of its control
+// planes shows of its machine.
 type running struct {
 	kubeadm, kubelet, proxy string // documents
 	node                    string
@@ -36,7 +36,7 @@ func (r running) configured(rel images.Release) (*config.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	// As a first control plane, which is not asked how it joins.
+	// As the first control plane, which needs no settings for joining.
 	n := &config.Node{Role: config.RoleInit, Sources: map[string]string{}}
 	n.Init.NodeRegistration.Name, n.Init.NodeRegistration.CRISocket = r.node, config.CRISocket
 	if p := r.pods[templates.APIServer]; p != nil {
@@ -67,7 +67,7 @@ func (r running) staticPods(n *config.Node, rel images.Release) []*corev1.Pod {
 			}
 		}
 	}
-	if p := r.pods[templates.APIServer]; p != nil { // proxies are told to all alike
+	if p := r.pods[templates.APIServer]; p != nil { // all have the same proxies
 		if probe := p.Spec.Containers[0].StartupProbe; probe != nil { // an emulated machine has more time
 			params.Startup = time.Duration(probe.FailureThreshold*probe.PeriodSeconds) * time.Second
 		}

@@ -17,34 +17,34 @@ import (
 
 // ResetOptions are what an operator decides about a node's reset.
 type ResetOptions struct {
-	Force        bool // harm the cluster, lose pods, or do without the machine
-	KeepNode     bool // leave the Node object
+	Force        bool // even if the cluster is harmed, pods are lost or the machine cannot be reached
+	KeepNode     bool // keep the Node object
 	DrainTimeout time.Duration
 	NodeTimeout  time.Duration
 }
 
-// silence is how long the API server does not answer when its cluster has ended
-// with its last control plane.
+// silence is how long the API server has not answered when the last control plane
+// counts as gone.
 const silence = time.Minute
 
-// CheckReset says why a node may not be reset without force.
+// CheckReset returns why a node may not be reset without force.
 func CheckReset(c Cluster, name string) error {
 	n, ok := c.node(name)
 	if !ok {
-		return fmt.Errorf("cannot reset node %s: the cluster has none of that name, only %s", name, names(c.Nodes))
+		return fmt.Errorf("cannot reset node %s: the cluster has no such node, only %s", name, names(c.Nodes))
 	}
 	if harm := c.harm(name); harm != "" {
 		return fmt.Errorf("cannot reset node %s: %s. If that is what you want, use --force", name, harm)
 	}
 	if !n.Ready {
-		return fmt.Errorf("cannot reset node %s: it is not Ready, so nothing can be done on its machine; --force takes it out of the cluster and leaves the machine as it is", name)
+		return fmt.Errorf("cannot reset node %s: it is not Ready, so its machine cannot be wiped; --force removes it from the cluster and does not touch the machine", name)
 	}
 	return nil
 }
 
-// Reset makes a node's machine a new one: it is drained, leaves the cluster,
-// wipes its state and boots again. Stopped before the machine has begun, it
-// takes pods again; from then on it goes on by itself.
+// Reset removes a node: it is drained, leaves the cluster, wipes its state and
+// reboots. If it is stopped before the machine has begun, the node is uncordoned;
+// after that the machine continues by itself.
 func (f *Fleet) Reset(ctx context.Context, name string, o ResetOptions) error {
 	return f.locked(ctx, func(ctx context.Context) error { return f.reset(ctx, name, o) })
 }
@@ -59,69 +59,68 @@ func (f *Fleet) reset(ctx context.Context, name string, o ResetOptions) error {
 		return err
 	}
 	if !n.Ready {
-		f.bury(ctx, c, n)
-		return f.forget(ctx, n, o)
+		f.removeDeadMember(ctx, c, n)
+		return f.deleteNode(ctx, n, o)
 	}
-	if err := f.empty(ctx, n, o); err != nil {
+	if err := f.drainForReset(ctx, n, o); err != nil {
 		return err
 	}
 	last := len(c.controlPlanes()) == 1 && n.ControlPlane
-	if err := f.leave(ctx, n, o, last); err != nil {
+	if err := f.resetMachine(ctx, n, o, last); err != nil {
 		return err
 	}
 	if last {
-		f.report(name, Done, "its cluster has ended with it")
+		f.report(name, Done, "it was the last control plane: the cluster is gone")
 		return nil
 	}
 	f.unguard(ctx, name)
-	return f.forget(ctx, n, o)
+	return f.deleteNode(ctx, n, o)
 }
 
-// empty cordons and drains a node that is to be reset.
-func (f *Fleet) empty(ctx context.Context, n Node, o ResetOptions) error {
-	f.report(n.Name, Cordon, "no new pods come")
+// drainForReset cordons and drains a node that is to be reset.
+func (f *Fleet) drainForReset(ctx context.Context, n Node, o ResetOptions) error {
+	f.report(n.Name, Cordon, "no new pods are scheduled")
 	err := f.guard(ctx, n, o.DrainTimeout, o.NodeTimeout)
 	if err == nil {
 		err = f.cordon(ctx, n.Name)
 	}
 	if err == nil {
-		f.report(n.Name, Drain, "its pods leave")
+		f.report(n.Name, Drain, "its pods are evicted")
 		err = f.drain(ctx, n.Name, o.DrainTimeout, o.Force)
 	}
 	if err != nil && o.Force && ctx.Err() == nil {
-		f.report(n.Name, Drain, "it is forced: "+err.Error())
+		f.report(n.Name, Drain, "continuing, because of --force: "+err.Error())
 		return nil
 	}
 	if err != nil {
-		f.takeBack(ctx, n.Name)
+		f.undoCordon(ctx, n.Name)
 	}
 	return err
 }
 
-// takeBack lets pods come to a node again whose machine does not go down after
-// all.
-func (f *Fleet) takeBack(ctx context.Context, name string) {
+// undoCordon uncordons a node whose machine does not go down after all.
+func (f *Fleet) undoCordon(ctx context.Context, name string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()
 	if err := f.uncordon(ctx, name); err != nil {
-		f.report(name, Failed, fmt.Sprintf("cannot let pods come to it again: %v; `kubectl uncordon %s` does, and so does the node itself, later", err, name))
+		f.report(name, Failed, fmt.Sprintf("cannot uncordon it: %v; run `kubectl uncordon %s`, or wait: the node uncordons itself later", err, name))
 		return
 	}
 	f.unguard(ctx, name)
-	f.report(name, Cordon, "pods may come again")
+	f.report(name, Cordon, "it is uncordoned")
 }
 
-// leave has the machine reset itself, and waits until its node has left. The
-// cluster ends with its last control plane, and then nobody answers.
-func (f *Fleet) leave(ctx context.Context, n Node, o ResetOptions, last bool) error {
-	f.report(n.Name, Reset, "its machine leaves the cluster, wipes its state and boots")
+// resetMachine has the machine reset itself, and waits until its node has left. When
+// the last control plane is reset, the API does not answer any more.
+func (f *Fleet) resetMachine(ctx context.Context, n Node, o ResetOptions, last bool) error {
+	f.report(n.Name, Reset, "its machine leaves the cluster, wipes its state and reboots")
 	args := []string{"reset", "--yes"}
 	if o.Force {
 		args = append(args, "--force")
 	}
-	job, err := f.begin(ctx, n, order{name: "reset", what: "reset itself", args: args, last: true})
+	job, err := f.begin(ctx, n, nodeTask{name: "reset", what: "reset itself", args: args, last: true})
 	if job == nil {
-		f.takeBack(ctx, n.Name)
+		f.undoCordon(ctx, n.Name)
 		return err
 	}
 	defer func() {
@@ -130,7 +129,7 @@ func (f *Fleet) leave(ctx context.Context, n Node, o ResetOptions, last bool) er
 		}
 	}()
 	if err != nil {
-		f.recall(ctx, n, job)
+		f.cancelReset(ctx, n, job)
 		return err
 	}
 	begun, answered := time.Now(), time.Now()
@@ -149,40 +148,40 @@ func (f *Fleet) leave(ctx context.Context, n Node, o ResetOptions, last bool) er
 		s, err := f.look(ctx, job)
 		switch {
 		case ctx.Err() != nil:
-			f.recall(ctx, n, job)
+			f.cancelReset(ctx, n, job)
 			return context.Cause(ctx)
 		case err != nil:
 			return err
 		case s.phase == corev1.PodFailed && s.code < 128:
-			f.takeBack(ctx, n.Name)
+			f.undoCordon(ctx, n.Name)
 			return fmt.Errorf("node %s cannot reset itself: %s", n.Name, s.said)
 		case s.phase == corev1.PodPending && time.Since(begun) > startPatience:
 			f.end(ctx, job)
-			f.takeBack(ctx, n.Name)
-			return fmt.Errorf("cannot tell node %s to reset itself: its Pod does not start: %s", n.Name, s.said)
+			f.undoCordon(ctx, n.Name)
+			return fmt.Errorf("cannot have node %s reset itself: the Pod does not start: %s", n.Name, s.said)
 		case time.Since(begun) > o.NodeTimeout:
-			return fmt.Errorf("node %s has not left within %v: look at its console; it goes on by itself", n.Name, o.NodeTimeout)
+			return fmt.Errorf("node %s has not left within %v: check its console; it continues by itself", n.Name, o.NodeTimeout)
 		}
 		f.sleep(ctx)
 	}
 }
 
-// recall takes the order back, where nobody on the machine has heard of it yet.
-func (f *Fleet) recall(ctx context.Context, n Node, job *batchv1.Job) {
+// cancelReset deletes the Job if it has not started on the machine yet.
+func (f *Fleet) cancelReset(ctx context.Context, n Node, job *batchv1.Job) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()
 	if s, err := f.look(ctx, job); err == nil && s.phase == corev1.PodPending {
 		f.end(ctx, job)
-		f.takeBack(ctx, n.Name)
+		f.undoCordon(ctx, n.Name)
 		return
 	}
-	f.report(n.Name, Wait, "its machine has begun, and goes on by itself")
+	f.report(n.Name, Wait, "its machine has begun, and continues by itself")
 }
 
-// bury has another control plane take out of etcd what a control plane has left
-// whose machine does not answer any more. One that kubeadm made cannot.
-func (f *Fleet) bury(ctx context.Context, c Cluster, n Node) {
-	f.report(n.Name, Reset, "it is not Ready: its machine stays as it is")
+// removeDeadMember has another control plane remove the etcd member of one whose
+// machine does not answer any more. A control plane that kubeadm made cannot do that.
+func (f *Fleet) removeDeadMember(ctx context.Context, c Cluster, n Node) {
+	f.report(n.Name, Reset, "it is not Ready: its machine is not touched")
 	if !n.ControlPlane {
 		return
 	}
@@ -191,20 +190,20 @@ func (f *Fleet) bury(ctx context.Context, c Cluster, n Node) {
 		if o.Name == n.Name || !o.Ready {
 			continue
 		}
-		f.report(n.Name, Reset, "node "+o.Name+" takes its member out of etcd")
-		if _, err = f.do(ctx, o, order{name: "forget", what: "take node " + n.Name + " out of etcd", args: []string{"forget", n.Name}}); err == nil {
+		f.report(n.Name, Reset, "node "+o.Name+" removes its etcd member")
+		if _, err = f.do(ctx, o, nodeTask{name: "forget", what: "remove the etcd member of node " + n.Name, args: []string{"forget", n.Name}}); err == nil {
 			return
 		}
 	}
-	f.report(n.Name, Reset, fmt.Sprintf("its member of etcd stays: %v; `kbuild-firstboot forget %s` on a control plane takes it out, and so does the next one that joins", err, n.Name))
+	f.report(n.Name, Reset, fmt.Sprintf("its etcd member stays: %v; remove it with `kbuild-firstboot forget %s` on a control plane, or let the next control plane that joins do it", err, n.Name))
 }
 
-// forget deletes the Node of a machine that has left. One that is not there, or
-// of a machine that has joined since under the same name, is left alone: a worker
-// joins with the Node that it had.
-func (f *Fleet) forget(ctx context.Context, n Node, o ResetOptions) error {
+// deleteNode deletes the Node of a machine that has left. If it is gone, or its
+// machine has joined again under the same name, it is left alone: a worker joins
+// with the Node that it had.
+func (f *Fleet) deleteNode(ctx context.Context, n Node, o ResetOptions) error {
 	if o.KeepNode {
-		f.report(n.Name, Done, "its Node stays")
+		f.report(n.Name, Done, "its Node is kept")
 		return nil
 	}
 	joined := false
@@ -219,13 +218,13 @@ func (f *Fleet) forget(ctx context.Context, n Node, o ResetOptions) error {
 		})
 	})
 	if err != nil {
-		return fmt.Errorf("cannot delete Node %s: %w; `kubectl delete node %[1]s` does", n.Name, err)
+		return fmt.Errorf("cannot delete Node %s: %w; run `kubectl delete node %[1]s`", n.Name, err)
 	}
 	if joined {
-		f.report(n.Name, Done, "its machine has joined again already")
+		f.report(n.Name, Done, "its machine has already joined again")
 		return nil
 	}
-	f.report(n.Name, Done, "it is no node of this cluster any more")
+	f.report(n.Name, Done, "it is no longer a node of this cluster")
 	return nil
 }
 

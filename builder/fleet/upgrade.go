@@ -18,15 +18,15 @@ import (
 type UpgradeOptions struct {
 	To             string        // version
 	Source         string        // URL of the new image's directory
-	MaxUnavailable int           // workers that may be away at once
+	MaxUnavailable int           // workers that may be unavailable at the same time
 	DrainTimeout   time.Duration // for each node; 0 is no limit
-	NodeTimeout    time.Duration // for staging, and for coming back
+	NodeTimeout    time.Duration // for staging, and for each reboot
 }
 
-// Upgrade takes all nodes to another version: the control planes one at a time
-// and only while all others are well, then the workers. What is of that version
-// already is left alone. The first failure stops it: a node that has not
-// rebooted yet takes pods again, one that has goes on by itself.
+// Upgrade upgrades all nodes: the control planes one at a time, and only while all
+// others are healthy, then the workers. Nodes that already run the version are left
+// alone. The first failure stops the upgrade: a node that has not rebooted yet is
+// uncordoned; one that has continues by itself.
 func (f *Fleet) Upgrade(ctx context.Context, o UpgradeOptions) error {
 	return f.locked(ctx, func(ctx context.Context) error { return f.upgrade(ctx, o) })
 }
@@ -44,7 +44,7 @@ func (f *Fleet) upgrade(ctx context.Context, o UpgradeOptions) error {
 		return fmt.Errorf("cannot upgrade to %s: %s", o.To, strings.Join(p.Blocked, "; "))
 	}
 	u := &upgrade{Fleet: f, UpgradeOptions: o}
-	for _, n := range c.order(o.To) {
+	for _, n := range c.upgradeOrder(o.To) {
 		if n.ControlPlane {
 			if err := u.node(ctx, n); err != nil {
 				return err
@@ -60,18 +60,18 @@ type upgrade struct {
 	UpgradeOptions
 }
 
-// workers takes the workers, as many at once as may be away.
+// workers upgrades the workers, as many at the same time as may be unavailable.
 func (u *upgrade) workers(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	flying, done := map[string]bool{}, map[string]bool{}
-	type landing struct {
+	busy, done := map[string]bool{}, map[string]bool{}
+	type result struct {
 		name string
 		err  error
 	}
-	landed := make(chan landing)
-	land := func(l landing) error {
-		delete(flying, l.name)
+	results := make(chan result)
+	finish := func(l result) error {
+		delete(busy, l.name)
 		done[l.name] = l.err == nil
 		if l.err != nil {
 			stop(fmt.Errorf("the upgrade was stopped, because of node %s", l.name))
@@ -86,32 +86,32 @@ func (u *upgrade) workers(ctx context.Context) error {
 			failed = cmp.Or(failed, err)
 			stop(err)
 		}
-		workers := slices.DeleteFunc(c.order(u.To), func(n Node) bool { return n.ControlPlane })
-		left := slices.DeleteFunc(slices.Clone(workers), func(n Node) bool { return done[n.Name] || flying[n.Name] || n.at(u.To) })
+		workers := slices.DeleteFunc(c.upgradeOrder(u.To), func(n Node) bool { return n.ControlPlane })
+		left := slices.DeleteFunc(slices.Clone(workers), func(n Node) bool { return done[n.Name] || busy[n.Name] || n.at(u.To) })
 		if failed == nil && err == nil {
-			for _, n := range startable(workers, flying, done, u.To, u.MaxUnavailable) {
-				flying[n.Name] = true
-				go func() { landed <- landing{n.Name, u.node(ctx, n)} }()
+			for _, n := range startable(workers, busy, done, u.To, u.MaxUnavailable) {
+				busy[n.Name] = true
+				go func() { results <- result{n.Name, u.node(ctx, n)} }()
 			}
 		}
 		switch {
-		case len(flying) > 0:
+		case len(busy) > 0:
 			idle = time.Now()
 		case failed != nil:
 			return failed
 		case err == nil && len(left) == 0:
 			return nil
 		case time.Since(idle) > u.NodeTimeout:
-			return fmt.Errorf("cannot go on with %s: --max-unavailable is %d, and as many workers are not Ready", names(left), u.MaxUnavailable)
+			return fmt.Errorf("cannot continue with %s: --max-unavailable is %d, and that many workers are not Ready", names(left), u.MaxUnavailable)
 		}
 		select {
-		case l := <-landed:
-			if err := land(l); err != nil && failed == nil {
+		case l := <-results:
+			if err := finish(l); err != nil && failed == nil {
 				failed = err
 			}
 		case <-ctx.Done():
-			for len(flying) > 0 {
-				if err := land(<-landed); err != nil && failed == nil {
+			for len(busy) > 0 {
+				if err := finish(<-results); err != nil && failed == nil {
 					failed = err
 				}
 			}
@@ -125,8 +125,7 @@ func names(nodes []Node) string {
 	return strings.Join((Cluster{Nodes: nodes}).names(), ", ")
 }
 
-// node takes one node to the version. What comes next is asked anew after each
-// step.
+// node upgrades one node. After each step, next decides what comes next.
 func (u *upgrade) node(ctx context.Context, first Node) (err error) {
 	f, name, boot, p := u.Fleet, first.Name, first.BootID, &progress{}
 	var w waiting
@@ -147,7 +146,7 @@ func (u *upgrade) node(ctx context.Context, first Node) (err error) {
 		switch {
 		case err == nil:
 			if n.BootID != boot {
-				boot, w = n.BootID, waiting{} // each boot has its time
+				boot, w = n.BootID, waiting{} // each boot has its own time-out
 			}
 			step, why = next(n, p, u.To, time.Now())
 		case !cluster.Temporary(err):
@@ -162,8 +161,8 @@ func (u *upgrade) node(ctx context.Context, first Node) (err error) {
 		case Stage:
 			err = u.stage(ctx, n, p)
 		case Cordon:
-			f.report(name, Cordon, "no new pods come")
-			if err = u.spared(ctx, n); err == nil {
+			f.report(name, Cordon, "no new pods are scheduled")
+			if err = u.waitForPeers(ctx, n); err == nil {
 				err = f.guard(ctx, n, u.DrainTimeout, u.NodeTimeout)
 			}
 			if err == nil {
@@ -171,7 +170,7 @@ func (u *upgrade) node(ctx context.Context, first Node) (err error) {
 			}
 			p.guarded, p.drained = err == nil, false
 		case Drain:
-			f.report(name, Drain, "its pods leave")
+			f.report(name, Drain, "its pods are evicted")
 			err = f.drain(ctx, name, u.DrainTimeout, false)
 			p.drained = err == nil
 		case Apply:
@@ -183,8 +182,8 @@ func (u *upgrade) node(ctx context.Context, first Node) (err error) {
 			if w.tell(why) {
 				f.report(name, Wait, why)
 			}
-			if err = u.refused(ctx, n, p); err == nil && time.Since(w.since) > u.NodeTimeout {
-				err = fmt.Errorf("node %s: %s, since %v: look at its console, or at `journalctl -u kbuild-firstboot` on it; the same command goes on with it later", name, why, u.NodeTimeout)
+			if err = u.checkReboot(ctx, n, p); err == nil && time.Since(w.since) > u.NodeTimeout {
+				err = fmt.Errorf("node %s: %s, since %v: check its console, or `journalctl -u kbuild-firstboot` on it; run the same command again to resume", name, why, u.NodeTimeout)
 			}
 			if err == nil {
 				err = f.sleep(ctx)
@@ -196,11 +195,11 @@ func (u *upgrade) node(ctx context.Context, first Node) (err error) {
 			if first.Cordoned == "" {
 				return f.unguard(ctx, name)
 			}
-			return f.endOthers(ctx, name, true) // an earlier run has begun it
+			return f.endOthers(ctx, name, true) // an earlier run has started them
 		}
 		if err != nil && !p.applied && u.booted(ctx, n) {
-			// An earlier run has told it to reboot, or somebody has.
-			f.report(name, Wait, "it has booted meanwhile: "+err.Error())
+			// An earlier run, or someone else, has rebooted it.
+			f.report(name, Wait, "it has rebooted meanwhile: "+err.Error())
 			p.staged, p.guarded, p.drained, err = false, false, false, nil
 		}
 		if err != nil {
@@ -218,13 +217,13 @@ func (u *upgrade) booted(ctx context.Context, before Node) bool {
 	return err == nil && n.BootID != before.BootID
 }
 
-// waiting is what is waited for.
+// waiting is what a step waits for.
 type waiting struct {
 	why   string
 	since time.Time // since when there is no other step
 }
 
-// tell notes why, and says whether that is news.
+// tell notes why, and says whether it has changed.
 func (w *waiting) tell(why string) bool {
 	if w.since.IsZero() {
 		w.since = time.Now()
@@ -236,22 +235,23 @@ func (w *waiting) tell(why string) bool {
 
 // stage has the node write the image into its other slot.
 func (u *upgrade) stage(ctx context.Context, n Node, p *progress) error {
-	u.report(n.Name, Stage, "its other slot is written from "+u.Source)
-	limited, cancel := context.WithTimeoutCause(ctx, u.NodeTimeout, fmt.Errorf("node %s has not staged the image within %v; --node-timeout gives it more", n.Name, u.NodeTimeout))
+	u.report(n.Name, Stage, "writing the image into its other slot, from "+u.Source)
+	limited, cancel := context.WithTimeoutCause(ctx, u.NodeTimeout, fmt.Errorf("node %s has not staged the image within %v; give a longer --node-timeout", n.Name, u.NodeTimeout))
 	defer cancel()
-	told, err := u.do(limited, n, order{name: "stage", what: "stage the image", args: []string{"upgrade", "stage", u.Source}})
+	said, err := u.do(limited, n, nodeTask{name: "stage", what: "stage the image", args: []string{"upgrade", "stage", u.Source}})
 	if err != nil {
 		return err
 	}
 	p.staged = true
-	if told != "" {
-		u.report(n.Name, Stage, told)
+	if said != "" {
+		u.report(n.Name, Stage, said)
 	}
 	return nil
 }
 
-// spared waits until a control plane may go down. A worker may.
-func (u *upgrade) spared(ctx context.Context, n Node) error {
+// waitForPeers waits until the other control planes are healthy. A worker need not
+// wait.
+func (u *upgrade) waitForPeers(ctx context.Context, n Node) error {
 	if !n.ControlPlane {
 		return nil
 	}
@@ -259,7 +259,7 @@ func (u *upgrade) spared(ctx context.Context, n Node) error {
 	for {
 		c, err := u.Observe(ctx)
 		if err == nil {
-			if err = c.spare(n.Name); err == nil {
+			if err = c.checkPeers(n.Name); err == nil {
 				return nil
 			}
 		} else if !cluster.Temporary(err) {
@@ -279,20 +279,20 @@ func (u *upgrade) spared(ctx context.Context, n Node) error {
 
 // apply has the node reboot into its other slot.
 func (u *upgrade) apply(ctx context.Context, n Node, p *progress) error {
-	if err := u.spared(ctx, n); err != nil {
+	if err := u.waitForPeers(ctx, n); err != nil {
 		return err
 	}
-	u.report(n.Name, Apply, "it reboots into "+u.To)
+	u.report(n.Name, Apply, "rebooting into "+u.To)
 	p.event, _ = u.fellBack(ctx, n.Name)
 	p.old, p.boot = n.Version, n.BootID
-	job, err := u.begin(ctx, n, order{name: "apply", what: "reboot into its other slot", args: []string{"upgrade", "apply"}, last: true})
-	p.job, p.applied, p.told = job, job != nil, time.Now()
+	job, err := u.begin(ctx, n, nodeTask{name: "apply", what: "reboot into its other slot", args: []string{"upgrade", "apply"}, last: true})
+	p.job, p.applied, p.asked = job, job != nil, time.Now()
 	return err
 }
 
-// refused says why the node will not reboot although it was told to. What was
-// killed by a signal may have been so because the machine goes down.
-func (u *upgrade) refused(ctx context.Context, n Node, p *progress) error {
+// checkReboot returns why the node will not reboot as asked. If the task was killed
+// by a signal, the machine may be going down.
+func (u *upgrade) checkReboot(ctx context.Context, n Node, p *progress) error {
 	if !p.applied || n.BootID != p.boot {
 		return nil
 	}
@@ -301,17 +301,17 @@ func (u *upgrade) refused(ctx context.Context, n Node, p *progress) error {
 		p.applied = false
 		return fmt.Errorf("node %s cannot reboot into its other slot: %s", n.Name, s.said)
 	}
-	if err == nil && s.phase == corev1.PodPending && time.Since(p.told) > startPatience {
-		return fmt.Errorf("cannot tell node %s to reboot: its Pod does not start: %s", n.Name, cmp.Or(s.said, "the kubelet does not say why"))
+	if err == nil && s.phase == corev1.PodPending && time.Since(p.asked) > startPatience {
+		return fmt.Errorf("cannot have node %s reboot: the Pod does not start: %s", n.Name, cmp.Or(s.said, "the kubelet does not say why"))
 	}
 	return err
 }
 
-// abandon leaves a node as it was, where it has not been told to reboot. Whoever
-// has taken the Lease over may be at work on it.
+// abandon uncordons a node that was not asked to reboot yet. If another operator
+// holds the Lease now, it may be at work on the node, which is left alone.
 func (u *upgrade) abandon(ctx context.Context, name string, p *progress, why error) {
 	if _, lost := errors.AsType[taken](cmp.Or(context.Cause(ctx), why)); lost {
-		u.report(name, Wait, "it stays as it is: another operator works on the cluster; the same command goes on with it later")
+		u.report(name, Wait, "it is left as it is, since another operator works on the cluster; run the same command again to resume")
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
@@ -322,16 +322,16 @@ func (u *upgrade) abandon(ctx context.Context, name string, p *progress, why err
 			u.unguard(ctx, name)
 		}
 		if s, err2 := u.look(ctx, p.job); err != nil || err2 != nil || n.BootID != p.boot || s.phase != corev1.PodPending {
-			u.report(name, Wait, "it was told to reboot, and goes on by itself; what it boots lets pods come again")
+			u.report(name, Wait, "it was asked to reboot, and continues by itself; it uncordons itself after the boot")
 			return
 		}
-		u.end(ctx, p.job) // nobody on the node has heard of it yet
+		u.end(ctx, p.job) // it has not started on the node yet
 		p.job = nil
 	}
 	n, err := u.observeNode(ctx, name)
 	if err == nil && n.Cordoned != n.BootID {
 		u.unguard(ctx, name)
-		return // it is not cordoned by us, or its boot lets pods come again
+		return // kbuild has not cordoned it in this boot: its boot uncordons it
 	}
-	u.takeBack(ctx, name)
+	u.undoCordon(ctx, name)
 }

@@ -100,7 +100,7 @@ func TestUpgrade(t *testing.T) {
 		t.Errorf("the protected pod: %v", err)
 	}
 	second, _ := l.fleet("b")
-	if err := second.Upgrade(t.Context(), options(1)); err == nil || !strings.Contains(err.Error(), "cannot work on this cluster now: a does") {
+	if err := second.Upgrade(t.Context(), options(1)); err == nil || !strings.Contains(err.Error(), "another operator works on this cluster: a holds") {
 		t.Errorf("a second operator: %v", err)
 	}
 	l.pod(l.machine("cp1"), "default", "guarded-2", map[string]string{"app": "guarded"}, false)
@@ -139,7 +139,7 @@ func TestUpgradeFellBack(t *testing.T) {
 	l.machine("w1").fallback = "kubelet was not healthy within 5m"
 	f, said := l.fleet("a")
 	err := f.Upgrade(t.Context(), options(1))
-	if err == nil || !strings.Contains(err.Error(), "node w1: it has fallen back to v1.19.12") || !strings.Contains(err.Error(), "it says: kubelet was not healthy within 5m") {
+	if err == nil || !strings.Contains(err.Error(), "node w1: it has fallen back to v1.19.12") || !strings.Contains(err.Error(), "the node reports: kubelet was not healthy within 5m") {
 		t.Fatalf("%v\n%s", err, said())
 	}
 	if got := l.downs(); got != "cp1 w1" {
@@ -209,7 +209,7 @@ func TestUpgradeStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	w1.hang["apply"] = true
-	stop("w1: wait: it goes down")
+	stop("w1: wait: it is shutting down")
 	if n := l.node("w1"); !n.Spec.Unschedulable || n.Annotations[cluster.CordonedAnnotation] == "" {
 		t.Error("a node that was told to reboot takes pods before it does")
 	}
@@ -286,7 +286,7 @@ func TestReset(t *testing.T) {
 	if err := f.Reset(t.Context(), "cp1", o); err == nil || !strings.Contains(err.Error(), "etcd has no quorum") {
 		t.Errorf("%v", err)
 	}
-	if err := f.Reset(t.Context(), "cp2", o); err == nil || !strings.Contains(err.Error(), "--force takes it out") {
+	if err := f.Reset(t.Context(), "cp2", o); err == nil || !strings.Contains(err.Error(), "--force removes it") {
 		t.Errorf("%v", err)
 	}
 	o.Force = true
@@ -313,12 +313,12 @@ func TestResetRejoined(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.machine("w1").up(t.Context(), oldVersion)
-	if err := f.forget(t.Context(), n, ResetOptions{}); err != nil || !strings.Contains(said(), "joined again already") {
+	if err := f.deleteNode(t.Context(), n, ResetOptions{}); err != nil || !strings.Contains(said(), "already joined again") {
 		t.Errorf("%v\n%s", err, said())
 	}
 	l.node("w1")
 	n.BootID = l.machine("w1").boot()
-	if err := f.forget(t.Context(), n, ResetOptions{}); err != nil || !strings.Contains(said(), "no node of this cluster any more") {
+	if err := f.deleteNode(t.Context(), n, ResetOptions{}); err != nil || !strings.Contains(said(), "no longer a node of this cluster") {
 		t.Errorf("%v\n%s", err, said())
 	}
 }
@@ -376,7 +376,7 @@ func TestUpgradeKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.machine("w1").away = func() { time.Sleep(3 * time.Second) }
-	if _, err := f.begin(t.Context(), n, order{name: "apply", args: []string{"upgrade", "apply"}, last: true}); err != nil {
+	if _, err := f.begin(t.Context(), n, nodeTask{name: "apply", args: []string{"upgrade", "apply"}, last: true}); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Upgrade(t.Context(), options(1)); err != nil {
@@ -465,7 +465,7 @@ func TestUpgradeTaken(t *testing.T) {
 			break
 		}
 	}
-	if err := <-ended; err == nil || !strings.Contains(err.Error(), "b has taken Lease") {
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "b has taken over Lease") {
 		t.Errorf("%v\n%s", err, said())
 	}
 	if n := l.node("w1"); !n.Spec.Unschedulable || l.downs() != "" {
@@ -496,10 +496,10 @@ func TestUpgradeLostAnswer(t *testing.T) {
 			return resp, err
 		})
 	})
-	if err := f.Upgrade(ctx, options(1)); err != context.Canceled || !strings.Contains(said(), "it was told to reboot") {
+	if err := f.Upgrade(ctx, options(1)); err != context.Canceled || !strings.Contains(said(), "it was asked to reboot") {
 		t.Errorf("%v\n%s", err, said())
 	}
-	if s := strings.Join(l.log, "\n"); strings.Contains(s, "though pods may come") || strings.Contains(said(), "pods may come again") {
+	if s := strings.Join(l.log, "\n"); strings.Contains(s, "though pods may come") || strings.Contains(said(), "it is uncordoned") {
 		t.Errorf("the machines saw\n%s\n%s", s, said())
 	}
 }
@@ -510,7 +510,7 @@ func (t through) RoundTrip(req *http.Request) (*http.Response, error) { return t
 
 // orders are how many Jobs of a name there are.
 func (l *lab) orders(name string) int {
-	jobs, err := l.client.BatchV1().Jobs("kube-system").List(l.t.Context(), metav1.ListOptions{LabelSelector: orderLabel + "=" + name})
+	jobs, err := l.client.BatchV1().Jobs("kube-system").List(l.t.Context(), metav1.ListOptions{LabelSelector: taskLabel + "=" + name})
 	if err != nil {
 		return 0
 	}
@@ -527,7 +527,7 @@ func TestLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 8 { // twice as long as it holds without being renewed
-		if _, _, err := b.lock(t.Context()); err == nil || !strings.Contains(err.Error(), "a does") {
+		if _, _, err := b.lock(t.Context()); err == nil || !strings.Contains(err.Error(), "a holds") {
 			t.Fatalf("taken twice: %v", err)
 		}
 		time.Sleep(500 * time.Millisecond)
@@ -565,7 +565,7 @@ func TestLease(t *testing.T) {
 	if err := b.renew(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-ended; err == nil || !strings.Contains(err.Error(), "b does") {
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "b holds") {
 		t.Errorf("taken from one who goes on: %v", err)
 	}
 }

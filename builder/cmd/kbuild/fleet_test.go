@@ -46,7 +46,7 @@ func TestUpgradePlan(t *testing.T) {
 	c, _ := apiServer(t)
 	addFleet(t, c)
 	out := mustKbuild(t, "upgrade", "plan")
-	for _, want := range []string{"it can be upgraded to v1.19.16 or v1.20.15", "Upgrading to v1.20.15", "cp1   control-plane  v1.19.12  yes    stage the image in its other slot; cordon it; drain it; reboot into v1.20.15", "Rollback: legal: etcd 3.4.13-0", "Blocked: node w2 is not Ready"} {
+	for _, want := range []string{"it can be upgraded to v1.19.16 or v1.20.15", "Upgrading to v1.20.15", "cp1   control-plane  v1.19.12  yes    stage the image in its other slot; cordon it; drain it; reboot into v1.20.15", "Rollback: possible: etcd 3.4.13-0", "Blocked: node w2 is not Ready"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
@@ -70,7 +70,7 @@ func TestResetRefusals(t *testing.T) {
 	c, _ := apiServer(t)
 	addFleet(t, c)
 	for name, want := range map[string]string{
-		"cp1": "last control plane", "w2": "not Ready", "w9": "none of that name, only cp1, w1, w2",
+		"cp1": "last control plane", "w2": "not Ready", "w9": "no such node, only cp1, w1, w2",
 	} {
 		if code, out, stderr := kbuild(t, "reset", name, "--yes"); code != cli.ExitFailed || out != "" || !strings.Contains(stderr, want) {
 			t.Errorf("%s: %d %q %s", name, code, out, stderr)

@@ -19,40 +19,40 @@ import (
 	"github.com/kbuild/kbuild/images"
 )
 
-// order is work for a node's own kbuild-firstboot.
-type order struct {
-	name string   // for the names of its Job and its service: "stage"
-	what string   // for people: "stage the image"
+// nodeTask is work for a node's own kbuild-firstboot.
+type nodeTask struct {
+	name string   // part of the names of its Job and its service: "stage"
+	what string   // in messages: "stage the image"
 	args []string // of kbuild-firstboot
-	last bool     // the machine goes down with it, and with the Pod that has begun it
+	last bool     // the machine goes down before the task and its Pod have ended
 }
 
 const (
-	// orderLabel is on the Jobs and their Pods; its value is the order's name.
-	orderLabel = "kbuild.dev/order"
-	// startPatience is how long the Pod of an order may take to start.
+	// taskLabel is on the Jobs and their Pods; its value is the task's name.
+	taskLabel = "kbuild.dev/task"
+	// startPatience is how long the Pod of a task may take to start.
 	startPatience = 3 * time.Minute
-	// cleanupTime is how long is tried to leave things behind in order.
+	// cleanupTime is how long cleaning up may take.
 	cleanupTime = 30 * time.Second
-	// hostDir is where the Pod finds the host's files.
+	// hostDir is where the host's files are mounted in the Pod.
 	hostDir = "/host"
 )
 
-// job is the Job by which node n gets the order. It runs from an image that the
-// node holds, so that nothing is pulled, and in the boot that it was made for,
-// so that nothing is done again after a reboot. It has the rights of the host's
-// root, as whoever may ask systemd for a service has anyway; privileged, so that
-// no profile keeps it from the bus.
-func (o order) job(n Node, image string) *batchv1.Job {
-	name := "kbuild-" + o.name + "-" + strings.ToLower(rand.Text()[:10])
-	labels := map[string]string{"app.kubernetes.io/managed-by": "kbuild", orderLabel: o.name}
+// job is the Job that runs the task on node n. It uses an image that the node
+// holds, so that nothing is pulled, and runs only in the present boot, so that
+// nothing is repeated after a reboot. It runs as the host's root, as anyone who may
+// ask systemd for a service does anyway; it is privileged, so that no security
+// profile keeps it from the bus.
+func (t nodeTask) job(n Node, image string) *batchv1.Job {
+	name := "kbuild-" + t.name + "-" + strings.ToLower(rand.Text()[:10])
+	labels := map[string]string{"app.kubernetes.io/managed-by": "kbuild", taskLabel: t.name}
 	command := []string{hostDir + "/usr/bin/kbuild-firstboot", "--root", hostDir, "host-run", "--unit", name, "--boot", n.BootID, "--outcome", corev1.TerminationMessagePathDefault}
-	if o.last {
+	if t.last {
 		command = append(command, "--outlive")
 	}
 	command = append(command, "--", "/usr/bin/kbuild-firstboot")
 	c := corev1.Container{
-		Name: o.name, Image: image, ImagePullPolicy: corev1.PullNever, Command: append(command, o.args...),
+		Name: t.name, Image: image, ImagePullPolicy: corev1.PullNever, Command: append(command, t.args...),
 		Env:                      []corev1.EnvVar{{Name: "DBUS_SYSTEM_BUS_ADDRESS", Value: "unix:path=" + hostDir + "/run/dbus/system_bus_socket"}},
 		SecurityContext:          &corev1.SecurityContext{Privileged: new(true), RunAsUser: new(int64(0))},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
@@ -70,7 +70,7 @@ func (o order) job(n Node, image string) *batchv1.Job {
 	}{
 		{"usr", "/usr", hostDir, corev1.HostPathDirectory, true},
 		{"bus", "/run/dbus", hostDir, corev1.HostPathUnset, false},
-		{"systemd", "/run/systemd/private", "", corev1.HostPathUnset, false},         // asked where the bus does not answer
+		{"systemd", "/run/systemd/private", "", corev1.HostPathUnset, false},         // used if the bus does not answer
 		{"run", "/run/kbuild", hostDir, corev1.HostPathDirectoryOrCreate, false},     // what the service prints
 		{"boot", "/proc/sys/kernel/random", hostDir, corev1.HostPathDirectory, true}, // which boot this is
 	} {
@@ -87,7 +87,7 @@ func (o order) job(n Node, image string) *batchv1.Job {
 	}
 }
 
-// image is the name of an image that the node surely holds and can run.
+// image is the name of an image that the node holds for certain, and can run.
 func (n Node) image() (string, error) {
 	for _, want := range []string{"kube-proxy", "pause", "kube-apiserver"} {
 		i := slices.IndexFunc(n.Images, func(ref string) bool {
@@ -99,49 +99,48 @@ func (n Node) image() (string, error) {
 			return n.Images[i], nil
 		}
 	}
-	return "", fmt.Errorf("cannot tell node %s anything: it shows no image of kube-proxy or pause of its version %s that a Pod could run from", n.Name, n.Version)
+	return "", fmt.Errorf("cannot run a task on node %s: it holds no image of kube-proxy or pause of its version %s for a Pod", n.Name, n.Version)
 }
 
-// begin gives node n the order. What an earlier run has left on it ends first; a
-// guard stays, unless for another one. A Job beside an error is one of which it
-// is not known whether it was made.
-func (f *Fleet) begin(ctx context.Context, n Node, o order) (*batchv1.Job, error) {
+// begin starts the task on node n, after it has ended those that an earlier run has
+// left; a guard is only ended by another one. A Job that is returned with an error
+// may or may not exist.
+func (f *Fleet) begin(ctx context.Context, n Node, t nodeTask) (*batchv1.Job, error) {
 	image, err := n.image()
 	if err != nil {
 		return nil, err
 	}
-	if err := f.endOthers(ctx, n.Name, o.name == guardOrder); err != nil {
+	if err := f.endOthers(ctx, n.Name, t.name == guardTask); err != nil {
 		return nil, err
 	}
-	job := o.job(n, image)
+	job := t.job(n, image)
 	err = f.steady(ctx, func() error {
 		_, err := f.Client.BatchV1().Jobs(metav1.NamespaceSystem).Create(ctx, job, metav1.CreateOptions{FieldManager: cluster.Manager})
-		if apierrors.IsAlreadyExists(err) { // of a try whose answer was lost: nobody else has this name
+		if apierrors.IsAlreadyExists(err) { // by a request whose response was lost: the name is random
 			return nil
 		}
 		return err
 	})
 	if err != nil {
-		return job, fmt.Errorf("cannot tell node %s to %s: %w", n.Name, o.what, err)
+		return job, fmt.Errorf("cannot have node %s %s: %w", n.Name, t.what, err)
 	}
 	return job, nil
 }
 
-// do has node n carry out the order, and waits for its end. It returns what the
-// node has said last.
-func (f *Fleet) do(ctx context.Context, n Node, o order) (string, error) {
-	job, err := f.begin(ctx, n, o)
+// do runs the task on node n, and returns the last lines of its output.
+func (f *Fleet) do(ctx context.Context, n Node, t nodeTask) (string, error) {
+	job, err := f.begin(ctx, n, t)
 	if job != nil {
 		defer f.end(ctx, job)
 	}
 	if err != nil {
 		return "", err
 	}
-	return f.await(ctx, n, o, job, corev1.PodSucceeded)
+	return f.await(ctx, n, t, job, corev1.PodSucceeded)
 }
 
-// await waits until the Pod of an order is in a phase, or has succeeded.
-func (f *Fleet) await(ctx context.Context, n Node, o order, job *batchv1.Job, phase corev1.PodPhase) (string, error) {
+// await waits until the Pod of a task is in a phase, or has succeeded.
+func (f *Fleet) await(ctx context.Context, n Node, t nodeTask, job *batchv1.Job, phase corev1.PodPhase) (string, error) {
 	begun := time.Now()
 	for {
 		s, err := f.look(ctx, job)
@@ -151,9 +150,9 @@ func (f *Fleet) await(ctx context.Context, n Node, o order, job *batchv1.Job, ph
 		case s.phase == corev1.PodSucceeded || s.phase == phase:
 			return s.said, nil
 		case s.phase == corev1.PodFailed:
-			return "", fmt.Errorf("node %s cannot %s: %s", n.Name, o.what, s.said)
+			return "", fmt.Errorf("node %s cannot %s: %s", n.Name, t.what, s.said)
 		case s.phase == corev1.PodPending && time.Since(begun) > startPatience:
-			return "", fmt.Errorf("cannot tell node %s to %s: its Pod does not start: %s", n.Name, o.what, cmp.Or(s.said, "the kubelet does not say why"))
+			return "", fmt.Errorf("cannot have node %s %s: the Pod does not start: %s", n.Name, t.what, cmp.Or(s.said, "the kubelet does not say why"))
 		}
 		if err := f.sleep(ctx); err != nil {
 			return "", err
@@ -161,24 +160,24 @@ func (f *Fleet) await(ctx context.Context, n Node, o order, job *batchv1.Job, ph
 	}
 }
 
-// orderState is how far an order is.
-type orderState struct {
+// taskState is the state of a task.
+type taskState struct {
 	phase corev1.PodPhase // Pending until the container runs
 	said  string
 	code  int32 // exit code, where it has failed
 }
 
-// look says how far the order of a Job is. While the API server does not answer
-// that is unknown.
-func (f *Fleet) look(ctx context.Context, job *batchv1.Job) (orderState, error) {
+// look returns the state of the task of a Job: unknown while the API server does
+// not answer.
+func (f *Fleet) look(ctx context.Context, job *batchv1.Job) (taskState, error) {
 	pods, err := f.Client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: "job-name=" + job.Name})
 	if cluster.Temporary(err) {
-		return orderState{phase: corev1.PodUnknown}, nil
+		return taskState{phase: corev1.PodUnknown}, nil
 	}
 	if err != nil {
-		return orderState{}, fmt.Errorf("cannot list the Pods of Job %s: %w", job.Name, err)
+		return taskState{}, fmt.Errorf("cannot list the Pods of Job %s: %w", job.Name, err)
 	}
-	best := orderState{phase: corev1.PodPending}
+	best := taskState{phase: corev1.PodPending}
 	for _, p := range pods.Items {
 		if s := stateOf(&p); best.phase == corev1.PodPending {
 			best = s
@@ -187,9 +186,9 @@ func (f *Fleet) look(ctx context.Context, job *batchv1.Job) (orderState, error) 
 	return best, nil
 }
 
-// stateOf is how far the order of a Pod is.
-func stateOf(p *corev1.Pod) orderState {
-	s := orderState{phase: p.Status.Phase, said: strings.TrimSpace(p.Status.Reason + " " + p.Status.Message)}
+// stateOf is the state of the task of a Pod.
+func stateOf(p *corev1.Pod) taskState {
+	s := taskState{phase: p.Status.Phase, said: strings.TrimSpace(p.Status.Reason + " " + p.Status.Message)}
 	if s.phase == "" {
 		s.phase = corev1.PodPending
 	}
@@ -203,14 +202,14 @@ func stateOf(p *corev1.Pod) orderState {
 			s.said = strings.TrimSpace(c.State.Waiting.Reason + " " + c.State.Waiting.Message)
 		}
 	}
-	// The kubelet's words for a Pod that ends because its machine goes down.
+	// The kubelet's reasons for a Pod that ends because its machine goes down.
 	if r := p.Status.Reason; s.phase == corev1.PodFailed && (r == "Terminated" || r == "NodeShutdown") {
 		s.code = 128 + 15
 	}
 	return s
 }
 
-// said is what a program has said, without its name.
+// said is the output of a program, without its name.
 func said(message string) string {
 	var lines []string
 	for line := range strings.Lines(message) {
@@ -227,7 +226,7 @@ func (f *Fleet) end(ctx context.Context, job *batchv1.Job) {
 	defer cancel()
 	err := f.steady(ctx, func() error { return f.deleteJob(ctx, job.Name) })
 	if err != nil {
-		f.report(job.Spec.Template.Spec.NodeName, Wait, fmt.Sprintf("cannot delete Job %s: %v; it ends by itself", job.Name, err))
+		f.report(job.Spec.Template.Spec.NodeName, Wait, fmt.Sprintf("cannot delete Job %s: %v; it is deleted by itself later", job.Name, err))
 	}
 }
 
@@ -251,12 +250,12 @@ func (f *Fleet) deleteJobs(ctx context.Context, label, node string) error {
 	return nil
 }
 
-// endOthers ends what earlier runs have left on a node, guards only where asked:
-// the Lease says that nobody else is at work.
+// endOthers ends the tasks that earlier runs have left on a node, guards only if
+// asked to: the Lease guarantees that no other operator is at work.
 func (f *Fleet) endOthers(ctx context.Context, node string, guards bool) error {
-	label := orderLabel
+	label := taskLabel
 	if !guards {
-		label += "," + orderLabel + "!=" + guardOrder
+		label += "," + taskLabel + "!=" + guardTask
 	}
 	for begun := time.Now(); ; {
 		left := 0
@@ -274,9 +273,9 @@ func (f *Fleet) endOthers(ctx context.Context, node string, guards bool) error {
 			return err
 		})
 		if err != nil {
-			return fmt.Errorf("cannot end what an earlier run has left on node %s: %w", node, err)
+			return fmt.Errorf("cannot end the tasks that an earlier run has left on node %s: %w", node, err)
 		}
-		if left == 0 || time.Since(begun) > time.Minute { // its kubelet may never end it; it is bound to its boot
+		if left == 0 || time.Since(begun) > time.Minute { // its kubelet may never end it; it does nothing in another boot
 			return nil
 		}
 		if err := f.sleep(ctx); err != nil {

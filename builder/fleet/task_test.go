@@ -9,7 +9,7 @@ import (
 
 func TestOrderJob(t *testing.T) {
 	n := Node{Name: "w1", Version: "v1.19.12", BootID: "boot-1"}
-	j := order{name: "apply", args: []string{"upgrade", "apply"}, last: true}.job(n, "k8s.gcr.io/kube-proxy:v1.19.12")
+	j := nodeTask{name: "apply", args: []string{"upgrade", "apply"}, last: true}.job(n, "k8s.gcr.io/kube-proxy:v1.19.12")
 	p := j.Spec.Template.Spec
 	got := strings.Join(p.Containers[0].Command, " ")
 	want := "/host/usr/bin/kbuild-firstboot --root /host host-run --unit " + j.Name + " --boot boot-1 --outcome /dev/termination-log --outlive -- /usr/bin/kbuild-firstboot upgrade apply"
@@ -19,7 +19,7 @@ func TestOrderJob(t *testing.T) {
 	if p.NodeName != "w1" || p.RestartPolicy != corev1.RestartPolicyNever || *j.Spec.BackoffLimit != 0 || p.Containers[0].ImagePullPolicy != corev1.PullNever {
 		t.Errorf("%+v", p)
 	}
-	if other := (order{name: "apply"}).job(n, ""); other.Name == j.Name {
+	if other := (nodeTask{name: "apply"}).job(n, ""); other.Name == j.Name {
 		t.Error("two orders have one name")
 	}
 }
@@ -44,15 +44,15 @@ func TestStateOf(t *testing.T) {
 	}
 	for _, x := range []struct {
 		pod  *corev1.Pod
-		want orderState
+		want taskState
 	}{
-		{&corev1.Pod{}, orderState{phase: corev1.PodPending}},
-		{&corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodFailed, Reason: "OutOfpods", Message: "no room"}}, orderState{corev1.PodFailed, "OutOfpods no room", 0}},
-		{&corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Terminated", Message: "imminent node shutdown"}}, orderState{corev1.PodFailed, "Terminated imminent node shutdown", 143}},
-		{status(corev1.PodPending, corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImageNeverPull"}}), orderState{corev1.PodPending, "ErrImageNeverPull", 0}},
-		{status(corev1.PodRunning, corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}), orderState{corev1.PodRunning, "", 0}},
-		{status(corev1.PodFailed, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 4, Reason: "Error", Message: "a warning\nkbuild-firstboot: no room\n"}}), orderState{corev1.PodFailed, "a warning\nno room", 4}},
-		{status(corev1.PodFailed, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "Error"}}), orderState{corev1.PodFailed, "Error, exit code 137", 137}},
+		{&corev1.Pod{}, taskState{phase: corev1.PodPending}},
+		{&corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodFailed, Reason: "OutOfpods", Message: "no room"}}, taskState{corev1.PodFailed, "OutOfpods no room", 0}},
+		{&corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Terminated", Message: "imminent node shutdown"}}, taskState{corev1.PodFailed, "Terminated imminent node shutdown", 143}},
+		{status(corev1.PodPending, corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImageNeverPull"}}), taskState{corev1.PodPending, "ErrImageNeverPull", 0}},
+		{status(corev1.PodRunning, corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}), taskState{corev1.PodRunning, "", 0}},
+		{status(corev1.PodFailed, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 4, Reason: "Error", Message: "a warning\nkbuild-firstboot: no room\n"}}), taskState{corev1.PodFailed, "a warning\nno room", 4}},
+		{status(corev1.PodFailed, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "Error"}}), taskState{corev1.PodFailed, "Error, exit code 137", 137}},
 	} {
 		if got := stateOf(x.pod); got != x.want {
 			t.Errorf("%+v, want %+v", got, x.want)
