@@ -26,7 +26,11 @@ type gate struct {
 
 func newGate(t *testing.T, to string) *gate {
 	t.Helper()
-	g := &gate{t: t, addr: "127.0.0.1:0", to: to}
+	host, _, err := net.SplitHostPort(to) // the one that the server's certificate is for
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gate{t: t, addr: net.JoinHostPort(host, "0"), to: to}
 	g.open()
 	t.Cleanup(g.shut)
 	return g
