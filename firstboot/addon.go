@@ -30,71 +30,71 @@ const flannelCNIConf = "/etc/cni/net.d/10-flannel.conflist"
 func stepAddon() converge.Step {
 	return converge.Step{
 		Name: "addon",
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			if r.Baked.CNI == "flannel" && !hasCNIConf(r) {
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
+			if m.Baked.CNI == "flannel" && !hasCNIConf(m) {
 				return false, nil
 			}
-			return partsApplied(ctx, r, allAddonParts)
+			return partsApplied(ctx, m, allAddonParts)
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
-			if err := writeCNIConf(r); err != nil {
+		Do: func(ctx context.Context, m *node.Machine) error {
+			if err := writeCNIConf(m); err != nil {
 				return err
 			}
-			c, addons, manifests, err := adminAddons(r)
+			c, addons, manifests, err := adminAddons(m)
 			if err != nil {
 				return err
 			}
-			return cluster.RetryIfTemporary(errors.Join(cluster.ApplyMissing(ctx, c, r.Host.Log, addons), cluster.ApplyInOrder(ctx, c, r.Host.Log, manifests)))
+			return cluster.RetryIfTemporary(errors.Join(cluster.ApplyMissing(ctx, c, m.Host.Log, addons), cluster.ApplyInOrder(ctx, c, m.Host.Log, manifests)))
 		},
 	}
 }
 
 // adminAddons are what the administrator applies: the add-ons side by side, the
 // baked manifests in their order.
-func adminAddons(r *node.Machine) (c kubernetes.Interface, addons, manifests []cluster.Part, err error) {
-	c, cfg, err := r.AsAdmin()
+func adminAddons(m *node.Machine) (c kubernetes.Interface, addons, manifests []cluster.Part, err error) {
+	c, cfg, err := m.AsAdmin()
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if addons, err = addonParts(r, c); err != nil {
+	if addons, err = addonParts(m, c); err != nil {
 		return nil, nil, nil, err
 	}
-	manifests, err = manifestParts(r, cfg)
+	manifests, err = manifestParts(m, cfg)
 	return c, addons, manifests, err
 }
 
 // writeCNIConf writes what the container runtime must know of the baked pod
 // network.
-func writeCNIConf(r *node.Machine) error {
-	if r.Baked.CNI != "flannel" {
+func writeCNIConf(m *node.Machine) error {
+	if m.Baked.CNI != "flannel" {
 		return nil
 	}
-	return r.Host.WriteFile(flannelCNIConf, []byte(templates.FlannelCNIConf()), 0o644)
+	return m.Host.WriteFile(flannelCNIConf, []byte(templates.FlannelCNIConf()), 0o644)
 }
 
-func hasCNIConf(r *node.Machine) bool {
-	b, err := r.Host.ReadFile(flannelCNIConf)
+func hasCNIConf(m *node.Machine) bool {
+	b, err := m.Host.ReadFile(flannelCNIConf)
 	return err == nil && string(b) == templates.FlannelCNIConf()
 }
 
-func allAddonParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Part, error) {
-	addons, err := addonParts(r, c)
+func allAddonParts(m *node.Machine, c kubernetes.Interface) ([]cluster.Part, error) {
+	addons, err := addonParts(m, c)
 	if err != nil {
 		return nil, err
 	}
-	manifests, err := manifestParts(r, &rest.Config{})
+	manifests, err := manifestParts(m, &rest.Config{})
 	return append(addons, manifests...), err
 }
 
 // addonParts are the add-ons of this image and configuration.
-func addonParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Part, error) {
-	params, err := addonParams(r)
+func addonParts(m *node.Machine, c kubernetes.Interface) ([]cluster.Part, error) {
+	params, err := addonParams(m)
 	if err != nil {
 		return nil, err
 	}
 	var parts []cluster.Part
 	for _, a := range []templates.Addon{templates.Flannel, templates.KubeProxy, templates.CoreDNS} {
-		if !wantsAddon(r, a) {
+		if !wantsAddon(m, a) {
 			continue
 		}
 		text, err := a.Render(params)
@@ -107,14 +107,14 @@ func addonParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Part, error)
 		}
 		for _, o := range objs {
 			if cm, ok := o.(*corev1.ConfigMap); ok && a == templates.KubeProxy {
-				signGenerated(cm, !userSupplied(r.Node, "kubeProxy"))
+				signGenerated(cm, !userSupplied(m.Node, "kubeProxy"))
 			}
 		}
 		parts = append(parts, cluster.Part{Name: "addon." + string(a), Wants: string(text), Objects: objs, Apply: func(ctx context.Context, before cluster.Before) ([]string, error) {
 			var err error
 			switch {
 			case a == templates.CoreDNS:
-				objs, err = respectDNS(ctx, r, c, before, objs)
+				objs, err = respectDNS(ctx, m, c, before, objs)
 			case a == templates.KubeProxy && before == nil:
 				objs, err = respectSupplied(ctx, c, objs)
 			}
@@ -128,11 +128,11 @@ func addonParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Part, error)
 }
 
 // wantsAddon says whether this image and configuration have the add-on.
-func wantsAddon(r *node.Machine, a templates.Addon) bool {
+func wantsAddon(m *node.Machine, a templates.Addon) bool {
 	if a == templates.Flannel {
-		return r.Baked.CNI == "flannel"
+		return m.Baked.CNI == "flannel"
 	}
-	return !r.Node.Skips("addon/" + string(a))
+	return !m.Node.Skips("addon/" + string(a))
 }
 
 // respectSupplied leaves out the configurations that are there and that somebody
@@ -169,8 +169,8 @@ func reviseAddon(ctx context.Context, c kubernetes.Interface, before cluster.Bef
 	return cluster.ReviseInOrder(ctx, c, before, first, middle, last)
 }
 
-func addonParams(r *node.Machine) (templates.AddonParams, error) {
-	n, rel := r.Node, r.Baked.Release
+func addonParams(m *node.Machine) (templates.AddonParams, error) {
+	n, rel := m.Node, m.Baked.Release
 	if n.Cluster.DNS.Type == images.KubeDNS {
 		return templates.AddonParams{}, fmt.Errorf("cannot install DNS: dns.type %s is not supported, only %s is; leave the field out", images.KubeDNS, images.CoreDNS)
 	}

@@ -24,15 +24,15 @@ func userSupplied(n *config.Node, kind string) bool {
 }
 
 // partsOf builds a step's parts; it makes no request.
-type partsOf func(r *node.Machine, c kubernetes.Interface) ([]cluster.Part, error)
+type partsOf func(m *node.Machine, c kubernetes.Interface) ([]cluster.Part, error)
 
 // partsApplied is the Done of a step that consists of parts.
-func partsApplied(ctx context.Context, r *node.Machine, build partsOf) (bool, error) {
-	c, _, err := r.AsAdmin()
+func partsApplied(ctx context.Context, m *node.Machine, build partsOf) (bool, error) {
+	c, _, err := m.AsAdmin()
 	if err != nil {
 		return false, err
 	}
-	parts, err := build(r, c)
+	parts, err := build(m, c)
 	if err != nil {
 		return false, err
 	}
@@ -41,14 +41,14 @@ func partsApplied(ctx context.Context, r *node.Machine, build partsOf) (bool, er
 }
 
 // applyParts is the Do of a step that consists of parts.
-func applyParts(ctx context.Context, r *node.Machine, build partsOf) error {
-	c, _, err := r.AsAdmin()
+func applyParts(ctx context.Context, m *node.Machine, build partsOf) error {
+	c, _, err := m.AsAdmin()
 	if err != nil {
 		return err
 	}
-	parts, err := build(r, c)
+	parts, err := build(m, c)
 	if err != nil {
 		return err
 	}
-	return cluster.RetryIfTemporary(cluster.ApplyMissing(ctx, c, r.Host.Log, parts))
+	return cluster.RetryIfTemporary(cluster.ApplyMissing(ctx, c, m.Host.Log, parts))
 }

@@ -24,15 +24,15 @@ import (
 func stepBootstrapToken() converge.Step {
 	return converge.Step{
 		Name: "bootstrap-token",
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			return partsApplied(ctx, r, bootstrapTokenParts)
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
+			return partsApplied(ctx, m, bootstrapTokenParts)
 		},
-		Do: func(ctx context.Context, r *node.Machine) error { return applyParts(ctx, r, bootstrapTokenParts) },
+		Do: func(ctx context.Context, m *node.Machine) error { return applyParts(ctx, m, bootstrapTokenParts) },
 	}
 }
 
-func bootstrapTokenParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Part, error) {
-	admin, err := r.Host.ReadFile(node.AdminKubeconfig)
+func bootstrapTokenParts(m *node.Machine, c kubernetes.Interface) ([]cluster.Part, error) {
+	admin, err := m.Host.ReadFile(node.AdminKubeconfig)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +43,7 @@ func bootstrapTokenParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Par
 	objs := append(readable("kubeadm:bootstrap-signer-clusterinfo", metav1.NamespacePublic, "configmaps", info.Name,
 		rbacv1.Subject{Kind: rbacv1.UserKind, Name: anonymousUser}), info)
 	parts := []cluster.Part{joinRulesPart(c), cluster.ObjectsPart(c, "bootstrap-token.cluster-info", objs, nil)}
-	for _, t := range r.Node.Init.BootstrapTokens { // none, once they have served and are forgotten
+	for _, t := range m.Node.Init.BootstrapTokens { // none, once they have served and are forgotten
 		id, err := cluster.TokenID(t.Token)
 		if err != nil {
 			return nil, err
@@ -51,7 +51,7 @@ func bootstrapTokenParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Par
 		// Neither the secret nor the moment of expiry may decide whether the
 		// token is made again.
 		parts = append(parts, cluster.Part{Name: "bootstrap-token.id-" + id, Wants: id, Apply: func(ctx context.Context, _ cluster.Before) ([]string, error) {
-			s, err := cluster.TokenSecret(t, r.Host.Now())
+			s, err := cluster.TokenSecret(t, m.Host.Now())
 			if err != nil {
 				return nil, err
 			}

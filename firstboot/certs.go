@@ -15,19 +15,19 @@ import (
 func stepCertsCA() converge.Step {
 	return converge.Step{
 		Name: "certs/ca",
-		Done: func(_ context.Context, r *node.Machine) (bool, error) {
-			given, err := pki.HasProvided(r.Host, r.Node)
+		Done: func(_ context.Context, m *node.Machine) (bool, error) {
+			given, err := pki.HasProvided(m.Host, m.Node)
 			if err != nil || !given {
 				return false, err
 			}
-			done, err := pki.HasCA(r.Host, r.Node, r.Clock())
+			done, err := pki.HasCA(m.Host, m.Node, m.Clock())
 			return done, err
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
-			if err := pki.PlaceProvided(r.Host, r.Node); err != nil {
+		Do: func(ctx context.Context, m *node.Machine) error {
+			if err := pki.PlaceProvided(m.Host, m.Node); err != nil {
 				return err
 			}
-			return pki.EnsureCA(ctx, r.Host, r.Node, r.Clock())
+			return pki.EnsureCA(ctx, m.Host, m.Node, m.Clock())
 		},
 	}
 }
@@ -38,12 +38,12 @@ func stepCertsCA() converge.Step {
 func stepCerts() converge.Step {
 	return converge.Step{
 		Name: "certs",
-		Done: func(_ context.Context, r *node.Machine) (bool, error) {
-			done, err := pki.Complete(r.Host, r.Node, r.Clock())
+		Done: func(_ context.Context, m *node.Machine) (bool, error) {
+			done, err := pki.Complete(m.Host, m.Node, m.Clock())
 			return done, err
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
-			return pki.Ensure(ctx, r.Host, r.Node, r.Clock())
+		Do: func(ctx context.Context, m *node.Machine) error {
+			return pki.Ensure(ctx, m.Host, m.Node, m.Clock())
 		},
 	}
 }

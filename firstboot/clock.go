@@ -15,13 +15,13 @@ import (
 func stepClock() converge.Step {
 	return converge.Step{
 		Name: "clock",
-		Done: func(_ context.Context, r *node.Machine) (bool, error) {
-			return !r.Host.Now().Before(r.Baked.BuildTime), nil
+		Done: func(_ context.Context, m *node.Machine) (bool, error) {
+			return !m.Host.Now().Before(m.Baked.BuildTime), nil
 		},
-		Do: func(_ context.Context, r *node.Machine) error {
+		Do: func(_ context.Context, m *node.Machine) error {
 			// Some seconds more, so that "not before" holds for what is made next.
-			t := r.Baked.BuildTime.Add(time.Second)
-			return r.Host.Do("set clock", func() error { return r.Host.SetClock(t) })
+			t := m.Baked.BuildTime.Add(time.Second)
+			return m.Host.Do("set clock", func() error { return m.Host.SetClock(t) })
 		},
 	}
 }

@@ -19,20 +19,20 @@ func BenchmarkClusterSteps(b *testing.B) {
 			b.StopTimer()
 			wipe(b, c, clean)
 			registerNode(b, c)
-			r := clusterRun(b, s, testUserdata)
+			m := clusterRun(b, s, testUserdata)
 			b.StartTimer()
-			if err := runSteps(ctx, r, clusterSteps()...); err != nil {
+			if err := runSteps(ctx, m, clusterSteps()...); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
 	b.Run("again", func(b *testing.B) {
-		r := clusterRun(b, s, testUserdata)
-		if err := runSteps(ctx, r, clusterSteps()...); err != nil {
+		m := clusterRun(b, s, testUserdata)
+		if err := runSteps(ctx, m, clusterSteps()...); err != nil {
 			b.Fatal(err)
 		}
 		for b.Loop() {
-			if err := runSteps(ctx, r, clusterSteps()...); err != nil {
+			if err := runSteps(ctx, m, clusterSteps()...); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -26,11 +26,11 @@ func TestClusterEditsStay(t *testing.T) {
 		ctx := context.Background()
 		s := start(t)
 		c := s.Client(t)
-		r := clusterRun(t, s, testUserdata)
+		m := clusterRun(t, s, testUserdata)
 		registerNode(t, c)
 		boot := func() {
 			t.Helper()
-			if err := runSteps(ctx, r, clusterSteps()...); err != nil {
+			if err := runSteps(ctx, m, clusterSteps()...); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -57,7 +57,7 @@ func TestClusterEditsStay(t *testing.T) {
 			t.Errorf("a reboot took back what an administrator did:\n%s", strings.Join(d, "\n"))
 		}
 
-		r.Baked.Release.CoreDNS.Tag = "1.7.1"
+		m.Baked.Release.CoreDNS.Tag = "1.7.1"
 		boot()
 		dns, err := c.AppsV1().Deployments(sys).Get(ctx, "coredns", metav1.GetOptions{})
 		must(dns, err)
@@ -206,15 +206,15 @@ func TestMarkControlPlane(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := apitest.Memory(t)
-			r := clusterRun(t, s, testUserdata)
-			r.Node.Init.NodeRegistration.Taints = test.wanted
+			m := clusterRun(t, s, testUserdata)
+			m.Node.Init.NodeRegistration.Taints = test.wanted
 			c := s.Client(t)
 			ctx := context.Background()
 			n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1", Labels: map[string]string{corev1.LabelHostname: "node-1"}}, Spec: corev1.NodeSpec{Taints: test.have}}
 			if _, err := c.CoreV1().Nodes().Create(ctx, n, metav1.CreateOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			if err := runSteps(ctx, r, stepMarkControlPlane()); err != nil {
+			if err := runSteps(ctx, m, stepMarkControlPlane()); err != nil {
 				t.Fatal(err)
 			}
 			n, err := c.CoreV1().Nodes().Get(ctx, "node-1", metav1.GetOptions{})

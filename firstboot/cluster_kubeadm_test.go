@@ -29,12 +29,12 @@ const differencesFile = "testdata/kubeadm-cluster-differences.txt"
 
 // kubeadmRoot is a root directory for kubeadm --rootfs, with the files of r's
 // machine.
-func kubeadmRoot(t testing.TB, r *node.Machine, userdata string) string {
+func kubeadmRoot(t testing.TB, m *node.Machine, userdata string) string {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("kubeadm --rootfs needs root")
 	}
-	root := r.Host.Path("/")
+	root := m.Host.Path("/")
 	if err := os.WriteFile(filepath.Join(root, "kubeadm.yaml"), []byte(userdata), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -84,13 +84,13 @@ mode: ipvs
 	for name, userdata := range configs {
 		t.Run(name, func(t *testing.T) {
 			ours := apitest.Real(t)
-			r := clusterRun(t, ours, userdata)
-			r.Baked.CNI = "none" // kubeadm installs no pod network, and no manifests
-			if err := r.Host.Root.RemoveAll("usr/share/kbuild/manifests"); err != nil {
+			m := clusterRun(t, ours, userdata)
+			m.Baked.CNI = "none" // kubeadm installs no pod network, and no manifests
+			if err := m.Host.Root.RemoveAll("usr/share/kbuild/manifests"); err != nil {
 				t.Fatal(err)
 			}
 			registerNode(t, ours.Client(t))
-			if err := runSteps(context.Background(), r, clusterSteps()...); err != nil {
+			if err := runSteps(context.Background(), m, clusterSteps()...); err != nil {
 				t.Fatal(err)
 			}
 
@@ -232,9 +232,9 @@ func differences(t testing.TB) map[string]string {
 func TestKubeadmJoins(t *testing.T) {
 	s := apitest.Real(t)
 	s.ControllerManager(t, []string{"bootstrapsigner", "tokencleaner"})
-	r := clusterRun(t, s, strings.ReplaceAll(testUserdata, "networking:\n", "controlPlaneEndpoint: api.example.com\nnetworking:\n"))
+	m := clusterRun(t, s, strings.ReplaceAll(testUserdata, "networking:\n", "controlPlaneEndpoint: api.example.com\nnetworking:\n"))
 	registerNode(t, s.Client(t))
-	if err := runSteps(context.Background(), r, clusterSteps()...); err != nil {
+	if err := runSteps(context.Background(), m, clusterSteps()...); err != nil {
 		t.Fatal(err)
 	}
 	ca, err := os.ReadFile(filepath.Join(s.Dir, "pki/ca.crt"))
@@ -258,7 +258,7 @@ discovery:
 controlPlane:
   certificateKey: %s
   localAPIEndpoint: {advertiseAddress: 192.0.2.11}
-`, strings.TrimPrefix(s.URL, "https://"), sha256.Sum256(cert.RawSubjectPublicKeyInfo), string(r.Node.Init.CertificateKey)))
+`, strings.TrimPrefix(s.URL, "https://"), sha256.Sum256(cert.RawSubjectPublicKeyInfo), string(m.Node.Init.CertificateKey)))
 	out := kubeadm(t, root, "join", "phase", "control-plane-prepare", "download-certs", "--config=/kubeadm.yaml")
 	for _, f := range []string{"ca.crt", "ca.key", "sa.key", "sa.pub", "front-proxy-ca.crt", "front-proxy-ca.key", "etcd/ca.crt", "etcd/ca.key"} {
 		want, err := os.ReadFile(filepath.Join(s.Dir, "pki", f))

@@ -64,8 +64,8 @@ func clusterRun(t testing.TB, s *apitest.Server, userdata string) *node.Machine 
 		t.Fatal(err)
 	}
 	n.Init.UploadCerts = true
-	r := &node.Machine{Baked: baked, Node: n, Host: testHost(t)}
-	dir := r.Host.Path("/")
+	m := &node.Machine{Baked: baked, Node: n, Host: testHost(t)}
+	dir := m.Host.Path("/")
 	files := map[string]string{
 		"etc/kubernetes/admin.conf":                     string(s.AdminConf),
 		"usr/share/kbuild/manifests/10-namespace.yaml":  "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n",
@@ -87,7 +87,7 @@ func clusterRun(t testing.TB, s *apitest.Server, userdata string) *node.Machine 
 			t.Fatal(err)
 		}
 	}
-	return r
+	return m
 }
 
 // testHost is a machine with an empty disk and a stopped clock.
@@ -114,13 +114,13 @@ func registerNode(t testing.TB, c kubernetes.Interface) {
 }
 
 // runSteps runs steps as the runner does, with a shorter breath.
-func runSteps(ctx context.Context, r *node.Machine, steps ...converge.Step) error {
+func runSteps(ctx context.Context, m *node.Machine, steps ...converge.Step) error {
 	for _, s := range steps {
 		for tries := 0; ; tries++ {
-			done, err := s.Done(ctx, r)
+			done, err := s.Done(ctx, m)
 			if err == nil && done {
 				if s.Loads {
-					r.Node, _, err = node.Load(r.Host)
+					m.Node, _, err = node.Load(m.Host)
 				}
 				if err != nil {
 					return err
@@ -128,8 +128,8 @@ func runSteps(ctx context.Context, r *node.Machine, steps ...converge.Step) erro
 				break
 			}
 			if err == nil {
-				if err = s.Do(ctx, r); err == nil {
-					if done, err = s.Done(ctx, r); err == nil && !done {
+				if err = s.Do(ctx, m); err == nil {
+					if done, err = s.Done(ctx, m); err == nil && !done {
 						return fmt.Errorf("%s: the step ran, but its check still fails", s.Name)
 					}
 				}
@@ -158,32 +158,32 @@ func TestClusterSteps(t *testing.T) {
 		ctx := context.Background()
 		s := start(t)
 		c := s.Client(t)
-		r := clusterRun(t, s, testUserdata)
+		m := clusterRun(t, s, testUserdata)
 		var wait outcome.Retry
-		if _, err := stepMarkControlPlane().Done(ctx, r); !errors.As(err, &wait) {
+		if _, err := stepMarkControlPlane().Done(ctx, m); !errors.As(err, &wait) {
 			t.Errorf("without a Node, Done returned %v, want a Retry", err)
 		}
 		registerNode(t, c)
 		for _, step := range clusterSteps() {
-			if done, err := step.Done(ctx, r); done || err != nil {
+			if done, err := step.Done(ctx, m); done || err != nil {
 				t.Errorf("%s: fresh, Done = %v, %v; want false", step.Name, done, err)
 			}
-			if err := runSteps(ctx, r, step); err != nil {
+			if err := runSteps(ctx, m, step); err != nil {
 				t.Fatal(err)
 			}
 		}
 		before := dump(t, c)
 		var changes []string
-		r.Host.Effect = func(what string) error { changes = append(changes, what); return nil }
-		if err := runSteps(ctx, r, clusterSteps()...); err != nil {
+		m.Host.Effect = func(what string) error { changes = append(changes, what); return nil }
+		if err := runSteps(ctx, m, clusterSteps()...); err != nil {
 			t.Fatal(err)
 		}
 		if changes != nil {
 			t.Errorf("a second boot changed something: %q", changes)
 		}
-		r.Host.Effect = nil
+		m.Host.Effect = nil
 		for _, step := range clusterSteps() {
-			if err := step.Do(ctx, r); err != nil {
+			if err := step.Do(ctx, m); err != nil {
 				t.Errorf("%s: Do again: %v", step.Name, err)
 			}
 		}
@@ -202,10 +202,10 @@ func TestClusterStepsCrash(t *testing.T) {
 		c := s.Client(t)
 		clean := dump(t, c)
 		registerNode(t, c)
-		r := clusterRun(t, s, testUserdata)
+		m := clusterRun(t, s, testUserdata)
 		var total atomic.Int64
-		r.Host.Effect = func(string) error { total.Add(1); return nil }
-		if err := runSteps(ctx, r, clusterSteps()...); err != nil {
+		m.Host.Effect = func(string) error { total.Add(1); return nil }
+		if err := runSteps(ctx, m, clusterSteps()...); err != nil {
 			t.Fatal(err)
 		}
 		want := dump(t, c)
@@ -214,20 +214,20 @@ func TestClusterStepsCrash(t *testing.T) {
 		for k := int64(1); k <= total.Load(); k++ {
 			wipe(t, c, clean)
 			registerNode(t, c)
-			r := clusterRun(t, s, testUserdata)
+			m := clusterRun(t, s, testUserdata)
 			cut := errors.New("power cut")
 			var n atomic.Int64
-			r.Host.Effect = func(string) error {
+			m.Host.Effect = func(string) error {
 				if n.Add(1) >= k {
 					return cut
 				}
 				return nil
 			}
-			if err := runSteps(ctx, r, clusterSteps()...); !errors.Is(err, cut) && n.Load() >= k {
+			if err := runSteps(ctx, m, clusterSteps()...); !errors.Is(err, cut) && n.Load() >= k {
 				t.Fatalf("cut at change %d: the error was %v", k, err)
 			}
-			r.Host.Effect = nil
-			if err := runSteps(ctx, r, clusterSteps()...); err != nil {
+			m.Host.Effect = nil
+			if err := runSteps(ctx, m, clusterSteps()...); err != nil {
 				t.Fatalf("boot after a cut at change %d: %v", k, err)
 			}
 			if d := cmp.Diff(want, dump(t, c)); d != "" {

@@ -16,24 +16,24 @@ import (
 // and scheduler (kubeadm init phase control-plane all), but for those that
 // skipPhases leaves to somebody else.
 func stepControlPlane() converge.Step {
-	want := func(r *node.Machine) ([]manifest, error) {
-		pods := slices.DeleteFunc(templates.ControlPlanePods(podParams(r)), func(p *corev1.Pod) bool {
-			return r.Node.Skips("control-plane/" + strings.TrimPrefix(p.Name, "kube-"))
+	want := func(m *node.Machine) ([]manifest, error) {
+		pods := slices.DeleteFunc(templates.ControlPlanePods(podParams(m)), func(p *corev1.Pod) bool {
+			return m.Node.Skips("control-plane/" + strings.TrimPrefix(p.Name, "kube-"))
 		})
-		return manifests(r, pods...)
+		return manifests(m, pods...)
 	}
 	return converge.Step{
 		Name: "control-plane",
-		Done: func(_ context.Context, r *node.Machine) (bool, error) {
-			ms, err := want(r)
-			return err == nil && manifestsDone(r, ms), err
+		Done: func(_ context.Context, m *node.Machine) (bool, error) {
+			ms, err := want(m)
+			return err == nil && manifestsDone(m, ms), err
 		},
-		Do: func(_ context.Context, r *node.Machine) error {
-			ms, err := want(r)
+		Do: func(_ context.Context, m *node.Machine) error {
+			ms, err := want(m)
 			if err != nil {
 				return err
 			}
-			return writeManifests(r, ms)
+			return writeManifests(m, ms)
 		},
 	}
 }

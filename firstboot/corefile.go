@@ -30,7 +30,7 @@ const (
 // respectDNS leaves to the administrators what is theirs, when CoreDNS is
 // installed a second time: a Corefile of their own, which it only migrates, and
 // the number of pods. It returns what is left to do.
-func respectDNS(ctx context.Context, r *node.Machine, c kubernetes.Interface, before cluster.Before, objs []runtime.Object) ([]runtime.Object, error) {
+func respectDNS(ctx context.Context, m *node.Machine, c kubernetes.Interface, before cluster.Before, objs []runtime.Object) ([]runtime.Object, error) {
 	var kept []runtime.Object
 	running := "" // version of CoreDNS
 	for _, o := range objs {
@@ -56,9 +56,9 @@ func respectDNS(ctx context.Context, r *node.Machine, c kubernetes.Interface, be
 			have, err := c.CoreV1().ConfigMaps(cm.Namespace).Get(ctx, cm.Name, metav1.GetOptions{})
 			switch {
 			case err == nil:
-				data, err := corefileData(have.Data, cm.Data[corefileKey], running, strings.TrimPrefix(r.Baked.Release.CoreDNS.Tag, "v"))
+				data, err := corefileData(have.Data, cm.Data[corefileKey], running, strings.TrimPrefix(m.Baked.Release.CoreDNS.Tag, "v"))
 				if err != nil {
-					r.Host.Log.Warn("the Corefile is kept as it is, which this image's CoreDNS may not read; see to it with kubectl -n kube-system edit configmap "+cm.Name, slog.Any("error", err))
+					m.Host.Log.Warn("the Corefile is kept as it is, which this image's CoreDNS may not read; see to it with kubectl -n kube-system edit configmap "+cm.Name, slog.Any("error", err))
 				}
 				if data == nil {
 					continue

@@ -29,39 +29,39 @@ var errPowerCut = errors.New("power cut")
 func cutPower(t *testing.T, machine func(t *testing.T) *node.Machine, steps ...converge.Step) {
 	t.Helper()
 	ctx := context.Background()
-	r := machine(t)
+	m := machine(t)
 	var changes []string
-	r.Host.Effect = func(what string) error { changes = append(changes, what); return nil }
-	if err := runSteps(ctx, r, steps...); err != nil {
+	m.Host.Effect = func(what string) error { changes = append(changes, what); return nil }
+	if err := runSteps(ctx, m, steps...); err != nil {
 		t.Fatal(err)
 	}
-	want, n := diskView(t, r.Host.Path("/")), len(changes)
+	want, n := diskView(t, m.Host.Path("/")), len(changes)
 	if n == 0 {
 		t.Fatal("the steps changed nothing")
 	}
-	if err := runSteps(ctx, r, steps...); err != nil || len(changes) != n {
+	if err := runSteps(ctx, m, steps...); err != nil || len(changes) != n {
 		t.Errorf("a further boot changed %q (%v)", changes[n:], err)
 	}
 	for k := range n {
 		t.Run(fmt.Sprintf("before change %d, %s", k+1, strings.ReplaceAll(changes[k], "/", "_")), func(t *testing.T) {
 			t.Parallel()
-			r := machine(t)
+			m := machine(t)
 			count := 0
-			r.Host.Effect = func(what string) error {
+			m.Host.Effect = func(what string) error {
 				if count++; count <= k {
 					return nil
 				}
-				litter(t, r, what)
+				litter(t, m, what)
 				return errPowerCut
 			}
-			if err := runSteps(ctx, r, steps...); !errors.Is(err, errPowerCut) {
+			if err := runSteps(ctx, m, steps...); !errors.Is(err, errPowerCut) {
 				t.Fatalf("the power is cut, and the steps say %v", err)
 			}
-			r.Host.Effect = nil
-			if err := runSteps(ctx, r, steps...); err != nil {
+			m.Host.Effect = nil
+			if err := runSteps(ctx, m, steps...); err != nil {
 				t.Fatalf("the boot afterwards: %v", err)
 			}
-			if d := cmp.Diff(want, diskView(t, r.Host.Path("/"))); d != "" {
+			if d := cmp.Diff(want, diskView(t, m.Host.Path("/"))); d != "" {
 				t.Errorf("another disk (-undisturbed +cut):\n%s", d)
 			}
 		})
@@ -70,12 +70,12 @@ func cutPower(t *testing.T, machine func(t *testing.T) *node.Machine, steps ...c
 
 // litter leaves what a write may leave behind that is cut half-way: part of a
 // temporary file.
-func litter(t *testing.T, r *node.Machine, what string) {
+func litter(t *testing.T, m *node.Machine, what string) {
 	file, ok := strings.CutPrefix(what, "write ")
 	if !ok {
 		return
 	}
-	dir := filepath.Join(r.Host.Path("/"), filepath.Dir(file))
+	dir := filepath.Join(m.Host.Path("/"), filepath.Dir(file))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -92,21 +92,21 @@ func initMachine(t *testing.T) *node.Machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &node.Machine{Host: testHost(t), Baked: images.Baked{Arch: "amd64", CNI: "none", Release: release}}
+	m := &node.Machine{Host: testHost(t), Baked: images.Baked{Arch: "amd64", CNI: "none", Release: release}}
 	machine := config.Machine{Hostname: "node-1", Links: []config.Link{{Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.10/24")}}}}
-	r.Node, _, err = config.Load(r.Baked, machine, config.Document{Source: "test", Data: []byte(testUserdata + "featureGates: {PublicKeysECDSA: true}\n")})
+	m.Node, _, err = config.Load(m.Baked, machine, config.Document{Source: "test", Data: []byte(testUserdata + "featureGates: {PublicKeysECDSA: true}\n")})
 	if err != nil {
 		t.Fatal(err)
 	}
 	// /etc is part of the read-only root; this is how it leads to the disk.
-	root := r.Host.Path("/")
+	root := m.Host.Path("/")
 	if err := errors.Join(os.MkdirAll(filepath.Join(root, "etc"), 0o755), os.MkdirAll(filepath.Join(root, "var/lib/kbuild/kubernetes"), 0o755),
 		os.Symlink("../var/lib/kbuild/kubernetes", filepath.Join(root, "etc/kubernetes"))); err != nil {
 		t.Fatal(err)
 	}
-	r.Host.Systemd.Restart = func(context.Context, string) error { return nil }
-	r.Host.Systemd.Active = func(context.Context, string) (string, error) { return "active", nil }
-	return r
+	m.Host.Systemd.Restart = func(context.Context, string) error { return nil }
+	m.Host.Systemd.Active = func(context.Context, string) (string, error) { return "active", nil }
+	return m
 }
 
 // after makes machines on which steps ran already, once.
@@ -118,15 +118,15 @@ func after(t *testing.T, steps ...converge.Step) func(t *testing.T) *node.Machin
 	}
 	return func(t *testing.T) *node.Machine {
 		t.Helper()
-		r := initMachine(t)
-		if err := r.Host.Root.Remove("etc/kubernetes"); err != nil { // CopyFS will not replace it
+		m := initMachine(t)
+		if err := m.Host.Root.Remove("etc/kubernetes"); err != nil { // CopyFS will not replace it
 			t.Fatal(err)
 		}
-		if err := os.CopyFS(r.Host.Path("/"), os.DirFS(first.Host.Path("/"))); err != nil {
+		if err := os.CopyFS(m.Host.Path("/"), os.DirFS(first.Host.Path("/"))); err != nil {
 			t.Fatal(err)
 		}
-		r.Host.Now = first.Host.Now // its certificates began by this clock
-		return r
+		m.Host.Now = first.Host.Now // its certificates began by this clock
+		return m
 	}
 }
 
@@ -143,10 +143,10 @@ func TestControlPlaneCrash(t *testing.T) { cutPower(t, initMachine, stepControlP
 func TestKubeletStartCrash(t *testing.T) {
 	machine := after(t, stepCerts(), stepKubeconfig())
 	cutPower(t, func(t *testing.T) *node.Machine {
-		r := machine(t)
-		r.Node.Kubelet["healthzPort"] = int64(0)
-		r.Baked.CNI = "flannel"
-		return r
+		m := machine(t)
+		m.Node.Kubelet["healthzPort"] = int64(0)
+		m.Baked.CNI = "flannel"
+		return m
 	}, stepKubeletStart())
 }
 
@@ -154,17 +154,17 @@ func TestKubeletStartCrash(t *testing.T) {
 // manifests are written anew, its keys stay.
 func TestNewImage(t *testing.T) {
 	ctx := context.Background()
-	r := after(t, stepCerts(), stepEtcd(), stepControlPlane())(t)
-	before := oracleContents(t, r.Host.Path("/"))
+	m := after(t, stepCerts(), stepEtcd(), stepControlPlane())(t)
+	before := oracleContents(t, m.Host.Path("/"))
 	var err error
-	if r.Baked.Release, err = images.Lookup("v1.20.15"); err != nil {
+	if m.Baked.Release, err = images.Lookup("v1.20.15"); err != nil {
 		t.Fatal(err)
 	}
-	r.Node.Cluster.KubernetesVersion = "v1.20.15"
-	if err := runSteps(ctx, r, stepCerts(), stepEtcd(), stepControlPlane()); err != nil {
+	m.Node.Cluster.KubernetesVersion = "v1.20.15"
+	if err := runSteps(ctx, m, stepCerts(), stepEtcd(), stepControlPlane()); err != nil {
 		t.Fatal(err)
 	}
-	now := oracleContents(t, r.Host.Path("/"))
+	now := oracleContents(t, m.Host.Path("/"))
 	for file := range maps.Keys(before) {
 		if manifest := filepath.Dir(file) == node.ManifestDir; manifest == (before[file] == now[file]) {
 			t.Errorf("%s: changed %t", file, before[file] != now[file])

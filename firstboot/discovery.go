@@ -29,30 +29,30 @@ func stepDiscovery() converge.Step {
 	return converge.Step{Name: "discovery", Loads: true, Done: discoveryDone, Do: discover}
 }
 
-func discoveryDone(_ context.Context, r *node.Machine) (bool, error) {
-	n, is, err := node.Load(r.Host)
-	return is && n.KnowsCluster() && (r.Joined() || r.Host.Exists(node.BootstrapKubeconfig)), err
+func discoveryDone(_ context.Context, m *node.Machine) (bool, error) {
+	n, is, err := node.Load(m.Host)
+	return is && n.KnowsCluster() && (m.Joined() || m.Host.Exists(node.BootstrapKubeconfig)), err
 }
 
-func discover(ctx context.Context, r *node.Machine) error {
-	if r.Joined() {
-		return discoverAgain(ctx, r)
+func discover(ctx context.Context, m *node.Machine) error {
+	if m.Joined() {
+		return discoverAgain(ctx, m)
 	}
-	found, err := findCluster(ctx, r)
+	found, err := findCluster(ctx, m)
 	if err != nil {
 		return cluster.RetryIfTemporary(err)
 	}
 	var user *clientcmdapi.AuthInfo
-	if t := r.Node.Join.Discovery.TLSBootstrapToken; t != "" {
+	if t := m.Node.Join.Discovery.TLSBootstrapToken; t != "" {
 		user = &clientcmdapi.AuthInfo{Token: t.Reveal()}
 	} else if found.User == nil {
 		return outcome.Refused{Why: "the discovery file holds no credentials, and there is no token beside it", Remedy: "give `token` in user-data"}
 	}
-	c, _, err := cluster.Client(r.Host, cluster.Kubeconfig(found, "kubernetes", user))
+	c, _, err := cluster.Client(m.Host, cluster.Kubeconfig(found, "kubernetes", user))
 	if err != nil {
 		return fmt.Errorf("cannot use what was found of the cluster: %w", err)
 	}
-	conf, err := readClusterConfig(ctx, r, c)
+	conf, err := readClusterConfig(ctx, m, c)
 	if err != nil {
 		return err
 	}
@@ -60,53 +60,53 @@ func discover(ctx context.Context, r *node.Machine) error {
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", node.BootstrapKubeconfig, err)
 	}
-	if err := r.Host.WriteFile(node.BootstrapKubeconfig, kc, 0o600); err != nil {
+	if err := m.Host.WriteFile(node.BootstrapKubeconfig, kc, 0o600); err != nil {
 		return err
 	}
-	return r.FreezeCluster(r.Node, conf)
+	return m.FreezeCluster(m.Node, conf)
 }
 
 // discoverAgain asks the cluster for its configuration as the node that this
 // machine already is: its image is of another version now, and its cluster has
 // another configuration for that, when its control planes have come so far.
-func discoverAgain(ctx context.Context, r *node.Machine) error {
-	c, _, err := cluster.Connect(r.Host, node.KubeletKubeconfig)
+func discoverAgain(ctx context.Context, m *node.Machine) error {
+	c, _, err := cluster.Connect(m.Host, node.KubeletKubeconfig)
 	if err != nil {
 		return err
 	}
-	conf, err := readClusterConfig(ctx, r, c)
+	conf, err := readClusterConfig(ctx, m, c)
 	if final, ok := errors.AsType[outcome.Refused](err); ok {
 		return outcome.Retry{After: 5 * time.Second, Why: final.Error()}
 	}
 	if err != nil {
 		return err
 	}
-	return r.FreezeCluster(r.Node, conf)
+	return m.FreezeCluster(m.Node, conf)
 }
 
-func findCluster(ctx context.Context, r *node.Machine) (cluster.Discovered, error) {
-	d := r.Node.Join.Discovery
+func findCluster(ctx context.Context, m *node.Machine) (cluster.Discovered, error) {
+	d := m.Node.Join.Discovery
 	if d.File != nil {
-		return cluster.DiscoverByFile(ctx, r.Host, d.File.KubeConfigPath)
+		return cluster.DiscoverByFile(ctx, m.Host, d.File.KubeConfigPath)
 	}
 	if d.BootstrapToken == nil || d.BootstrapToken.Token == "" {
 		return cluster.Discovered{}, outcome.Refused{Why: "this node has joined once and forgotten its token, and its kubelet.conf is gone", Remedy: "wipe the var partition to join anew"}
 	}
 	if len(d.BootstrapToken.CACertHashes) == 0 {
-		r.Host.Log.Warn("joining WITHOUT a pin of the cluster's CA, as unsafeSkipCAVerification asks: whoever answers and knows the token is taken for the cluster",
+		m.Host.Log.Warn("joining WITHOUT a pin of the cluster's CA, as unsafeSkipCAVerification asks: whoever answers and knows the token is taken for the cluster",
 			slog.String("endpoint", d.BootstrapToken.APIServerEndpoint))
 	}
-	return cluster.DiscoverByToken(ctx, d.BootstrapToken, r.Host.Now())
+	return cluster.DiscoverByToken(ctx, d.BootstrapToken, m.Host.Now())
 }
 
 // readClusterConfig fetches the configuration that the cluster keeps and makes
 // it this node's.
-func readClusterConfig(ctx context.Context, r *node.Machine, c kubernetes.Interface) (config.Cluster, error) {
-	kubeadm, err := clusterMap(ctx, r, c, node.KubeadmConfig, "ClusterConfiguration", true)
+func readClusterConfig(ctx context.Context, m *node.Machine, c kubernetes.Interface) (config.Cluster, error) {
+	kubeadm, err := clusterMap(ctx, m, c, node.KubeadmConfig, "ClusterConfiguration", true)
 	if err != nil {
 		return config.Cluster{}, err
 	}
-	kubelet := r.Baked.Release.KubeletConfigMap
+	kubelet := m.Baked.Release.KubeletConfigMap
 	if version, err := config.VersionOf(kubeadm.Data); err == nil {
 		if rel, err := images.Lookup(version); err == nil {
 			kubelet = rel.KubeletConfigMap
@@ -114,21 +114,21 @@ func readClusterConfig(ctx context.Context, r *node.Machine, c kubernetes.Interf
 	}
 	docs := []config.Document{kubeadm, {}, {}}
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) { docs[1], err = clusterMap(gctx, r, c, kubelet, "kubelet", true); return err })
+	g.Go(func() (err error) { docs[1], err = clusterMap(gctx, m, c, kubelet, "kubelet", true); return err })
 	g.Go(func() (err error) {
-		docs[2], err = clusterMap(gctx, r, c, "kube-proxy", "config.conf", false)
+		docs[2], err = clusterMap(gctx, m, c, "kube-proxy", "config.conf", false)
 		return err
 	})
 	if err := g.Wait(); err != nil {
 		return config.Cluster{}, err
 	}
-	m, err := node.Facts(ctx, r.Host)
+	facts, err := node.Facts(ctx, m.Host)
 	if err != nil {
 		return config.Cluster{}, err
 	}
-	conf, warnings, err := config.ReadCluster(r.Node, r.Baked, m, docs...)
+	conf, warnings, err := config.ReadCluster(m.Node, m.Baked, facts, docs...)
 	for _, w := range warnings {
-		r.Host.Log.Warn("configuration of the cluster: " + w)
+		m.Host.Log.Warn("configuration of the cluster: " + w)
 	}
 	if _, bad := errors.AsType[config.Problems](err); bad {
 		return conf, outcome.Refuse("cannot join this cluster: %w", err)
@@ -138,7 +138,7 @@ func readClusterConfig(ctx context.Context, r *node.Machine, c kubernetes.Interf
 
 // clusterMap reads one document out of a ConfigMap of kube-system. One that
 // need not be there is empty where it is not.
-func clusterMap(ctx context.Context, r *node.Machine, c kubernetes.Interface, name, key string, must bool) (config.Document, error) {
+func clusterMap(ctx context.Context, m *node.Machine, c kubernetes.Interface, name, key string, must bool) (config.Document, error) {
 	doc := config.Document{Source: "ConfigMap " + name}
 	cm, err := c.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, name, metav1.GetOptions{})
 	switch {
@@ -147,7 +147,7 @@ func clusterMap(ctx context.Context, r *node.Machine, c kubernetes.Interface, na
 	case apierrors.IsNotFound(err):
 		return doc, outcome.Retry{After: outcome.Soon(), Why: fmt.Sprintf("the cluster has no ConfigMap %s yet; the first control plane writes it when it comes up (phase upload-config)", name)}
 	case err != nil:
-		return doc, cluster.JoinOutcome(err, r.Host.Now())
+		return doc, cluster.JoinOutcome(err, m.Host.Now())
 	}
 	doc.Data = []byte(cm.Data[key])
 	return doc, nil

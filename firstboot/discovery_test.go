@@ -34,10 +34,10 @@ func TestDiscoveryReal(t *testing.T) {
 	// look is what a worker with the given token finds out.
 	look := func(token, pin string) (*node.Machine, error) {
 		t.Helper()
-		r := joiningRun(t, first, s, "w1", pin)
-		r.Node.Join.Discovery.BootstrapToken.Token = config.Secret(token)
-		r.Node.Join.Discovery.TLSBootstrapToken = config.Secret(token)
-		return r, stepDiscovery().Do(t.Context(), r)
+		m := joiningRun(t, first, s, "w1", pin)
+		m.Node.Join.Discovery.BootstrapToken.Token = config.Secret(token)
+		m.Node.Join.Discovery.TLSBootstrapToken = config.Secret(token)
+		return m, stepDiscovery().Do(t.Context(), m)
 	}
 	refuses := func(what, want string, waits bool, err error) {
 		t.Helper()

@@ -28,8 +28,8 @@ import (
 func stepDownloadCerts() converge.Step {
 	return converge.Step{
 		Name: "download-certs",
-		Done: func(_ context.Context, r *node.Machine) (bool, error) {
-			return len(missingShared(r)) == 0, nil
+		Done: func(_ context.Context, m *node.Machine) (bool, error) {
+			return len(missingShared(m)) == 0, nil
 		},
 		Do: downloadCerts,
 	}
@@ -37,28 +37,28 @@ func stepDownloadCerts() converge.Step {
 
 // missingShared are the shared files that are not there and must be. The keys
 // of authorities may be missing (external CA).
-func missingShared(r *node.Machine) []string {
+func missingShared(m *node.Machine) []string {
 	var missing []string
-	for _, name := range slices.Sorted(maps.Keys(sharedCerts(r.Node))) {
-		file := sharedCerts(r.Node)[name]
+	for _, name := range slices.Sorted(maps.Keys(sharedCerts(m.Node))) {
+		file := sharedCerts(m.Node)[name]
 		authority := strings.HasSuffix(name, "ca.key")
-		if file != "" && !authority && !r.Host.Exists(file) {
+		if file != "" && !authority && !m.Host.Exists(file) {
 			missing = append(missing, file)
 		}
 	}
 	return missing
 }
 
-func downloadCerts(ctx context.Context, r *node.Machine) error {
-	key := r.Node.Init.CertificateKey
+func downloadCerts(ctx context.Context, m *node.Machine) error {
+	key := m.Node.Init.CertificateKey
 	if key == "" {
-		return outcome.Refused{Why: "a control-plane node needs the cluster's certificates, and there is neither a certificateKey nor " + strings.Join(missingShared(r), ", "), Remedy: "give certificateKey in user-data; `kubeadm init phase upload-certs --upload-certs` prints one"}
+		return outcome.Refused{Why: "a control-plane node needs the cluster's certificates, and there is neither a certificateKey nor " + strings.Join(missingShared(m), ", "), Remedy: "give certificateKey in user-data; `kubeadm init phase upload-certs --upload-certs` prints one"}
 	}
 	sealer, err := cluster.NewSealer(key)
 	if err != nil {
 		return outcome.Refuse("%w", err)
 	}
-	c, _, err := cluster.Connect(r.Host, node.BootstrapKubeconfig)
+	c, _, err := cluster.Connect(m.Host, node.BootstrapKubeconfig)
 	if err != nil {
 		return err
 	}
@@ -67,9 +67,9 @@ func downloadCerts(ctx context.Context, r *node.Machine) error {
 		return outcome.Retry{After: outcome.Soon(), Why: "the cluster holds no uploaded certificates (Secret " + certsSecret + "), or no more: they live for two hours. Upload them again with this node's key: `kubeadm init phase upload-certs --upload-certs --certificate-key KEY`"}
 	}
 	if err != nil {
-		return cluster.JoinOutcome(err, r.Host.Now())
+		return cluster.JoinOutcome(err, m.Host.Now())
 	}
-	files, err := openShared(r, sealer, secret.Data)
+	files, err := openShared(m, sealer, secret.Data)
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func downloadCerts(ctx context.Context, r *node.Machine) error {
 			if strings.HasSuffix(file, ".crt") != certificates {
 				continue
 			}
-			if err := r.Host.WriteFile(file, files[file], mode); err != nil {
+			if err := m.Host.WriteFile(file, files[file], mode); err != nil {
 				return err
 			}
 		}
@@ -93,9 +93,9 @@ func downloadCerts(ctx context.Context, r *node.Machine) error {
 }
 
 // openShared decrypts the Secret's entries, by file, and judges them.
-func openShared(r *node.Machine, sealer *cluster.Sealer, data map[string][]byte) (map[string][]byte, error) {
+func openShared(m *node.Machine, sealer *cluster.Sealer, data map[string][]byte) (map[string][]byte, error) {
 	files := map[string][]byte{}
-	for name, file := range sharedCerts(r.Node) {
+	for name, file := range sharedCerts(m.Node) {
 		sealed, ok := data[name]
 		if !ok {
 			return nil, outcome.Refused{Why: "Secret " + certsSecret + " holds no " + name, Remedy: "upload the certificates again from a control plane of this cluster"}
@@ -113,7 +113,7 @@ func openShared(r *node.Machine, sealer *cluster.Sealer, data map[string][]byte)
 		files[file] = plain
 	}
 	// Who uploaded them must be of the cluster that was found.
-	b, err := r.Host.ReadFile(node.BootstrapKubeconfig)
+	b, err := m.Host.ReadFile(node.BootstrapKubeconfig)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,7 @@ func openShared(r *node.Machine, sealer *cluster.Sealer, data map[string][]byte)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: it is no kubeconfig", node.BootstrapKubeconfig)
 	}
-	ca := files[path.Join(r.Node.Cluster.CertificatesDir, "ca.crt")]
+	ca := files[path.Join(m.Node.Cluster.CertificatesDir, "ca.crt")]
 	for _, c := range conf.Clusters {
 		if !bytes.Contains(c.CertificateAuthorityData, bytes.TrimSpace(ca)) {
 			return nil, outcome.Refused{Why: "the uploaded ca.crt is not the authority of the cluster that was found", Remedy: "upload the certificates again from a control plane of this cluster"}

@@ -11,28 +11,28 @@ import (
 // stepEtcd writes the static pod of a local etcd (kubeadm init phase etcd
 // local). With an external etcd there is nothing to do.
 func stepEtcd() converge.Step {
-	want := func(r *node.Machine) ([]manifest, error) {
-		if r.Node.Cluster.Etcd.Local == nil {
+	want := func(m *node.Machine) ([]manifest, error) {
+		if m.Node.Cluster.Etcd.Local == nil {
 			return nil, nil
 		}
-		return manifests(r, templates.EtcdPod(podParams(r)))
+		return manifests(m, templates.EtcdPod(podParams(m)))
 	}
 	return converge.Step{
 		Name: "etcd",
-		Done: func(_ context.Context, r *node.Machine) (bool, error) {
-			ms, err := want(r)
-			return err == nil && manifestsDone(r, ms), err
+		Done: func(_ context.Context, m *node.Machine) (bool, error) {
+			ms, err := want(m)
+			return err == nil && manifestsDone(m, ms), err
 		},
-		Do: func(_ context.Context, r *node.Machine) error {
-			ms, err := want(r)
+		Do: func(_ context.Context, m *node.Machine) error {
+			ms, err := want(m)
 			if err != nil {
 				return err
 			}
 			// The kubelet would make it readable for everybody.
-			if err := r.Host.MkdirAll(r.Node.Cluster.Etcd.Local.DataDir, 0o700); err != nil {
+			if err := m.Host.MkdirAll(m.Node.Cluster.Etcd.Local.DataDir, 0o700); err != nil {
 				return err
 			}
-			return writeManifests(r, ms)
+			return writeManifests(m, ms)
 		},
 	}
 }

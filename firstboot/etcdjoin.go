@@ -34,44 +34,44 @@ type etcdJoin struct {
 func stepEtcdJoin() converge.Step {
 	return converge.Step{
 		Name: "etcd-join",
-		Done: func(_ context.Context, r *node.Machine) (bool, error) {
-			if r.Node.Cluster.Etcd.Local == nil {
+		Done: func(_ context.Context, m *node.Machine) (bool, error) {
+			if m.Node.Cluster.Etcd.Local == nil {
 				return true, nil
 			}
-			state, err := readEtcdJoin(r)
+			state, err := readEtcdJoin(m)
 			if err != nil || !state.Joined {
 				return false, err
 			}
-			ms, err := etcdManifest(r, state)
-			return err == nil && manifestsDone(r, ms), err
+			ms, err := etcdManifest(m, state)
+			return err == nil && manifestsDone(m, ms), err
 		},
-		Do: func(ctx context.Context, r *node.Machine) error { return cluster.RetryIfTemporary(joinEtcd(ctx, r)) },
+		Do: func(ctx context.Context, m *node.Machine) error { return cluster.RetryIfTemporary(joinEtcd(ctx, m)) },
 	}
 }
 
-func readEtcdJoin(r *node.Machine) (etcdJoin, error) {
-	return host.ReadJSON[etcdJoin](r.Host, node.EtcdJoinFile)
+func readEtcdJoin(m *node.Machine) (etcdJoin, error) {
+	return host.ReadJSON[etcdJoin](m.Host, node.EtcdJoinFile)
 }
 
-func writeEtcdJoin(r *node.Machine, state etcdJoin) error {
-	return r.Host.WriteJSON(node.EtcdJoinFile, state)
+func writeEtcdJoin(m *node.Machine, state etcdJoin) error {
+	return m.Host.WriteJSON(node.EtcdJoinFile, state)
 }
 
-func etcdManifest(r *node.Machine, state etcdJoin) ([]manifest, error) {
-	p := podParams(r)
+func etcdManifest(m *node.Machine, state etcdJoin) ([]manifest, error) {
+	p := podParams(m)
 	p.EtcdMembers = state.InitialCluster
-	return manifests(r, templates.EtcdPod(p))
+	return manifests(m, templates.EtcdPod(p))
 }
 
-func joinEtcd(ctx context.Context, r *node.Machine) error {
-	state, err := readEtcdJoin(r)
+func joinEtcd(ctx context.Context, m *node.Machine) error {
+	state, err := readEtcdJoin(m)
 	if err != nil {
 		return err
 	}
 	if state.Joined { // the manifest is of another image
-		return startEtcd(r, state)
+		return startEtcd(m, state)
 	}
-	e, err := etcdForJoin(ctx, r, state)
+	e, err := etcdForJoin(ctx, m, state)
 	if err != nil {
 		return err
 	}
@@ -80,9 +80,9 @@ func joinEtcd(ctx context.Context, r *node.Machine) error {
 	if err != nil {
 		return err
 	}
-	at := func(m cluster.Member) bool { return r.OwnsMember(m) }
+	at := func(member cluster.Member) bool { return m.OwnsMember(member) }
 	if !slices.ContainsFunc(members, at) {
-		if err := e.Add(ctx, cluster.PeerURL(r.Node.Init.LocalAPIEndpoint.AdvertiseAddress)); err != nil {
+		if err := e.Add(ctx, cluster.PeerURL(m.Node.Init.LocalAPIEndpoint.AdvertiseAddress)); err != nil {
 			return err
 		}
 		if members, err = e.Members(ctx); err != nil {
@@ -97,18 +97,18 @@ func joinEtcd(ctx context.Context, r *node.Machine) error {
 	if ours.Name == "" || len(state.InitialCluster) == 0 {
 		// A member does not start when the list it is given is not the one that
 		// the others have: as long as it has not started, it follows them.
-		state.InitialCluster = initialCluster(members, ours.ID, r.Node.Init.NodeRegistration.Name)
+		state.InitialCluster = initialCluster(members, ours.ID, m.Node.Init.NodeRegistration.Name)
 		state.Others = nil
-		for _, m := range members {
-			if m.ID != ours.ID && !m.IsLearner {
-				state.Others = append(state.Others, m.Clients...)
+		for _, member := range members {
+			if member.ID != ours.ID && !member.IsLearner {
+				state.Others = append(state.Others, member.Clients...)
 			}
 		}
-		if err := writeEtcdJoin(r, state); err != nil {
+		if err := writeEtcdJoin(m, state); err != nil {
 			return err
 		}
 	}
-	if err := startEtcd(r, state); err != nil {
+	if err := startEtcd(m, state); err != nil {
 		return err
 	}
 	switch {
@@ -123,23 +123,23 @@ func joinEtcd(ctx context.Context, r *node.Machine) error {
 		return outcome.Retry{After: node.EtcdRetry, Why: fmt.Sprintf("this node's etcd does not answer yet: %v", err)}
 	}
 	state.Joined = true
-	return writeEtcdJoin(r, state)
+	return writeEtcdJoin(m, state)
 }
 
 // etcdForJoin connects to the other members; before anything is added, the dead
 // ones go.
-func etcdForJoin(ctx context.Context, r *node.Machine, state etcdJoin) (*cluster.Etcd, error) {
+func etcdForJoin(ctx context.Context, m *node.Machine, state etcdJoin) (*cluster.Etcd, error) {
 	if len(state.Others) > 0 {
-		return cluster.ConnectEtcd(r.Host, r.Node.Cluster.CertificatesDir, state.Others...)
+		return cluster.ConnectEtcd(m.Host, m.Node.Cluster.CertificatesDir, state.Others...)
 	}
-	e, c, err := r.Etcd(ctx)
+	e, c, err := m.Etcd(ctx)
 	if err != nil || len(state.InitialCluster) > 0 {
 		return e, err
 	}
-	dead, err := deadMembers(ctx, r, e, c)
-	for _, m := range dead {
-		r.Host.Log.Warn("removing a dead member of etcd", slog.String("name", m.Name), slog.String("url", strings.Join(m.PeerURLs, ",")))
-		if err = e.Remove(ctx, m); err != nil {
+	dead, err := deadMembers(ctx, m, e, c)
+	for _, member := range dead {
+		m.Host.Log.Warn("removing a dead member of etcd", slog.String("name", member.Name), slog.String("url", strings.Join(member.PeerURLs, ",")))
+		if err = e.Remove(ctx, member); err != nil {
 			break
 		}
 	}
@@ -170,14 +170,14 @@ func initialCluster(members []cluster.Member, ours uint64, name string) []templa
 }
 
 // startEtcd writes the static pod of this node's member.
-func startEtcd(r *node.Machine, state etcdJoin) error {
-	ms, err := etcdManifest(r, state)
+func startEtcd(m *node.Machine, state etcdJoin) error {
+	ms, err := etcdManifest(m, state)
 	if err != nil {
 		return err
 	}
 	// The kubelet would make it readable for everybody.
-	if err := r.Host.MkdirAll(r.Node.Cluster.Etcd.Local.DataDir, 0o700); err != nil {
+	if err := m.Host.MkdirAll(m.Node.Cluster.Etcd.Local.DataDir, 0o700); err != nil {
 		return err
 	}
-	return writeManifests(r, ms)
+	return writeManifests(m, ms)
 }

@@ -64,30 +64,30 @@ func (e *etcdCluster) address(k int) string { return fmt.Sprint(e.net, k) }
 // one makes the authorities, the others are given them.
 func (e *etcdCluster) machine(t *testing.T, name string, k int) *node.Machine {
 	t.Helper()
-	r := initMachine(t)
-	r.Node.Init.NodeRegistration.Name = name
-	r.Node.Init.LocalAPIEndpoint.AdvertiseAddress = e.address(k)
-	r.Host.Now = time.Now // etcd goes by it
-	if err := r.Host.WriteFile(node.AdminKubeconfig, e.api.AdminConf, 0o600); err != nil {
+	m := initMachine(t)
+	m.Node.Init.NodeRegistration.Name = name
+	m.Node.Init.LocalAPIEndpoint.AdvertiseAddress = e.address(k)
+	m.Host.Now = time.Now // etcd goes by it
+	if err := m.Host.WriteFile(node.AdminKubeconfig, e.api.AdminConf, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if e.first == nil {
-		return r
+		return m
 	}
-	r.Node.Role = config.RoleControlPlane
+	m.Node.Role = config.RoleControlPlane
 	for _, file := range []string{"ca.crt", "ca.key", "etcd/ca.crt", "etcd/ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.key", "sa.pub"} {
 		b, err := e.first.Host.ReadFile("/etc/kubernetes/pki/" + file)
 		if err == nil {
-			err = r.Host.WriteFile("/etc/kubernetes/pki/"+file, b, 0o600)
+			err = m.Host.WriteFile("/etc/kubernetes/pki/"+file, b, 0o600)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := runSteps(t.Context(), r, stepCerts()); err != nil {
+	if err := runSteps(t.Context(), m, stepCerts()); err != nil {
 		t.Fatal(err)
 	}
-	return r
+	return m
 }
 
 // publish makes what a control plane's kubelet puts into the cluster.
@@ -130,23 +130,23 @@ func (e *etcdCluster) members(t *testing.T) []string {
 }
 
 // join takes a machine through the steps of joining etcd, as the runner does.
-func (e *etcdCluster) join(t *testing.T, r *node.Machine) error {
+func (e *etcdCluster) join(t *testing.T, m *node.Machine) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	steps := []converge.Step{stepCheckEtcd(), stepEtcdJoin()}
-	quiet := *r.Host // what is reported meanwhile is no change of the steps
+	quiet := *m.Host // what is reported meanwhile is no change of the steps
 	quiet.Effect = nil
-	return converge.Steps(ctx, r, steps, &converge.Report{Host: &quiet})
+	return converge.Steps(ctx, m, steps, &converge.Report{Host: &quiet})
 }
 
 // runEtcd is the part of the kubelet that matters here: it runs real etcd as
 // the machine's manifest says, anew when that changes or etcd ends. What it
 // returns cuts the machine's power; so does the end of the test.
-func runEtcd(t *testing.T, r *node.Machine) (cut func()) {
+func runEtcd(t *testing.T, m *node.Machine) (cut func()) {
 	t.Helper()
 	program := apitest.Bin(t, "etcd")
-	log, err := os.OpenFile(r.Host.Path("/etcd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(m.Host.Path("/etcd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func runEtcd(t *testing.T, r *node.Machine) (cut func()) {
 		defer end()
 		text := ""
 		for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
-			b, err := r.Host.ReadFile(node.ManifestPath("etcd"))
+			b, err := m.Host.ReadFile(node.ManifestPath("etcd"))
 			if err != nil {
 				continue
 			}
@@ -183,7 +183,7 @@ func runEtcd(t *testing.T, r *node.Machine) (cut func()) {
 				t.Errorf("the manifest of etcd: %v", err)
 				return
 			}
-			cmd = exec.Command(program, etcdArgs(r, pod.Spec.Containers[0].Command[1:])...)
+			cmd = exec.Command(program, etcdArgs(m, pod.Spec.Containers[0].Command[1:])...)
 			cmd.Stdout, cmd.Stderr = log, log
 			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 			if err := cmd.Start(); err != nil {
@@ -201,7 +201,7 @@ func runEtcd(t *testing.T, r *node.Machine) (cut func()) {
 		log.Close()
 		if t.Failed() {
 			b, _ := os.ReadFile(log.Name())
-			t.Logf("etcd of %s, the end of its log:\n%s", r.Node.Init.NodeRegistration.Name, b[max(0, len(b)-3000):])
+			t.Logf("etcd of %s, the end of its log:\n%s", m.Node.Init.NodeRegistration.Name, b[max(0, len(b)-3000):])
 		}
 	})
 	return cut
@@ -209,7 +209,7 @@ func runEtcd(t *testing.T, r *node.Machine) (cut func()) {
 
 // etcdArgs are a static pod's arguments for a machine that is a directory, and
 // that has 127.0.0.1 and the port of the metrics for itself in name only.
-func etcdArgs(r *node.Machine, args []string) []string {
+func etcdArgs(m *node.Machine, args []string) []string {
 	out := []string{"--unsafe-no-fsync"} // a killed process loses nothing that it wrote
 	for _, a := range args {
 		name, value, _ := strings.Cut(a, "=")
@@ -219,7 +219,7 @@ func etcdArgs(r *node.Machine, args []string) []string {
 		case name == "--listen-client-urls":
 			value = strings.TrimPrefix(value, "https://127.0.0.1:2379,")
 		case strings.HasPrefix(value, "/"):
-			value = r.Host.Path(value)
+			value = m.Host.Path(value)
 		}
 		out = append(out, name+"="+value)
 	}
@@ -231,11 +231,11 @@ func etcdArgs(r *node.Machine, args []string) []string {
 func TestEtcdJoin(t *testing.T) {
 	e := newEtcdCluster(t)
 	for k, name := range []string{"cp2", "cp3"} {
-		r := e.machine(t, name, 12+k)
+		m := e.machine(t, name, 12+k)
 		var changes []string
-		r.Host.Effect = func(what string) error { changes = append(changes, what); return nil }
-		runEtcd(t, r)
-		if err := e.join(t, r); err != nil {
+		m.Host.Effect = func(what string) error { changes = append(changes, what); return nil }
+		runEtcd(t, m)
+		if err := e.join(t, m); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		e.publish(t, name, 12+k)
@@ -245,11 +245,11 @@ func TestEtcdJoin(t *testing.T) {
 		if added < 0 || started < added || promoted < started {
 			t.Errorf("%s made these changes, want it added, started and promoted, in this order:\n%s", name, strings.Join(changes, "\n"))
 		}
-		if st, err := os.Stat(r.Host.Path(r.Node.Cluster.Etcd.Local.DataDir)); err != nil || st.Mode().Perm() != 0o700 {
+		if st, err := os.Stat(m.Host.Path(m.Node.Cluster.Etcd.Local.DataDir)); err != nil || st.Mode().Perm() != 0o700 {
 			t.Errorf("%s: the data's directory: %v, %v", name, st, err)
 		}
 		n := len(changes)
-		if err := e.join(t, r); err != nil || len(changes) != n {
+		if err := e.join(t, m); err != nil || len(changes) != n {
 			t.Errorf("%s: a further boot changed %q (%v)", name, changes[n:], err)
 		}
 	}
@@ -264,18 +264,18 @@ func TestEtcdJoin(t *testing.T) {
 func TestEtcdJoinCut(t *testing.T) {
 	for k := 0; ; k++ {
 		e := newEtcdCluster(t)
-		r := e.machine(t, "cp2", 12)
+		m := e.machine(t, "cp2", 12)
 		count, at := 0, ""
-		r.Host.Effect = func(what string) error {
+		m.Host.Effect = func(what string) error {
 			if count++; count <= k {
 				return nil
 			}
 			at = what
-			litter(t, r, what)
+			litter(t, m, what)
 			return errPowerCut
 		}
-		cut := runEtcd(t, r)
-		err := e.join(t, r)
+		cut := runEtcd(t, m)
+		err := e.join(t, m)
 		if k > 0 && err == nil { // there is no k-th change
 			t.Logf("%d changes, each cut", k)
 			if k < 4 { // add, write, start, promote
@@ -287,9 +287,9 @@ func TestEtcdJoinCut(t *testing.T) {
 			t.Fatalf("the power is cut before change %d, and the steps say %v", k+1, err)
 		}
 		cut()
-		r.Host.Effect = nil
-		runEtcd(t, r)
-		if err := e.join(t, r); err != nil {
+		m.Host.Effect = nil
+		runEtcd(t, m)
+		if err := e.join(t, m); err != nil {
 			t.Fatalf("the boot after a cut before change %d, %s: %v", k+1, at, err)
 		}
 		if got, want := e.members(t), []string{"cp1@11", "cp2@12"}; !slices.Equal(got, want) {
@@ -320,9 +320,9 @@ func TestEtcdJoinDead(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := newEtcdCluster(t)
 			for k, name := range []string{"cp2", "cp3"} {
-				r := e.machine(t, name, 12+k)
-				cut := runEtcd(t, r)
-				if err := e.join(t, r); err != nil {
+				m := e.machine(t, name, 12+k)
+				cut := runEtcd(t, m)
+				if err := e.join(t, m); err != nil {
 					t.Fatal(err)
 				}
 				e.publish(t, name, 12+k)
@@ -330,10 +330,10 @@ func TestEtcdJoinDead(t *testing.T) {
 					cut()
 				}
 			}
-			r := e.machine(t, c.name, c.k)
+			m := e.machine(t, c.name, c.k)
 			if c.deleted {
 				// Until an administrator says that it is gone, it is waited for.
-				_, err := stepCheckEtcd().Done(t.Context(), r)
+				_, err := stepCheckEtcd().Done(t.Context(), m)
 				if why := why(t, err); !strings.Contains(why, `etcd member "cp3"`) || !strings.Contains(why, "kubectl delete node cp3") {
 					t.Errorf("it waits for %q", why)
 				}
@@ -341,8 +341,8 @@ func TestEtcdJoinDead(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			runEtcd(t, r)
-			if err := e.join(t, r); err != nil {
+			runEtcd(t, m)
+			if err := e.join(t, m); err != nil {
 				t.Fatal(err)
 			}
 			if got := e.members(t); !slices.Equal(got, c.want) {
@@ -358,9 +358,9 @@ func TestRemoveMember(t *testing.T) {
 	e := newEtcdCluster(t)
 	var cut func()
 	for k, name := range []string{"cp2", "cp3"} {
-		r := e.machine(t, name, 12+k)
-		cut = runEtcd(t, r)
-		if err := e.join(t, r); err != nil {
+		m := e.machine(t, name, 12+k)
+		cut = runEtcd(t, m)
+		if err := e.join(t, m); err != nil {
 			t.Fatal(err)
 		}
 		e.publish(t, name, 12+k)
@@ -408,15 +408,15 @@ func TestRemoveMember(t *testing.T) {
 // alone, and the node waits.
 func TestEtcdJoinTaken(t *testing.T) {
 	e := newEtcdCluster(t)
-	r := e.machine(t, "cp1", 12)
-	_, err := stepCheckEtcd().Done(t.Context(), r)
+	m := e.machine(t, "cp1", 12)
+	_, err := stepCheckEtcd().Done(t.Context(), m)
 	if why := why(t, err); !strings.Contains(why, "a living member named cp1") {
 		t.Errorf("it waits for %q", why)
 	}
 	if got, want := e.members(t), []string{"cp1@11"}; !slices.Equal(got, want) {
 		t.Errorf("the members are %q, want %q", got, want)
 	}
-	if _, err := os.Stat(filepath.Join(r.Host.Path("/"), node.ManifestPath("etcd"))); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(m.Host.Path("/"), node.ManifestPath("etcd"))); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("its etcd was started: %v", err)
 	}
 }

@@ -19,30 +19,30 @@ func stepHostname() converge.Step {
 	return converge.Step{Name: "hostname", Done: hostnameDone, Do: setHostname}
 }
 
-func hostnameDone(_ context.Context, r *node.Machine) (bool, error) {
-	name, err := r.Host.Hostname()
+func hostnameDone(_ context.Context, m *node.Machine) (bool, error) {
+	name, err := m.Host.Hostname()
 	if err != nil {
 		return false, fmt.Errorf("cannot ask for the host name: %w", err)
 	}
-	hosts, err := r.Host.ReadFile(node.HostsFile)
+	hosts, err := m.Host.ReadFile(node.HostsFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("cannot read %s: %w", node.HostsFile, err)
 	}
-	return name == r.Node.Init.NodeRegistration.Name && string(hosts) == hostsText(r.Node), nil
+	return name == m.Node.Init.NodeRegistration.Name && string(hosts) == hostsText(m.Node), nil
 }
 
-func setHostname(_ context.Context, r *node.Machine) error {
-	if err := r.Host.WriteFile(node.HostsFile, []byte(hostsText(r.Node)), 0o644); err != nil {
+func setHostname(_ context.Context, m *node.Machine) error {
+	if err := m.Host.WriteFile(node.HostsFile, []byte(hostsText(m.Node)), 0o644); err != nil {
 		return err
 	}
-	want := r.Node.Init.NodeRegistration.Name
-	if name, err := r.Host.Hostname(); err == nil && name == want {
+	want := m.Node.Init.NodeRegistration.Name
+	if name, err := m.Host.Hostname(); err == nil && name == want {
 		return nil
 	}
-	if err := r.Host.BeforeChange("set host name"); err != nil {
+	if err := m.Host.BeforeChange("set host name"); err != nil {
 		return err
 	}
-	if err := r.Host.SetHostname(want); err != nil {
+	if err := m.Host.SetHostname(want); err != nil {
 		return fmt.Errorf("cannot set the host name to %q: %w", want, err)
 	}
 	return nil

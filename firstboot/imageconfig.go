@@ -15,8 +15,8 @@ import (
 
 // otherImage says whether n was made with another image's configuration than
 // this one's.
-func otherImage(r *node.Machine, n *config.Node) (bool, error) {
-	doc, err := metadata.Baked(r.Host)
+func otherImage(m *node.Machine, n *config.Node) (bool, error) {
+	doc, err := metadata.Baked(m.Host)
 	return err == nil && imageConfigDigest(doc) != n.Sources[node.ImageSource], err
 }
 
@@ -36,28 +36,28 @@ func noteImageConfig(n *config.Node, doc config.Document) {
 }
 
 // applyImageConfig gives a node what this image's own configuration says.
-func applyImageConfig(ctx context.Context, r *node.Machine, n *config.Node) error {
-	doc, err := metadata.Baked(r.Host)
+func applyImageConfig(ctx context.Context, m *node.Machine, n *config.Node) error {
+	doc, err := metadata.Baked(m.Host)
 	if err != nil {
 		return err
 	}
-	m, err := node.Facts(ctx, r.Host)
+	facts, err := node.Facts(ctx, m.Host)
 	if err != nil {
 		return err
 	}
-	applied, changed, kept, err := n.ApplyImageConfig(r.Baked, m, doc)
+	applied, changed, kept, err := n.ApplyImageConfig(m.Baked, facts, doc)
 	if err == nil && !n.Role.Joins() {
-		_, err = config.Validate(applied, r.Baked)
+		_, err = config.Validate(applied, m.Baked)
 	}
 	if err != nil {
 		return outcome.Refuse("this image's own configuration does not go with this node: %w", err)
 	}
 	if len(kept) > 0 {
-		r.Host.Log.Warn("this image's own configuration says what a node keeps for good; reset the node to apply it", slog.String("fields", strings.Join(kept, ", ")))
+		m.Host.Log.Warn("this image's own configuration says what a node keeps for good; reset the node to apply it", slog.String("fields", strings.Join(kept, ", ")))
 	}
 	if len(changed) > 0 {
-		r.Host.Log.Info("this image's own configuration differs from that of the image before", slog.String("fields", strings.Join(changed, ", ")))
+		m.Host.Log.Info("this image's own configuration differs from that of the image before", slog.String("fields", strings.Join(changed, ", ")))
 	}
 	noteImageConfig(applied, doc)
-	return r.Freeze(applied)
+	return m.Freeze(applied)
 }

@@ -16,11 +16,11 @@ import (
 func stepImages() converge.Step {
 	return converge.Step{
 		Name: "images",
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			return containerd.NewHandover(r.Host, r.Baked.Release).Done(ctx)
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
+			return containerd.NewHandover(m.Host, m.Baked.Release).Done(ctx)
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
-			return containerd.NewHandover(r.Host, r.Baked.Release).Hand(ctx)
+		Do: func(ctx context.Context, m *node.Machine) error {
+			return containerd.NewHandover(m.Host, m.Baked.Release).Hand(ctx)
 		},
 		Limit: 5 * time.Minute,
 	}

@@ -35,9 +35,9 @@ import (
 // together took of the processors.
 func BenchmarkJoinAtOnce(b *testing.B) {
 	s := apitest.Real(b)
-	r := clusterRun(b, s, testUserdata)
+	m := clusterRun(b, s, testUserdata)
 	registerNode(b, s.Client(b))
-	if err := runSteps(b.Context(), r, clusterSteps()...); err != nil {
+	if err := runSteps(b.Context(), m, clusterSteps()...); err != nil {
 		b.Fatal(err)
 	}
 	s.ControllerManager(b, []string{"bootstrapsigner", "csrapproving", "csrsigning"},
@@ -56,7 +56,7 @@ func BenchmarkJoinAtOnce(b *testing.B) {
 				var nodes []*node.Machine
 				for range n {
 					made++
-					nodes = append(nodes, joiningRun(b, r, s, fmt.Sprint("joins-", made), pin))
+					nodes = append(nodes, joiningRun(b, m, s, fmt.Sprint("joins-", made), pin))
 				}
 				b.StartTimer()
 				begin, used := time.Now(), processorTime(b)
@@ -80,18 +80,18 @@ func BenchmarkJoinAtOnce(b *testing.B) {
 
 // joinAndRegister runs the steps that bring a node its certificate, as the
 // runner does, and registers the Node as its kubelet would.
-func joinAndRegister(ctx context.Context, r *node.Machine) error {
+func joinAndRegister(ctx context.Context, m *node.Machine) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	steps := []converge.Step{stepDiscovery(), stepTLSBootstrap()}
-	if err := converge.Steps(ctx, r, steps, &converge.Report{Host: r.Host}); err != nil {
+	if err := converge.Steps(ctx, m, steps, &converge.Report{Host: m.Host}); err != nil {
 		return err
 	}
-	c, _, err := cluster.Connect(r.Host, node.KubeletKubeconfig)
+	c, _, err := cluster.Connect(m.Host, node.KubeletKubeconfig)
 	if err != nil {
 		return err
 	}
-	name := r.Node.Init.NodeRegistration.Name
+	name := m.Node.Init.NodeRegistration.Name
 	_, err = c.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name}}}, metav1.CreateOptions{})
 	return err
 }
@@ -111,11 +111,11 @@ func joiningRun(b testing.TB, first *node.Machine, s *apitest.Server, name, pin 
 	h.Probe.Links = func() ([]host.Link, error) {
 		return []host.Link{{Name: "eth0", Up: true, Addrs: machine.Links[0].Addrs}}, nil
 	}
-	r := &node.Machine{Baked: first.Baked, Node: n, Host: h}
-	if err := r.Freeze(n); err != nil {
+	m := &node.Machine{Baked: first.Baked, Node: n, Host: h}
+	if err := m.Freeze(n); err != nil {
 		b.Fatal(err)
 	}
-	return r
+	return m
 }
 
 func pinOf(s *apitest.Server) (string, error) {

@@ -200,23 +200,23 @@ func signRequests(t *testing.T, c kubernetes.Interface, ca *x509.Certificate, ke
 // configuration.
 func (j *joinable) machine(t *testing.T, role config.Role) *node.Machine {
 	t.Helper()
-	r := initMachine(t)
-	r.Host.Now = j.first.Host.Now
+	m := initMachine(t)
+	m.Host.Now = j.first.Host.Now
 	text := fmt.Sprintf("apiVersion: kbuild.dev/v1alpha1\nkind: NodeMetadata\nrole: %s\nname: node-2\naddress: 192.0.2.11\nendpoint: %q\ntoken: %s\ncaCertHashes: [%q]\n", role, j.endpoint, joinToken, j.pin)
 	if role == config.RoleControlPlane {
 		text += "certificateKey: " + joinKey + "\n"
 	}
-	n, _, err := config.Load(r.Baked, config.Machine{Hostname: "x", Links: []config.Link{{Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.11/24")}}}}, config.Document{Source: "test", Data: []byte(text)})
+	n, _, err := config.Load(m.Baked, config.Machine{Hostname: "x", Links: []config.Link{{Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.11/24")}}}}, config.Document{Source: "test", Data: []byte(text)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Node = n
-	if err := r.Freeze(n); err != nil {
+	m.Node = n
+	if err := m.Freeze(n); err != nil {
 		t.Fatal(err)
 	}
-	r.Host.Hostname = func() (string, error) { return "node-2", nil }
-	r.Host.Probe.Links = func() ([]host.Link, error) { return nil, nil }
-	return r
+	m.Host.Hostname = func() (string, error) { return "node-2", nil }
+	m.Host.Probe.Links = func() ([]host.Link, error) { return nil, nil }
+	return m
 }
 
 func joinSteps(role config.Role) []converge.Step {
@@ -233,40 +233,40 @@ func TestJoinCrash(t *testing.T) {
 	for _, role := range []config.Role{config.RoleWorker, config.RoleControlPlane} {
 		t.Run(string(role), func(t *testing.T) {
 			ctx, j := context.Background(), newJoinable(t)
-			r := j.machine(t, role)
+			m := j.machine(t, role)
 			var changes []string
-			r.Host.Effect = func(what string) error { changes = append(changes, what); return nil }
-			if err := runSteps(ctx, r, joinSteps(role)...); err != nil {
+			m.Host.Effect = func(what string) error { changes = append(changes, what); return nil }
+			if err := runSteps(ctx, m, joinSteps(role)...); err != nil {
 				t.Fatal(err)
 			}
-			want, n := joinView(t, r), len(changes)
-			checkJoined(t, j, r, role)
-			if err := runSteps(ctx, r, joinSteps(role)...); err != nil || len(changes) != n {
+			want, n := joinView(t, m), len(changes)
+			checkJoined(t, j, m, role)
+			if err := runSteps(ctx, m, joinSteps(role)...); err != nil || len(changes) != n {
 				t.Errorf("a further boot changed %q (%v)", changes[n:], err)
 			}
 			for k := range n {
 				j.forget(t)
-				r := j.machine(t, role)
+				m := j.machine(t, role)
 				count := 0
-				r.Host.Effect = func(what string) error {
+				m.Host.Effect = func(what string) error {
 					if count++; count <= k {
 						return nil
 					}
-					litter(t, r, what)
+					litter(t, m, what)
 					return errPowerCut
 				}
-				if err := runSteps(ctx, r, joinSteps(role)...); !errors.Is(err, errPowerCut) {
+				if err := runSteps(ctx, m, joinSteps(role)...); !errors.Is(err, errPowerCut) {
 					t.Fatalf("cut before change %d, %s: the steps say %v", k+1, changes[k], err)
 				}
-				r.Host.Effect = nil
+				m.Host.Effect = nil
 				var err error
-				if r.Node, err = node.Frozen(r.Host); err != nil { // what memory held is gone
+				if m.Node, err = node.Frozen(m.Host); err != nil { // what memory held is gone
 					t.Fatal(err)
 				}
-				if err := runSteps(ctx, r, joinSteps(role)...); err != nil {
+				if err := runSteps(ctx, m, joinSteps(role)...); err != nil {
 					t.Fatalf("the boot after a cut before change %d, %s: %v", k+1, changes[k], err)
 				}
-				if d := cmp.Diff(want, joinView(t, r)); d != "" {
+				if d := cmp.Diff(want, joinView(t, m)); d != "" {
 					t.Errorf("a cut before change %d, %s, left another disk (-undisturbed +cut):\n%s", k+1, changes[k], d)
 				}
 			}
@@ -276,9 +276,9 @@ func TestJoinCrash(t *testing.T) {
 }
 
 // joinView is diskView without the certificate that is another one each time.
-func joinView(t *testing.T, r *node.Machine) map[string]string {
+func joinView(t *testing.T, m *node.Machine) map[string]string {
 	t.Helper()
-	view := diskView(t, r.Host.Path("/"))
+	view := diskView(t, m.Host.Path("/"))
 	for k := range view {
 		if strings.Contains(k, "kubelet-client-first.pem") && !strings.HasSuffix(k, " mode") {
 			delete(view, k)
@@ -287,7 +287,7 @@ func joinView(t *testing.T, r *node.Machine) map[string]string {
 	return view
 }
 
-func checkJoined(t *testing.T, j *joinable, r *node.Machine, role config.Role) {
+func checkJoined(t *testing.T, j *joinable, m *node.Machine, role config.Role) {
 	t.Helper()
 	read := func(h *node.Machine, file string) string {
 		b, err := h.Host.ReadFile(file)
@@ -297,14 +297,14 @@ func checkJoined(t *testing.T, j *joinable, r *node.Machine, role config.Role) {
 		return string(b)
 	}
 	first := kubelet.PKIDir + "/kubelet-client-first.pem"
-	pair, err := tls.X509KeyPair([]byte(read(r, first)), []byte(read(r, first)))
+	pair, err := tls.X509KeyPair([]byte(read(m, first)), []byte(read(m, first)))
 	if err != nil || pair.Leaf.Subject.String() != "CN=system:node:node-2,O=system:nodes" {
 		t.Errorf("the kubelet's certificate: %v, %v", pair.Leaf, err)
 	}
-	if conf := read(r, node.KubeletKubeconfig); !strings.Contains(conf, "server: https://"+j.endpoint) || !strings.Contains(conf, kubelet.PKIDir+"/kubelet-client-current.pem") {
+	if conf := read(m, node.KubeletKubeconfig); !strings.Contains(conf, "server: https://"+j.endpoint) || !strings.Contains(conf, kubelet.PKIDir+"/kubelet-client-current.pem") {
 		t.Errorf("kubelet.conf is\n%s", conf)
 	}
-	err = filepath.WalkDir(r.Host.Path("/"), func(file string, d os.DirEntry, err error) error {
+	err = filepath.WalkDir(m.Host.Path("/"), func(file string, d os.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
@@ -321,7 +321,7 @@ func checkJoined(t *testing.T, j *joinable, r *node.Machine, role config.Role) {
 		return
 	}
 	for _, file := range []string{"ca.crt", "ca.key", "etcd/ca.key", "front-proxy-ca.key", "sa.key", "sa.pub"} {
-		if read(r, "/etc/kubernetes/pki/"+file) != read(j.first, "/etc/kubernetes/pki/"+file) {
+		if read(m, "/etc/kubernetes/pki/"+file) != read(j.first, "/etc/kubernetes/pki/"+file) {
 			t.Errorf("%s is not the cluster's", file)
 		}
 	}
@@ -336,33 +336,33 @@ func TestJoinTrouble(t *testing.T) {
 	ctx, j := context.Background(), newJoinable(t)
 	for name, c := range map[string]struct {
 		role    config.Role
-		trouble func(t *testing.T, r *node.Machine)
+		trouble func(t *testing.T, m *node.Machine)
 		want    string
 		waits   bool
 	}{
-		"wrong pin": {config.RoleWorker, func(_ *testing.T, r *node.Machine) {
-			r.Node.Join.Discovery.BootstrapToken.CACertHashes = []string{"sha256:" + strings.Repeat("0", 64)}
+		"wrong pin": {config.RoleWorker, func(_ *testing.T, m *node.Machine) {
+			m.Node.Join.Discovery.BootstrapToken.CACertHashes = []string{"sha256:" + strings.Repeat("0", 64)}
 		}, "not the pinned one", false},
-		"unknown token": {config.RoleWorker, func(_ *testing.T, r *node.Machine) {
-			r.Node.Join.Discovery.BootstrapToken.Token = "uvwxyz.0123456789abcdef"
+		"unknown token": {config.RoleWorker, func(_ *testing.T, m *node.Machine) {
+			m.Node.Join.Discovery.BootstrapToken.Token = "uvwxyz.0123456789abcdef"
 		}, "not signed with token uvwxyz", true},
-		"clock years off": {config.RoleWorker, func(_ *testing.T, r *node.Machine) {
-			r.Host.Now = func() time.Time { return time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC) }
+		"clock years off": {config.RoleWorker, func(_ *testing.T, m *node.Machine) {
+			m.Host.Now = func() time.Time { return time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC) }
 		}, "clock shows 2001", true},
-		"wrong certificate key": {config.RoleControlPlane, func(_ *testing.T, r *node.Machine) {
-			r.Node.Init.CertificateKey = config.Secret(strings.Repeat("00", 32))
+		"wrong certificate key": {config.RoleControlPlane, func(_ *testing.T, m *node.Machine) {
+			m.Node.Init.CertificateKey = config.Secret(strings.Repeat("00", 32))
 		}, "give the certificateKey", false},
-		"no certificate key": {config.RoleControlPlane, func(_ *testing.T, r *node.Machine) { r.Node.Init.CertificateKey = "" }, "give certificateKey", false},
-		"name taken": {config.RoleWorker, func(t *testing.T, r *node.Machine) {
+		"no certificate key": {config.RoleControlPlane, func(_ *testing.T, m *node.Machine) { m.Node.Init.CertificateKey = "" }, "give certificateKey", false},
+		"name taken": {config.RoleWorker, func(t *testing.T, m *node.Machine) {
 			_, err := j.admin.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "taken"}, Status: corev1.NodeStatus{
 				Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}}}, metav1.CreateOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			r.Node.Init.NodeRegistration.Name = "taken"
+			m.Node.Init.NodeRegistration.Name = "taken"
 		}, "a Ready node named taken already", true},
-		"request denied": {config.RoleWorker, func(_ *testing.T, r *node.Machine) {
-			key, _, err := loadBootstrapKey(r)
+		"request denied": {config.RoleWorker, func(_ *testing.T, m *node.Machine) {
+			key, _, err := loadBootstrapKey(m)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -377,17 +377,17 @@ func TestJoinTrouble(t *testing.T) {
 		}, "was answered Denied: no", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := j.machine(t, c.role)
-			c.trouble(t, r)
+			m := j.machine(t, c.role)
+			c.trouble(t, m)
 			var err error
 			for _, s := range joinSteps(c.role)[:3] {
-				if done, _ := s.Done(ctx, r); done {
+				if done, _ := s.Done(ctx, m); done {
 					continue
 				}
-				if err = s.Do(ctx, r); err != nil {
+				if err = s.Do(ctx, m); err != nil {
 					break
 				}
-				if _, err = s.Done(ctx, r); err != nil {
+				if _, err = s.Done(ctx, m); err != nil {
 					break
 				}
 			}
@@ -399,7 +399,7 @@ func TestJoinTrouble(t *testing.T) {
 			if err != nil && strings.Contains(err.Error(), "0123456789abcdef") {
 				t.Errorf("the error shows a secret: %v", err)
 			}
-			if r.Joined() {
+			if m.Joined() {
 				t.Error("it has joined")
 			}
 		})

@@ -15,12 +15,12 @@ func stepKubeconfigKubelet() converge.Step {
 	const file = "kubelet.conf"
 	return converge.Step{
 		Name: "kubeconfig/kubelet",
-		Done: func(_ context.Context, r *node.Machine) (bool, error) {
-			done, err := pki.KubeconfigsComplete(r.Host, r.Node, r.Baked.Release, r.Clock(), file)
+		Done: func(_ context.Context, m *node.Machine) (bool, error) {
+			done, err := pki.KubeconfigsComplete(m.Host, m.Node, m.Baked.Release, m.Clock(), file)
 			return done, err
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
-			return pki.EnsureKubeconfigs(ctx, r.Host, r.Node, r.Baked.Release, r.Clock(), file)
+		Do: func(ctx context.Context, m *node.Machine) error {
+			return pki.EnsureKubeconfigs(ctx, m.Host, m.Node, m.Baked.Release, m.Clock(), file)
 		},
 	}
 }
@@ -30,20 +30,20 @@ func stepKubeconfigKubelet() converge.Step {
 func stepKubeconfig() converge.Step {
 	return converge.Step{
 		Name: "kubeconfig",
-		Done: func(_ context.Context, r *node.Machine) (bool, error) {
-			done, err := pki.KubeconfigsComplete(r.Host, r.Node, r.Baked.Release, r.Clock(), kubeconfigsOf(r)...)
+		Done: func(_ context.Context, m *node.Machine) (bool, error) {
+			done, err := pki.KubeconfigsComplete(m.Host, m.Node, m.Baked.Release, m.Clock(), kubeconfigsOf(m)...)
 			return done, err
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
-			return pki.EnsureKubeconfigs(ctx, r.Host, r.Node, r.Baked.Release, r.Clock(), kubeconfigsOf(r)...)
+		Do: func(ctx context.Context, m *node.Machine) error {
+			return pki.EnsureKubeconfigs(ctx, m.Host, m.Node, m.Baked.Release, m.Clock(), kubeconfigsOf(m)...)
 		},
 	}
 }
 
 // kubeconfigsOf are the kubeconfigs that a node makes itself; none named is
 // all. A kubelet that joins has its own from the TLS bootstrap.
-func kubeconfigsOf(r *node.Machine) []string {
-	if r.Node.Role.Joins() {
+func kubeconfigsOf(m *node.Machine) []string {
+	if m.Node.Role.Joins() {
 		return []string{"admin.conf", "controller-manager.conf", "scheduler.conf"}
 	}
 	return nil

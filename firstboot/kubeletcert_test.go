@@ -14,54 +14,54 @@ import (
 // TestRenewClientCertificate: a kubelet whose certificate has expired gets
 // another one where the authority's key is, and else it is said what helps.
 func TestRenewClientCertificate(t *testing.T) {
-	r := initMachine(t)
-	if err := kubelet.RenewCertificate(r); err != nil {
+	m := initMachine(t)
+	if err := kubelet.RenewCertificate(m); err != nil {
 		t.Errorf("before there is one: %v", err)
 	}
-	if err := runSteps(t.Context(), r, stepCerts()); err != nil {
+	if err := runSteps(t.Context(), m, stepCerts()); err != nil {
 		t.Fatal(err)
 	}
 	const old = kubelet.PKIDir + "/kubelet-client-2024-01-01-00-00-00.pem"
 	place := func(at time.Time) {
 		t.Helper()
-		pair, err := pki.NodeClient(r.Host, r.Node, pki.Clock{Now: at})
+		pair, err := pki.NodeClient(m.Host, m.Node, pki.Clock{Now: at})
 		if err == nil {
-			err = r.Host.WriteFile(old, pair, 0o600)
+			err = m.Host.WriteFile(old, pair, 0o600)
 		}
 		if err == nil {
-			err = errors.Join(r.Host.Remove(kubelet.CurrentCertificate(r.Node)), os.Symlink(old, r.Host.Path(kubelet.CurrentCertificate(r.Node)))) // as kubelets do
+			err = errors.Join(m.Host.Remove(kubelet.CurrentCertificate(m.Node)), os.Symlink(old, m.Host.Path(kubelet.CurrentCertificate(m.Node)))) // as kubelets do
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
 	target := func() string {
-		to, err := os.Readlink(r.Host.Path(kubelet.CurrentCertificate(r.Node)))
+		to, err := os.Readlink(m.Host.Path(kubelet.CurrentCertificate(m.Node)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return to
 	}
-	place(r.Host.Now().AddDate(0, -6, 0))
-	if err := kubelet.RenewCertificate(r); err != nil || target() != old {
+	place(m.Host.Now().AddDate(0, -6, 0))
+	if err := kubelet.RenewCertificate(m); err != nil || target() != old {
 		t.Errorf("one that is in force: %s, %v", target(), err)
 	}
-	place(r.Host.Now().AddDate(-1, 0, -1))
-	if err := kubelet.RenewCertificate(r); err != nil || target() != "kubelet-client-first.pem" {
+	place(m.Host.Now().AddDate(-1, 0, -1))
+	if err := kubelet.RenewCertificate(m); err != nil || target() != "kubelet-client-first.pem" {
 		t.Fatalf("one that has expired: %s, %v", target(), err)
 	}
-	b, err := r.Host.ReadFile(kubelet.PKIDir + "/kubelet-client-first.pem")
+	b, err := m.Host.ReadFile(kubelet.PKIDir + "/kubelet-client-first.pem")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ended, err := pki.Ended(b, r.Clock()); err != nil || !ended.IsZero() || !strings.Contains(string(b), "EC PRIVATE KEY") {
+	if ended, err := pki.Ended(b, m.Clock()); err != nil || !ended.IsZero() || !strings.Contains(string(b), "EC PRIVATE KEY") {
 		t.Errorf("the new one: %v, %v", ended, err)
 	}
-	place(r.Host.Now().AddDate(-1, 0, -1))
-	if err := r.Host.Remove("/etc/kubernetes/pki/ca.key"); err != nil {
+	place(m.Host.Now().AddDate(-1, 0, -1))
+	if err := m.Host.Remove("/etc/kubernetes/pki/ca.key"); err != nil {
 		t.Fatal(err)
 	}
-	if w := why(t, kubelet.RenewCertificate(r)); !strings.Contains(w, "has expired") || !strings.Contains(w, "reset --force") || target() != old {
+	if w := why(t, kubelet.RenewCertificate(m)); !strings.Contains(w, "has expired") || !strings.Contains(w, "reset --force") || target() != old {
 		t.Errorf("without the authority's key: %s", w)
 	}
 }

@@ -27,25 +27,25 @@ func stepKubeletFinalize() converge.Step {
 	return converge.Step{
 		Name:  "kubelet-finalize",
 		Limit: 5 * time.Minute,
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			if !kubelet.Rotates(r.Node) {
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
+			if !kubelet.Rotates(m.Node) {
 				return true, nil
 			}
-			pem := kubelet.CurrentCertificate(r.Node)
+			pem := kubelet.CurrentCertificate(m.Node)
 			// It is a link that kubelets write as an absolute one, which Root does
 			// not follow: that the link is there must do.
-			if _, err := r.Host.Root.Lstat(strings.TrimPrefix(pem, "/")); err != nil {
+			if _, err := m.Host.Root.Lstat(strings.TrimPrefix(pem, "/")); err != nil {
 				return false, outcome.Retry{After: 200 * time.Millisecond, Why: fmt.Sprintf("the kubelet has not written %s yet", pem)}
 			}
-			_, user, err := kubelet.ReadKubeconfig(r)
+			_, user, err := kubelet.ReadKubeconfig(m)
 			if err != nil {
 				return false, err
 			}
-			return kubelet.Uses(user, pem) && !r.Host.Exists(kubeletRestartDue), nil
+			return kubelet.Uses(user, pem) && !m.Host.Exists(kubeletRestartDue), nil
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
-			pem := kubelet.CurrentCertificate(r.Node)
-			conf, user, err := kubelet.ReadKubeconfig(r)
+		Do: func(ctx context.Context, m *node.Machine) error {
+			pem := kubelet.CurrentCertificate(m.Node)
+			conf, user, err := kubelet.ReadKubeconfig(m)
 			if err != nil {
 				return err
 			}
@@ -56,19 +56,19 @@ func stepKubeletFinalize() converge.Step {
 				if err != nil {
 					return fmt.Errorf("cannot write %s: %w", node.KubeletKubeconfig, err)
 				}
-				if err := r.Host.WriteFile(kubeletRestartDue, nil, 0o600); err != nil {
+				if err := m.Host.WriteFile(kubeletRestartDue, nil, 0o600); err != nil {
 					return err
 				}
-				if err := r.Host.WriteFile(node.KubeletKubeconfig, b, 0o600); err != nil {
-					return err
-				}
-			}
-			if r.Host.Exists(kubeletRestartDue) {
-				if err := kubelet.Restart(ctx, r); err != nil {
+				if err := m.Host.WriteFile(node.KubeletKubeconfig, b, 0o600); err != nil {
 					return err
 				}
 			}
-			return r.Host.Remove(kubeletRestartDue)
+			if m.Host.Exists(kubeletRestartDue) {
+				if err := kubelet.Restart(ctx, m); err != nil {
+					return err
+				}
+			}
+			return m.Host.Remove(kubeletRestartDue)
 		},
 	}
 }

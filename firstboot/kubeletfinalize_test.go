@@ -57,9 +57,9 @@ func finalizeRun(t *testing.T, restarts *int) *node.Machine {
 }
 
 // linkCertificate does what the kubelet does: its link is absolute.
-func linkCertificate(t *testing.T, r *node.Machine) {
+func linkCertificate(t *testing.T, m *node.Machine) {
 	t.Helper()
-	if err := os.Symlink("/var/lib/kubelet/pki/kubelet-client-2026-01-01.pem", r.Host.Path("/var/lib/kubelet/pki/kubelet-client-current.pem")); err != nil {
+	if err := os.Symlink("/var/lib/kubelet/pki/kubelet-client-2026-01-01.pem", m.Host.Path("/var/lib/kubelet/pki/kubelet-client-current.pem")); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -67,19 +67,19 @@ func linkCertificate(t *testing.T, r *node.Machine) {
 func TestKubeletFinalize(t *testing.T) {
 	ctx := context.Background()
 	restarts := 0
-	r := finalizeRun(t, &restarts)
+	m := finalizeRun(t, &restarts)
 	var wait outcome.Retry
-	if _, err := stepKubeletFinalize().Done(ctx, r); !errors.As(err, &wait) {
+	if _, err := stepKubeletFinalize().Done(ctx, m); !errors.As(err, &wait) {
 		t.Errorf("before the kubelet wrote its certificate, Done returned %v, want a Retry", err)
 	}
-	linkCertificate(t, r)
-	if err := runSteps(ctx, r, stepKubeletFinalize()); err != nil {
+	linkCertificate(t, m)
+	if err := runSteps(ctx, m, stepKubeletFinalize()); err != nil {
 		t.Fatal(err)
 	}
 	if restarts != 1 {
 		t.Errorf("the kubelet was restarted %d times, want once", restarts)
 	}
-	b, err := r.Host.ReadFile("/etc/kubernetes/kubelet.conf")
+	b, err := m.Host.ReadFile("/etc/kubernetes/kubelet.conf")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestKubeletFinalize(t *testing.T) {
 	if conf.Clusters["kubernetes"].Server != "https://192.0.2.10:6443" || conf.CurrentContext != "system:node:node-1@kubernetes" {
 		t.Errorf("the rest of kubelet.conf changed:\n%s", b)
 	}
-	if err := runSteps(ctx, r, stepKubeletFinalize()); err != nil || restarts != 1 {
+	if err := runSteps(ctx, m, stepKubeletFinalize()); err != nil || restarts != 1 {
 		t.Errorf("a second boot: %v, %d restarts", err, restarts)
 	}
 }
@@ -107,15 +107,15 @@ func TestKubeletFinalizeCrash(t *testing.T) {
 	cut := errors.New("cut")
 	for k := 1; ; k++ {
 		restarts, n := 0, 0
-		r := finalizeRun(t, &restarts)
-		linkCertificate(t, r)
-		r.Host.Effect = func(string) error {
+		m := finalizeRun(t, &restarts)
+		linkCertificate(t, m)
+		m.Host.Effect = func(string) error {
 			if n++; n >= k {
 				return cut
 			}
 			return nil
 		}
-		err := runSteps(ctx, r, stepKubeletFinalize())
+		err := runSteps(ctx, m, stepKubeletFinalize())
 		if err == nil {
 			if k < 4 {
 				t.Errorf("only %d changes were seen", k-1)
@@ -125,8 +125,8 @@ func TestKubeletFinalizeCrash(t *testing.T) {
 		if !errors.Is(err, cut) {
 			t.Fatal(err)
 		}
-		r.Host.Effect = nil
-		if err := runSteps(ctx, r, stepKubeletFinalize()); err != nil {
+		m.Host.Effect = nil
+		if err := runSteps(ctx, m, stepKubeletFinalize()); err != nil {
 			t.Fatalf("run after a cut at change %d: %v", k, err)
 		}
 		if restarts == 0 {
@@ -137,9 +137,9 @@ func TestKubeletFinalizeCrash(t *testing.T) {
 
 func TestKubeletFinalizeWithoutRotation(t *testing.T) {
 	restarts := 0
-	r := finalizeRun(t, &restarts)
-	r.Node.Init.NodeRegistration.KubeletExtraArgs = map[string]string{"rotate-certificates": "false"}
-	if done, err := stepKubeletFinalize().Done(context.Background(), r); !done || err != nil {
+	m := finalizeRun(t, &restarts)
+	m.Node.Init.NodeRegistration.KubeletExtraArgs = map[string]string{"rotate-certificates": "false"}
+	if done, err := stepKubeletFinalize().Done(context.Background(), m); !done || err != nil {
 		t.Errorf("Done = %v, %v; want true: nothing is rotated", done, err)
 	}
 }

@@ -32,21 +32,21 @@ func stepKubeletStart() converge.Step {
 
 // staticPodsNeed makes the kubelet wait for the images where it would find
 // static pods at once: it must not try to pull theirs.
-func staticPodsNeed(r *node.Machine) []string {
-	found, err := fs.Glob(r.Host.Root.FS(), strings.TrimPrefix(node.ManifestDir, "/")+"/*")
+func staticPodsNeed(m *node.Machine) []string {
+	found, err := fs.Glob(m.Host.Root.FS(), strings.TrimPrefix(node.ManifestDir, "/")+"/*")
 	if err == nil && len(found) == 0 {
 		return nil
 	}
 	return []string{"images"}
 }
 
-func kubeletStarted(ctx context.Context, r *node.Machine) (bool, error) {
-	files, digest, err := kubelet.Files(r)
+func kubeletStarted(ctx context.Context, m *node.Machine) (bool, error) {
+	files, digest, err := kubelet.Files(m)
 	if err != nil {
 		return false, err
 	}
 	for file, want := range files {
-		got, err := r.Host.ReadFile(file)
+		got, err := m.Host.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && string(got) != string(want) {
 			return false, nil
 		}
@@ -54,14 +54,14 @@ func kubeletStarted(ctx context.Context, r *node.Machine) (bool, error) {
 			return false, fmt.Errorf("cannot read %s: %w", file, err)
 		}
 	}
-	runs, err := r.Host.ReadFile(kubelet.RunsWithFile)
+	runs, err := m.Host.ReadFile(kubelet.RunsWithFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("cannot read %s: %w", kubelet.RunsWithFile, err)
 	}
 	if string(runs) != digest {
 		return false, nil
 	}
-	state, err := r.Host.Systemd.Active(ctx, kubelet.Unit)
+	state, err := m.Host.Systemd.Active(ctx, kubelet.Unit)
 	switch {
 	case err != nil:
 		return false, err
@@ -69,45 +69,45 @@ func kubeletStarted(ctx context.Context, r *node.Machine) (bool, error) {
 		return false, nil // somebody stopped it
 	case state != "active":
 		return false, outcome.Retry{After: time.Second, Why: fmt.Sprintf("%s is %s; `journalctl -u %s` says why", kubelet.Unit, state, kubelet.Unit),
-			Wake: func(ctx context.Context) { r.Host.Systemd.Wait(ctx, kubelet.Unit) }}
+			Wake: func(ctx context.Context) { m.Host.Systemd.Wait(ctx, kubelet.Unit) }}
 	}
-	if err := kubelet.Healthy(ctx, r); err != nil {
+	if err := kubelet.Healthy(ctx, m); err != nil {
 		return false, outcome.Retry{After: 50 * time.Millisecond, Why: err.Error()}
 	}
 	return true, nil
 }
 
-func startKubelet(ctx context.Context, r *node.Machine) error {
-	files, digest, err := kubelet.Files(r)
+func startKubelet(ctx context.Context, m *node.Machine) error {
+	files, digest, err := kubelet.Files(m)
 	if err != nil {
 		return err
 	}
-	if err := r.Host.MkdirAll(kubelet.Dir, 0o700); err != nil {
+	if err := m.Host.MkdirAll(kubelet.Dir, 0o700); err != nil {
 		return err
 	}
-	if err := r.Host.MkdirAll(node.ManifestDir, 0o700); err != nil {
+	if err := m.Host.MkdirAll(node.ManifestDir, 0o700); err != nil {
 		return err
 	}
 	for _, file := range slices.Sorted(maps.Keys(files)) {
-		if err := r.Host.WriteFile(file, files[file], 0o644); err != nil {
+		if err := m.Host.WriteFile(file, files[file], 0o644); err != nil {
 			return err
 		}
 	}
 	// The runtime reads it when the kubelet asks whether there is a network:
 	// with it there from the start the node is Ready at its first breath.
-	if err := writeCNIConf(r); err != nil {
+	if err := writeCNIConf(m); err != nil {
 		return err
 	}
-	if !r.Node.Role.Joins() { // one that joins has begun with it
-		if err := kubelet.PlaceFirstCertificate(r); err != nil {
+	if !m.Node.Role.Joins() { // one that joins has begun with it
+		if err := kubelet.PlaceFirstCertificate(m); err != nil {
 			return err
 		}
 	}
-	if err := kubelet.RenewCertificate(r); err != nil {
+	if err := kubelet.RenewCertificate(m); err != nil {
 		return err
 	}
-	if err := kubelet.Restart(ctx, r); err != nil {
+	if err := kubelet.Restart(ctx, m); err != nil {
 		return err
 	}
-	return r.Host.WriteFile(kubelet.RunsWithFile, []byte(digest), 0o644)
+	return m.Host.WriteFile(kubelet.RunsWithFile, []byte(digest), 0o644)
 }

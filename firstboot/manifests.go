@@ -18,9 +18,9 @@ import (
 
 // manifestParts are the manifests that are baked into the image, in the order
 // of their names, a part for each.
-func manifestParts(r *node.Machine, cfg *rest.Config) ([]cluster.Part, error) {
+func manifestParts(m *node.Machine, cfg *rest.Config) ([]cluster.Part, error) {
 	dir := strings.TrimPrefix(images.BakedManifest, "/")
-	entries, err := fs.ReadDir(r.Host.Root.FS(), dir)
+	entries, err := fs.ReadDir(m.Host.Root.FS(), dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
@@ -32,7 +32,7 @@ func manifestParts(r *node.Machine, cfg *rest.Config) ([]cluster.Part, error) {
 			continue
 		}
 		file := path.Join(images.BakedManifest, e.Name())
-		text, err := r.Host.ReadFile(file)
+		text, err := m.Host.ReadFile(file)
 		if err != nil {
 			return nil, fmt.Errorf("cannot read a baked manifest: %w", err)
 		}

@@ -26,21 +26,21 @@ func TestManifestsGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := initMachine(t)
-			r.Baked = oracleBaked(t, c.version)
-			oracleDirs(t, r.Host.Path("/"))
+			m := initMachine(t)
+			m.Baked = oracleBaked(t, c.version)
+			oracleDirs(t, m.Host.Path("/"))
 			setup := oracleCases()[c.name]
 			if setup.patches != "" {
-				oraclePatches(t, r.Host.Path("/"), setup.patches)
+				oraclePatches(t, m.Host.Path("/"), setup.patches)
 			}
-			r.Node = oracleNode(t, r.Baked, []byte(strings.ReplaceAll(string(doc), "VERSION", c.version)), setup)
-			if err := runSteps(context.Background(), r, stepEtcd(), stepControlPlane()); err != nil {
+			m.Node = oracleNode(t, m.Baked, []byte(strings.ReplaceAll(string(doc), "VERSION", c.version)), setup)
+			if err := runSteps(context.Background(), m, stepEtcd(), stepControlPlane()); err != nil {
 				t.Fatal(err)
 			}
 			var got strings.Builder
 			for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"} {
-				b, err := r.Host.ReadFile(node.ManifestPath(name))
-				if err != nil && (name != "etcd" || r.Node.Cluster.Etcd.External == nil) {
+				b, err := m.Host.ReadFile(node.ManifestPath(name))
+				if err != nil && (name != "etcd" || m.Node.Cluster.Etcd.External == nil) {
 					t.Fatal(err)
 				}
 				got.WriteString("--- # " + name + "\n" + string(b))
@@ -72,13 +72,13 @@ func TestPatchTrouble(t *testing.T) {
 		"unknown type": {"etcd+xml.yaml", "a: b", "strategic, merge or json"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := initMachine(t)
-			r.Node.Init.Patches = "/usr/share/patches"
-			if err := r.Host.WriteFile("/usr/share/patches/"+c.file, []byte(c.text), 0o644); err != nil {
+			m := initMachine(t)
+			m.Node.Init.Patches = "/usr/share/patches"
+			if err := m.Host.WriteFile("/usr/share/patches/"+c.file, []byte(c.text), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			for _, s := range []converge.Step{stepEtcd(), stepControlPlane()} {
-				err := runSteps(context.Background(), r, s)
+				err := runSteps(context.Background(), m, s)
 				if s.Name == "control-plane" && name != "unknown type" {
 					if err != nil {
 						t.Errorf("%s: a patch for another pod: %v", s.Name, err)
@@ -89,14 +89,14 @@ func TestPatchTrouble(t *testing.T) {
 					t.Errorf("%s: error %v, want %q in it", s.Name, err, c.want)
 				}
 			}
-			if r.Host.Exists(node.ManifestPath("etcd")) {
+			if m.Host.Exists(node.ManifestPath("etcd")) {
 				t.Error("a manifest was written")
 			}
 		})
 	}
-	r := initMachine(t)
-	r.Node.Init.Patches = "/usr/share/patches"
-	if err := runSteps(context.Background(), r, stepEtcd()); err == nil || !strings.Contains(err.Error(), "/usr/share/patches") {
+	m := initMachine(t)
+	m.Node.Init.Patches = "/usr/share/patches"
+	if err := runSteps(context.Background(), m, stepEtcd()); err == nil || !strings.Contains(err.Error(), "/usr/share/patches") {
 		t.Errorf("no directory: %v", err)
 	}
 }

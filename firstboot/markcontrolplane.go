@@ -31,21 +31,21 @@ type marks struct {
 func stepMarkControlPlane() converge.Step {
 	return converge.Step{
 		Name: "mark-control-plane",
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			record, err := wantedMarks(r).record()
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
+			record, err := wantedMarks(m).record()
 			if err != nil {
 				return false, err
 			}
-			_, n, err := r.NodeObject(ctx)
+			_, n, err := m.NodeObject(ctx)
 			return err == nil && n.Annotations[markedAnnotation] == record, err
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
-			record, err := wantedMarks(r).record()
+		Do: func(ctx context.Context, m *node.Machine) error {
+			record, err := wantedMarks(m).record()
 			if err != nil {
 				return err
 			}
-			return r.ChangeNode(ctx, func(n *corev1.Node) {
-				mark(n, r)
+			return m.ChangeNode(ctx, func(n *corev1.Node) {
+				mark(n, m)
 				metav1.SetMetaDataAnnotation(&n.ObjectMeta, markedAnnotation, record)
 			})
 		},
@@ -58,27 +58,27 @@ func (m marks) record() (string, error) {
 }
 
 // wantedMarks are those that this image and configuration ask for.
-func wantedMarks(r *node.Machine) marks {
-	m := marks{Labels: r.Baked.Release.Labels, Taints: r.Node.Init.NodeRegistration.Taints}
-	if m.Taints == nil {
-		m.Taints, m.Default = []corev1.Taint{defaultTaint(r)}, true
+func wantedMarks(m *node.Machine) marks {
+	want := marks{Labels: m.Baked.Release.Labels, Taints: m.Node.Init.NodeRegistration.Taints}
+	if want.Taints == nil {
+		want.Taints, want.Default = []corev1.Taint{defaultTaint(m)}, true
 	}
-	return m
+	return want
 }
 
-func defaultTaint(r *node.Machine) corev1.Taint {
-	return corev1.Taint{Key: r.Baked.Release.Taint, Effect: corev1.TaintEffectNoSchedule}
+func defaultTaint(m *node.Machine) corev1.Taint {
+	return corev1.Taint{Key: m.Baked.Release.Taint, Effect: corev1.TaintEffectNoSchedule}
 }
 
 // mark labels and taints n with what is not recorded on it. Taints of others
 // stay.
-func mark(n *corev1.Node, r *node.Machine) {
-	want := wantedMarks(r)
+func mark(n *corev1.Node, m *node.Machine) {
+	want := wantedMarks(m)
 	was := marks{Default: want.Default}
 	record, marked := n.Annotations[markedAnnotation]
 	switch {
 	case !marked && len(want.Taints) == 0:
-		was.Taints = []corev1.Taint{defaultTaint(r)} // of an earlier configuration, or the kubelet's
+		was.Taints = []corev1.Taint{defaultTaint(m)} // of an earlier configuration, or the kubelet's
 	case marked && json.Unmarshal([]byte(record), &was) != nil:
 		was.Taints = want.Taints // it does not say which
 	}

@@ -43,42 +43,42 @@ func stepMetadata() converge.Step {
 
 // metadataDone says whether the frozen configuration is there, good, and still
 // what this machine is to be.
-func metadataDone(ctx context.Context, r *node.Machine) (bool, error) {
-	if !r.Host.Exists(node.ConfigFile) {
+func metadataDone(ctx context.Context, m *node.Machine) (bool, error) {
+	if !m.Host.Exists(node.ConfigFile) {
 		return false, nil
 	}
-	n, err := node.Frozen(r.Host)
+	n, err := node.Frozen(m.Host)
 	if err != nil {
 		return false, err
 	}
-	if _, err := config.Validate(n, r.Baked); err != nil {
+	if _, err := config.Validate(n, m.Baked); err != nil {
 		return false, fmt.Errorf("cannot use the frozen configuration %s: %w", node.ConfigFile, err)
 	}
-	if other, err := otherImage(r, n); other || err != nil {
+	if other, err := otherImage(m, n); other || err != nil {
 		return false, err
 	}
 	// Once it is loaded, in this pass, it is known.
-	return r.Node != nil || !noteChange(ctx, r, n), nil
+	return m.Node != nil || !noteChange(ctx, m, n), nil
 }
 
 // noteChange says in the log when the machine is given other user-data than
 // the node was made of, and whether the new one is to be taken: by a machine
 // that waits to join and may have been given a better token, pin or name.
-func noteChange(ctx context.Context, r *node.Machine, n *config.Node) (taken bool) {
+func noteChange(ctx context.Context, m *node.Machine, n *config.Node) (taken bool) {
 	ctx, cancel := context.WithTimeout(ctx, metadataGlance)
 	defer cancel()
-	found, err := metadata.Find(ctx, r.Host)
+	found, err := metadata.Find(ctx, m.Host)
 	if err != nil || found.Source == "" {
 		return false // it has done its work; it may be gone
 	}
 	now := userDataDigest(found)
 	switch {
 	case now == n.Sources[node.UserDataSource]:
-	case n.Role.Joins() && !r.Joined():
-		r.Host.Log.Info("user-data has changed before this node has joined: the new one is taken", slog.String("source", found.Source))
+	case n.Role.Joins() && !m.Joined():
+		m.Host.Log.Info("user-data has changed before this node has joined: the new one is taken", slog.String("source", found.Source))
 		return true
 	default:
-		r.Host.Log.Warn("user-data has changed since this node was set up; the change is not applied. Reset the node to apply it",
+		m.Host.Log.Warn("user-data has changed since this node was set up; the change is not applied. Reset the node to apply it",
 			slog.String("source", found.Source), slog.String("frozen", n.Sources[node.UserDataSource]), slog.String("now", now))
 	}
 	return false
@@ -92,40 +92,40 @@ func userDataDigest(f metadata.Found) string {
 	return fmt.Sprintf("%s, sha256:%x", f.Source, sha256.Sum256(f.UserData()))
 }
 
-func freezeMetadata(ctx context.Context, r *node.Machine) error {
-	if r.Host.Exists(node.ConfigFile) {
-		n, err := node.Frozen(r.Host)
+func freezeMetadata(ctx context.Context, m *node.Machine) error {
+	if m.Host.Exists(node.ConfigFile) {
+		n, err := node.Frozen(m.Host)
 		if err != nil {
 			return err
 		}
-		other, err := otherImage(r, n)
+		other, err := otherImage(m, n)
 		if err != nil {
 			return err
 		}
 		// A machine that waits to join is made anew below.
-		if other && (!n.Role.Joins() || r.Joined()) {
-			return applyImageConfig(ctx, r, n)
+		if other && (!n.Role.Joins() || m.Joined()) {
+			return applyImageConfig(ctx, m, n)
 		}
 	}
 	wait := func(err error) error { return outcome.Retry{After: metadataRetry, Why: err.Error()} }
-	found, err := metadata.Find(ctx, r.Host)
+	found, err := metadata.Find(ctx, m.Host)
 	if late, ok := errors.AsType[outcome.Retry](err); ok {
-		return outcome.Retry{After: max(late.After, backoff(r.Host)), Why: err.Error()}
+		return outcome.Retry{After: max(late.After, backoff(m.Host)), Why: err.Error()}
 	}
 	if err != nil {
 		return wait(err)
 	}
-	if found.Source == "" && r.Host.Exists(udevQueue) {
+	if found.Source == "" && m.Host.Exists(udevQueue) {
 		return outcome.Retry{After: 200 * time.Millisecond, Why: "the machine's devices, on one of which user-data may be"}
 	}
-	m, err := node.Facts(ctx, r.Host)
+	facts, err := node.Facts(ctx, m.Host)
 	if err != nil {
 		return err
 	}
 	if found.Hostname != "" {
-		m.Hostname = found.Hostname
+		facts.Hostname = found.Hostname
 	}
-	n, warnings, err := config.Load(r.Baked, m, found.Documents...)
+	n, warnings, err := config.Load(m.Baked, facts, found.Documents...)
 	switch {
 	case errors.Is(err, config.ErrNoRole) && found.Source == "":
 		return wait(errors.New("user-data: " + noUserData))
@@ -135,21 +135,21 @@ func freezeMetadata(ctx context.Context, r *node.Machine) error {
 		return wait(err)
 	}
 	for _, w := range append(found.Warnings, warnings...) {
-		r.Host.Log.Warn("configuration: " + w)
+		m.Host.Log.Warn("configuration: " + w)
 	}
 	n.Sources[node.UserDataSource] = userDataDigest(found)
-	doc, err := metadata.Baked(r.Host)
+	doc, err := metadata.Baked(m.Host)
 	if err != nil {
 		return err
 	}
 	noteImageConfig(n, doc)
-	if err := removeMade(r); err != nil {
+	if err := removeMade(m); err != nil {
 		return err
 	}
-	if err := r.Freeze(n); err != nil {
+	if err := m.Freeze(n); err != nil {
 		return err
 	}
-	r.Host.Log.Info("node configured", slog.Any("node", *n), slog.String("source", n.Sources[node.UserDataSource]))
+	m.Host.Log.Info("node configured", slog.Any("node", *n), slog.String("source", n.Sources[node.UserDataSource]))
 	return nil
 }
 
@@ -157,15 +157,15 @@ func freezeMetadata(ctx context.Context, r *node.Machine) error {
 // made, or was given, with other user-data: they are of another token, name or
 // cluster, and secret. What it cannot get again stays. Everything else that was
 // made from it says so (see node.MadeFrom), and does not count.
-func removeMade(r *node.Machine) error {
-	if err := r.Host.Remove(node.BootstrapKubeconfig); err != nil {
+func removeMade(m *node.Machine) error {
+	if err := m.Host.Remove(node.BootstrapKubeconfig); err != nil {
 		return err
 	}
-	n, is, err := node.Load(r.Host)
+	n, is, err := node.Load(m.Host)
 	if err != nil || !is || !n.KnowsCluster() || n.Role != config.RoleControlPlane {
 		return err
 	}
-	files, err := pki.Renewable(r.Host, n, r.Baked.Release)
+	files, err := pki.Renewable(m.Host, n, m.Baked.Release)
 	if err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func removeMade(r *node.Machine) error {
 		}
 	}
 	for _, file := range files {
-		if err := r.Host.Remove(file); err != nil {
+		if err := m.Host.Remove(file); err != nil {
 			return err
 		}
 	}

@@ -23,17 +23,17 @@ import (
 func stepNodeReady() converge.Step {
 	return converge.Step{
 		Name: "node-ready",
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			c, n, err := r.NodeObject(ctx)
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
+			c, n, err := m.NodeObject(ctx)
 			if err != nil {
 				return false, err
 			}
-			why := notReady(n, r.Baked.Release.Version)
+			why := notReady(n, m.Baked.Release.Version)
 			if why == "" {
 				return true, nil
 			}
 			again := outcome.Retry{After: 10 * time.Second, Why: why, Wake: func(ctx context.Context) { watchNode(ctx, c, n) }}
-			if r.Baked.Release.Has(images.FactSlowReady) && waitsForCSINode(n) && !r.Host.Exists(kubeletNudged) {
+			if m.Baked.Release.Has(images.FactSlowReady) && waitsForCSINode(n) && !m.Host.Exists(kubeletNudged) {
 				if _, err := c.StorageV1().CSINodes().Get(ctx, n.Name, metav1.GetOptions{}); err == nil {
 					return false, nil
 				}
@@ -41,12 +41,12 @@ func stepNodeReady() converge.Step {
 			}
 			return false, again
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
+		Do: func(ctx context.Context, m *node.Machine) error {
 			// Once: what it says afterwards is the truth.
-			if err := r.Host.WriteFile(kubeletNudged, nil, 0o600); err != nil {
+			if err := m.Host.WriteFile(kubeletNudged, nil, 0o600); err != nil {
 				return err
 			}
-			return kubelet.Restart(ctx, r)
+			return kubelet.Restart(ctx, m)
 		},
 	}
 }

@@ -35,11 +35,11 @@ func say(t *testing.T, c kubernetes.Interface, ready corev1.ConditionStatus, mes
 // started again: once.
 func TestNodeReady(t *testing.T) {
 	s := apitest.Memory(t)
-	r := clusterRun(t, s, testUserdata)
+	m := clusterRun(t, s, testUserdata)
 	c := s.Client(t)
 	registerNode(t, c)
 	restarts := 0
-	r.Host.Systemd.Restart = func(_ context.Context, unit string) error {
+	m.Host.Systemd.Restart = func(_ context.Context, unit string) error {
 		if restarts++; unit != kubelet.Unit {
 			t.Errorf("restarted %s", unit)
 		}
@@ -48,7 +48,7 @@ func TestNodeReady(t *testing.T) {
 	}
 	waits := func(why string) outcome.Retry {
 		t.Helper()
-		_, err := stepNodeReady().Done(t.Context(), r)
+		_, err := stepNodeReady().Done(t.Context(), m)
 		wait, ok := errors.AsType[outcome.Retry](err)
 		if !ok {
 			t.Fatalf("%s: Done says %v, want a Retry", why, err)
@@ -65,10 +65,10 @@ func TestNodeReady(t *testing.T) {
 	if _, err := c.StorageV1().CSINodes().Create(t.Context(), &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: "node-1"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := runSteps(t.Context(), r, stepNodeReady()); err != nil || restarts != 1 {
+	if err := runSteps(t.Context(), m, stepNodeReady()); err != nil || restarts != 1 {
 		t.Fatalf("%v after %d restarts, want Ready after one", err, restarts)
 	}
-	if err := runSteps(t.Context(), r, stepNodeReady()); err != nil || restarts != 1 {
+	if err := runSteps(t.Context(), m, stepNodeReady()); err != nil || restarts != 1 {
 		t.Errorf("a second run: %v, %d restarts", err, restarts)
 	}
 	say(t, c, corev1.ConditionFalse, "CSINode is not yet initialized")

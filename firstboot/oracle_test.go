@@ -107,10 +107,10 @@ func oracleCompare(t *testing.T, list *oracleList, k oracleKubeadm, name, file s
 	ours.Env, ours.Now = c.env, time.Now   // kubeadm made some of what is there just now
 	ours.Systemd.Restart = func(context.Context, string) error { return nil }
 	ours.Systemd.Active = func(context.Context, string) (string, error) { return "active", nil }
-	r := &node.Machine{Host: ours, Baked: oracleBaked(t, k.version)}
-	r.Node = oracleNode(t, r.Baked, doc, c)
-	got := oracleSteps(t, r)
-	maps.Copy(got, oracleOurConfigMaps(t, r.Node, r.Baked.Release))
+	m := &node.Machine{Host: ours, Baked: oracleBaked(t, k.version)}
+	m.Node = oracleNode(t, m.Baked, doc, c)
+	got := oracleSteps(t, m)
+	maps.Copy(got, oracleOurConfigMaps(t, m.Node, m.Baked.Release))
 	for f, b := range before {
 		if after, err := os.ReadFile(filepath.Join(ours.Path("/"), f)); err != nil || string(after) != b {
 			t.Errorf("%s was there before and is not the same any more (%v)", f, err)
@@ -144,17 +144,17 @@ func oracleBaked(t *testing.T, version string) images.Baked {
 // step also does part of what kubeadm's kubelet-finalize does, so the
 // kubeconfigs are looked at before it, and of what it leaves only the kubelet's
 // configuration.
-func oracleSteps(t *testing.T, r *node.Machine) map[string]string {
+func oracleSteps(t *testing.T, m *node.Machine) map[string]string {
 	t.Helper()
 	ctx := context.Background()
-	if err := runSteps(ctx, r, stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane()); err != nil {
+	if err := runSteps(ctx, m, stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane()); err != nil {
 		t.Fatal(err)
 	}
-	view := diskView(t, r.Host.Path("/"))
-	if err := stepKubeletStart().Do(ctx, r); err != nil {
+	view := diskView(t, m.Host.Path("/"))
+	if err := stepKubeletStart().Do(ctx, m); err != nil {
 		t.Fatal(err)
 	}
-	for at, v := range diskView(t, r.Host.Path("/")) {
+	for at, v := range diskView(t, m.Host.Path("/")) {
 		if strings.HasPrefix(at, kubelet.Dir) && !strings.HasPrefix(at, kubelet.Dir+"/pki") {
 			view[at] = v
 		}

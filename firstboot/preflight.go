@@ -35,11 +35,11 @@ const preflightRetry = 5 * time.Second
 func stepPreflight() converge.Step {
 	return converge.Step{
 		Name: "preflight", Done: preflightDone(preflightFile),
-		Do: func(ctx context.Context, r *node.Machine) error {
-			if r.Node.Role.Joins() {
-				return preflightDo(ctx, r, preflightFile, preflight.Join)
+		Do: func(ctx context.Context, m *node.Machine) error {
+			if m.Node.Role.Joins() {
+				return preflightDo(ctx, m, preflightFile, preflight.Join)
 			}
-			return preflightDo(ctx, r, preflightFile, preflight.Init)
+			return preflightDo(ctx, m, preflightFile, preflight.Init)
 		},
 	}
 }
@@ -53,39 +53,39 @@ const preflightControlPlaneFile = "/var/lib/kbuild/preflight-control-plane.json"
 func stepPreflightControlPlane() converge.Step {
 	return converge.Step{
 		Name: "preflight/control-plane", Done: preflightDone(preflightControlPlaneFile),
-		Do: func(ctx context.Context, r *node.Machine) error {
-			if r.Node.Cluster.ControlPlaneEndpoint == "" {
+		Do: func(ctx context.Context, m *node.Machine) error {
+			if m.Node.Cluster.ControlPlaneEndpoint == "" {
 				return outcome.Refused{Why: "the cluster has no stable endpoint (controlPlaneEndpoint in ConfigMap kubeadm-config), so it can have one control-plane node only", Remedy: "give the first control plane an `endpoint`; it cannot be added later without new certificates"}
 			}
-			return preflightDo(ctx, r, preflightControlPlaneFile, preflight.JoinControlPlane)
+			return preflightDo(ctx, m, preflightControlPlaneFile, preflight.JoinControlPlane)
 		},
 	}
 }
 
 func preflightDone(file string) func(context.Context, *node.Machine) (bool, error) {
-	return func(_ context.Context, r *node.Machine) (bool, error) {
-		passed, err := host.ReadJSON[preflightPassed](r.Host, file)
-		return err == nil && !passed.Time.IsZero() && passed.MadeFrom == node.MadeFrom(r.Node) || r.Joined(), err
+	return func(_ context.Context, m *node.Machine) (bool, error) {
+		passed, err := host.ReadJSON[preflightPassed](m.Host, file)
+		return err == nil && !passed.Time.IsZero() && passed.MadeFrom == node.MadeFrom(m.Node) || m.Joined(), err
 	}
 }
 
-func preflightDo(ctx context.Context, r *node.Machine, file string, checksOf func(*node.Machine) []preflight.Check) error {
-	checks := checksOf(r)
-	found := preflight.Run(ctx, checks, r.Node.Init.NodeRegistration.IgnorePreflightErrors)
+func preflightDo(ctx context.Context, m *node.Machine, file string, checksOf func(*node.Machine) []preflight.Check) error {
+	checks := checksOf(m)
+	found := preflight.Run(ctx, checks, m.Node.Init.NodeRegistration.IgnorePreflightErrors)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if err := found.Err(); err != nil {
 		return outcome.Retry{After: preflightRetry, Why: err.Error()}
 	}
-	passed := preflightPassed{MadeFrom: node.MadeFrom(r.Node), Version: r.Baked.Release.Version, Time: r.Host.Now().UTC()}
+	passed := preflightPassed{MadeFrom: node.MadeFrom(m.Node), Version: m.Baked.Release.Version, Time: m.Host.Now().UTC()}
 	for _, w := range found.Warnings {
-		r.Host.Log.Warn("preflight: "+w.What, slog.String("check", w.Check), slog.String("remedy", w.Remedy))
+		m.Host.Log.Warn("preflight: "+w.What, slog.String("check", w.Check), slog.String("remedy", w.Remedy))
 		passed.Warnings = append(passed.Warnings, w.String())
 	}
 	b, err := json.MarshalIndent(passed, "", " ")
 	if err != nil {
 		return fmt.Errorf("cannot record the outcome of preflight: %w", err)
 	}
-	return r.Host.WriteFile(file, append(b, '\n'), 0o644)
+	return m.Host.WriteFile(file, append(b, '\n'), 0o644)
 }

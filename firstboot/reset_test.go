@@ -25,19 +25,19 @@ import (
 func resettable(t *testing.T) (*joinable, *node.Machine) {
 	t.Helper()
 	j := newJoinable(t)
-	r := j.first
-	r.Node.Cluster.Etcd = config.Etcd{External: &config.ExternalEtcd{Endpoints: []string{"https://192.0.2.9:2379"}}}
-	if err := r.Freeze(r.Node); err != nil {
+	m := j.first
+	m.Node.Cluster.Etcd = config.Etcd{External: &config.ExternalEtcd{Endpoints: []string{"https://192.0.2.9:2379"}}}
+	if err := m.Freeze(m.Node); err != nil {
 		t.Fatal(err)
 	}
-	r.Host.Systemd.Active = func(context.Context, string) (string, error) { return "inactive", nil }
-	r.Host.Systemd.Stop = func(context.Context, string) error { return nil }
-	r.Host.Hostname = func() (string, error) { return "node-1", nil }
-	r.Host.Probe.Links = func() ([]host.Link, error) { return nil, nil }
-	if err := r.Host.WriteFile("/proc/self/mountinfo", nil, 0o600); err != nil {
+	m.Host.Systemd.Active = func(context.Context, string) (string, error) { return "inactive", nil }
+	m.Host.Systemd.Stop = func(context.Context, string) error { return nil }
+	m.Host.Hostname = func() (string, error) { return "node-1", nil }
+	m.Host.Probe.Links = func() ([]host.Link, error) { return nil, nil }
+	if err := m.Host.WriteFile("/proc/self/mountinfo", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Host.WriteFile("/var/lib/kubelet/device-plugins/x", []byte("secret"), 0o600); err != nil {
+	if err := m.Host.WriteFile("/var/lib/kubelet/device-plugins/x", []byte("secret"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"node-1", "other"} {
@@ -54,22 +54,22 @@ func resettable(t *testing.T) (*joinable, *node.Machine) {
 			t.Fatal(err)
 		}
 	}
-	return j, r
+	return j, m
 }
 
 // resetAndBoot resets the machine until it asks for its reboot.
-func resetAndBoot(t *testing.T, r *node.Machine, o reset.Options) error {
+func resetAndBoot(t *testing.T, m *node.Machine, o reset.Options) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	booted := errors.New("reboot")
-	r.Host.Systemd.Start = func(_ context.Context, unit string) error {
+	m.Host.Systemd.Start = func(_ context.Context, unit string) error {
 		if unit != "reboot.target" {
 			return errors.New("started " + unit)
 		}
 		return booted
 	}
-	err := reset.Run(ctx, r, o, &converge.Report{Host: r.Host})
+	err := reset.Run(ctx, m, o, &converge.Report{Host: m.Host})
 	if errors.Is(err, booted) {
 		return nil
 	}
@@ -116,7 +116,7 @@ func TestResetWithoutVariables(t *testing.T) {
 
 // left holds that the cluster knows the machine no more, and the machine none
 // of its secrets.
-func left(t *testing.T, j *joinable, r *node.Machine) {
+func left(t *testing.T, j *joinable, m *node.Machine) {
 	t.Helper()
 	if _, err := j.admin.CoreV1().Nodes().Get(t.Context(), "node-1", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("the Node: %v", err)
@@ -124,7 +124,7 @@ func left(t *testing.T, j *joinable, r *node.Machine) {
 	if e, err := node.APIEndpoints(t.Context(), j.admin); err != nil || len(e) != 0 {
 		t.Errorf("ClusterStatus lists %v, %v", e, err)
 	}
-	filepath.WalkDir(r.Host.Path("/"), func(p string, d os.DirEntry, err error) error {
+	filepath.WalkDir(m.Host.Path("/"), func(p string, d os.DirEntry, err error) error {
 		if err == nil && !d.IsDir() && !strings.HasSuffix(p, "reset.json") && !strings.Contains(p, "/proc/") && !strings.Contains(p, "/run/") && d.Type().IsRegular() {
 			t.Errorf("%s is still there", p)
 		}
@@ -182,9 +182,9 @@ func TestResetUnreachable(t *testing.T) {
 // boot goes on, and ends as if nothing had happened.
 func TestResetCut(t *testing.T) {
 	var changes []string
-	count := func(r *node.Machine, cut int) {
+	count := func(m *node.Machine, cut int) {
 		n := 0
-		r.Host.Effect = func(what string) error {
+		m.Host.Effect = func(what string) error {
 			if strings.Contains(what, "status.json") {
 				return nil
 			}

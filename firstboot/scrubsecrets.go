@@ -13,16 +13,16 @@ import (
 func stepScrubSecrets() converge.Step {
 	return converge.Step{
 		Name: "scrub-secrets",
-		Done: func(_ context.Context, r *node.Machine) (bool, error) {
-			n, err := node.Frozen(r.Host)
+		Done: func(_ context.Context, m *node.Machine) (bool, error) {
+			n, err := node.Frozen(m.Host)
 			return err == nil && n.Scrubbed, err
 		},
-		Do: func(_ context.Context, r *node.Machine) error {
-			n, err := node.Frozen(r.Host)
+		Do: func(_ context.Context, m *node.Machine) error {
+			n, err := node.Frozen(m.Host)
 			if err != nil {
 				return err
 			}
-			return r.Freeze(n.ScrubSecrets())
+			return m.Freeze(n.ScrubSecrets())
 		},
 	}
 }

@@ -20,16 +20,16 @@ import (
 func stepServiceRoute() converge.Step {
 	return converge.Step{
 		Name: "service-route",
-		Done: func(_ context.Context, r *node.Machine) (bool, error) {
-			missing, err := unroutedServices(r)
+		Done: func(_ context.Context, m *node.Machine) (bool, error) {
+			missing, err := unroutedServices(m)
 			return err == nil && len(missing) == 0, err
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
-			missing, err := unroutedServices(r)
+		Do: func(ctx context.Context, m *node.Machine) error {
+			missing, err := unroutedServices(m)
 			if err != nil {
 				return err
 			}
-			link, addr, err := nodeLink(r)
+			link, addr, err := nodeLink(m)
 			if err != nil {
 				return err
 			}
@@ -38,8 +38,8 @@ func stepServiceRoute() converge.Step {
 				if addr.Is4() == subnet.Addr().Is4() {
 					args = append(args, "src", addr.String())
 				}
-				err := r.Host.Do("route "+subnet.String(), func() error {
-					_, err := r.Host.Run(ctx, "ip", args...)
+				err := m.Host.Do("route "+subnet.String(), func() error {
+					_, err := m.Host.Run(ctx, "ip", args...)
 					return err
 				})
 				if err != nil {
@@ -53,18 +53,18 @@ func stepServiceRoute() converge.Step {
 
 // unroutedServices are the service subnets that neither a default route nor
 // one of their own leads to.
-func unroutedServices(r *node.Machine) ([]netip.Prefix, error) {
+func unroutedServices(m *node.Machine) ([]netip.Prefix, error) {
 	defaults := map[bool]bool{} // by "is IPv6"
-	for _, route := range node.DefaultRoutes(r.Host) {
+	for _, route := range node.DefaultRoutes(m.Host) {
 		defaults[route.IPv6] = true
 	}
 	var missing []netip.Prefix
-	for s := range strings.SplitSeq(r.Node.Cluster.Networking.ServiceSubnet, ",") {
+	for s := range strings.SplitSeq(m.Node.Cluster.Networking.ServiceSubnet, ",") {
 		subnet, err := netip.ParsePrefix(strings.TrimSpace(s))
 		if err != nil {
 			return nil, fmt.Errorf("service subnet: %w", err)
 		}
-		if subnet = subnet.Masked(); !defaults[subnet.Addr().Is6()] && !routed(r.Host, subnet) {
+		if subnet = subnet.Masked(); !defaults[subnet.Addr().Is6()] && !routed(m.Host, subnet) {
 			missing = append(missing, subnet)
 		}
 	}
@@ -99,12 +99,12 @@ func routed(h *host.Host, subnet netip.Prefix) bool {
 }
 
 // nodeLink is the interface that holds the address which the node advertises.
-func nodeLink(r *node.Machine) (string, netip.Addr, error) {
-	addr, err := netip.ParseAddr(r.Node.Init.LocalAPIEndpoint.AdvertiseAddress)
+func nodeLink(m *node.Machine) (string, netip.Addr, error) {
+	addr, err := netip.ParseAddr(m.Node.Init.LocalAPIEndpoint.AdvertiseAddress)
 	if err != nil {
 		return "", addr, fmt.Errorf("advertise address: %w", err)
 	}
-	links, err := r.Host.Probe.Links()
+	links, err := m.Host.Probe.Links()
 	if err != nil {
 		return "", addr, err
 	}

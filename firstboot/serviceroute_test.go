@@ -42,7 +42,7 @@ func TestServiceRoute(t *testing.T) {
 			n := &config.Node{}
 			n.Cluster.Networking.ServiceSubnet = "10.96.0.0/12"
 			n.Init.LocalAPIEndpoint.AdvertiseAddress = "10.77.0.2"
-			r := &node.Machine{Node: n, Host: &host.Host{
+			m := &node.Machine{Node: n, Host: &host.Host{
 				Root: root,
 				Run: func(_ context.Context, name string, args ...string) ([]byte, error) {
 					ran = append(ran, name+" "+strings.Join(args, " "))
@@ -53,11 +53,11 @@ func TestServiceRoute(t *testing.T) {
 				}},
 			}}
 			s := stepServiceRoute()
-			done, err := s.Done(t.Context(), r)
+			done, err := s.Done(t.Context(), m)
 			if err != nil || done != c.done {
 				t.Fatalf("Done = %v, %v; want %v", done, err, c.done)
 			}
-			if err := s.Do(t.Context(), r); err != nil {
+			if err := s.Do(t.Context(), m); err != nil {
 				t.Fatal(err)
 			}
 			want := ""

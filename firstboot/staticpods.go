@@ -16,11 +16,11 @@ import (
 )
 
 // podParams are what this node's static pods depend on.
-func podParams(r *node.Machine) templates.PodParams {
-	dir := r.Node.Cluster.CertificatesDir
+func podParams(m *node.Machine) templates.PodParams {
+	dir := m.Node.Cluster.CertificatesDir
 	return templates.PodParams{
-		Node: r.Node, Release: r.Baked.Release, Exists: r.Host.Exists, Env: r.Host.Env, Startup: startupLimit(r),
-		ExternalCA: r.Host.Exists(path.Join(dir, pki.CA+".crt")) && !r.Host.Exists(path.Join(dir, pki.CA+".key")),
+		Node: m.Node, Release: m.Baked.Release, Exists: m.Host.Exists, Env: m.Host.Env, Startup: startupLimit(m),
+		ExternalCA: m.Host.Exists(path.Join(dir, pki.CA+".crt")) && !m.Host.Exists(path.Join(dir, pki.CA+".key")),
 	}
 }
 
@@ -35,12 +35,12 @@ const (
 
 // startupLimit is how long the control plane of this machine may take to start,
 // or to get on with it.
-func startupLimit(r *node.Machine) time.Duration {
+func startupLimit(m *node.Machine) time.Duration {
 	limit := defaultTimeout
-	if t := r.Node.Cluster.APIServer.TimeoutForControlPlane; t != nil {
+	if t := m.Node.Cluster.APIServer.TimeoutForControlPlane; t != nil {
 		limit = t.Duration
 	}
-	if limit == defaultTimeout && r.Host.Emulated() {
+	if limit == defaultTimeout && m.Host.Emulated() {
 		return emulatedTimeout
 	}
 	return limit
@@ -48,12 +48,12 @@ func startupLimit(r *node.Machine) time.Duration {
 
 // patches reads the user's patches directory and those below it, as kubeadm
 // does; nil where there is none.
-func patches(r *node.Machine) (templates.Patches, error) {
-	dir := r.Node.Init.Patches
+func patches(m *node.Machine) (templates.Patches, error) {
+	dir := m.Node.Init.Patches
 	if dir == "" {
 		return nil, nil
 	}
-	fsys := r.Host.Root.FS()
+	fsys := m.Host.Root.FS()
 	var p templates.Patches
 	err := fs.WalkDir(fsys, strings.TrimPrefix(path.Clean(dir), "/"), func(file string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -71,14 +71,14 @@ func patches(r *node.Machine) (templates.Patches, error) {
 	}
 	ignored, err := p.Check()
 	for _, why := range ignored {
-		r.Host.Log.Warn("a file in the patches directory is ignored", slog.String("directory", dir), slog.String("why", why))
+		m.Host.Log.Warn("a file in the patches directory is ignored", slog.String("directory", dir), slog.String("why", why))
 	}
 	return p, err
 }
 
 // manifests are the manifests that this image wants for pods, by file.
-func manifests(r *node.Machine, pods ...*corev1.Pod) ([]manifest, error) {
-	p, err := patches(r)
+func manifests(m *node.Machine, pods ...*corev1.Pod) ([]manifest, error) {
+	p, err := patches(m)
 	if err != nil {
 		return nil, err
 	}
@@ -100,10 +100,10 @@ type manifest struct {
 }
 
 // manifestsDone says whether each file holds what this image wants.
-func manifestsDone(r *node.Machine, ms []manifest) bool {
-	for _, m := range ms {
-		b, err := r.Host.ReadFile(m.file)
-		if err != nil || string(b) != string(m.data) {
+func manifestsDone(m *node.Machine, ms []manifest) bool {
+	for _, file := range ms {
+		b, err := m.Host.ReadFile(file.file)
+		if err != nil || string(b) != string(file.data) {
 			return false
 		}
 	}
@@ -111,12 +111,12 @@ func manifestsDone(r *node.Machine, ms []manifest) bool {
 }
 
 // writeManifests writes each file that differs.
-func writeManifests(r *node.Machine, ms []manifest) error {
-	if err := r.Host.MkdirAll(node.ManifestDir, 0o700); err != nil {
+func writeManifests(m *node.Machine, ms []manifest) error {
+	if err := m.Host.MkdirAll(node.ManifestDir, 0o700); err != nil {
 		return err
 	}
-	for _, m := range ms {
-		if err := r.Host.WriteFile(m.file, m.data, 0o600); err != nil {
+	for _, file := range ms {
+		if err := m.Host.WriteFile(file.file, file.data, 0o600); err != nil {
 			return err
 		}
 	}

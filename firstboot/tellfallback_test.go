@@ -15,7 +15,7 @@ import (
 // `kubectl describe node` finds it, with the last boot's reason.
 func TestTellFallback(t *testing.T) {
 	j := newJoinable(t)
-	r := j.first
+	m := j.first
 	n, err := j.admin.CoreV1().Nodes().Get(t.Context(), "node-1", metav1.GetOptions{})
 	if err != nil {
 		n, err = j.admin.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1"}}, metav1.CreateOptions{})
@@ -28,18 +28,18 @@ func TestTellFallback(t *testing.T) {
 		t.Fatal(err)
 	}
 	step := upgrade.TellFallbackStep()
-	if ok, err := step.Done(t.Context(), r); !ok || err != nil {
+	if ok, err := step.Done(t.Context(), m); !ok || err != nil {
 		t.Errorf("a node without an update: %v, %v", ok, err)
 	}
 	// Another one has been begun meanwhile.
 	rec := slot.Record{From: "v1.19.12", Begun: time.Now(), PendingEvent: "the update to v1.20.15 fell back to v1.19.12: node-ready: waiting: node node-1 is not Ready"}
-	if err := rec.Write(r.Host); err != nil {
+	if err := rec.Write(m.Host); err != nil {
 		t.Fatal(err)
 	}
-	if err := runSteps(t.Context(), r, step); err != nil {
+	if err := runSteps(t.Context(), m, step); err != nil {
 		t.Fatal(err)
 	}
-	if err := runSteps(t.Context(), r, step); err != nil {
+	if err := runSteps(t.Context(), m, step); err != nil {
 		t.Fatal(err)
 	}
 	list, err := j.admin.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{})
@@ -53,13 +53,13 @@ func TestTellFallback(t *testing.T) {
 
 	// A cluster that takes no Events does not keep a node from its work.
 	j.forbids = "/events"
-	if err := rec.Write(r.Host); err != nil {
+	if err := rec.Write(m.Host); err != nil {
 		t.Fatal(err)
 	}
-	if err := runSteps(t.Context(), r, step); err != nil {
+	if err := runSteps(t.Context(), m, step); err != nil {
 		t.Error(err)
 	}
-	if now, err := slot.ReadRecord(r.Host); err != nil || now.PendingEvent != "" {
+	if now, err := slot.ReadRecord(m.Host); err != nil || now.PendingEvent != "" {
 		t.Errorf("%q is still to be told, %v", now.PendingEvent, err)
 	}
 }

@@ -42,27 +42,27 @@ const bootstrapKey = kubelet.PKIDir + "/kubelet-client.key.tmp"
 func stepTLSBootstrap() converge.Step {
 	return converge.Step{
 		Name: "kubelet-start/tls-bootstrap",
-		Done: func(_ context.Context, r *node.Machine) (bool, error) {
-			return r.Joined() && !r.Host.Exists(node.BootstrapKubeconfig) && !r.Host.Exists(bootstrapKey), nil
+		Done: func(_ context.Context, m *node.Machine) (bool, error) {
+			return m.Joined() && !m.Host.Exists(node.BootstrapKubeconfig) && !m.Host.Exists(bootstrapKey), nil
 		},
 		Do: tlsBootstrap,
 	}
 }
 
-func tlsBootstrap(ctx context.Context, r *node.Machine) error {
-	if !r.Joined() {
-		if err := getCertificate(ctx, r); err != nil {
+func tlsBootstrap(ctx context.Context, m *node.Machine) error {
+	if !m.Joined() {
+		if err := getCertificate(ctx, m); err != nil {
 			return err
 		}
 	}
-	if err := r.Host.Remove(node.BootstrapKubeconfig); err != nil {
+	if err := m.Host.Remove(node.BootstrapKubeconfig); err != nil {
 		return err
 	}
-	return r.Host.Remove(bootstrapKey)
+	return m.Host.Remove(bootstrapKey)
 }
 
-func getCertificate(ctx context.Context, r *node.Machine) error {
-	b, err := r.Host.ReadFile(node.BootstrapKubeconfig)
+func getCertificate(ctx context.Context, m *node.Machine) error {
+	b, err := m.Host.ReadFile(node.BootstrapKubeconfig)
 	if err != nil {
 		return fmt.Errorf("cannot read the bootstrap kubeconfig: %w", err)
 	}
@@ -71,42 +71,42 @@ func getCertificate(ctx context.Context, r *node.Machine) error {
 		return fmt.Errorf("cannot read %s: it is no kubeconfig", node.BootstrapKubeconfig)
 	}
 	here := conf.Clusters[conf.Contexts[conf.CurrentContext].Cluster]
-	c, _, err := cluster.Connect(r.Host, node.BootstrapKubeconfig)
+	c, _, err := cluster.Connect(m.Host, node.BootstrapKubeconfig)
 	if err != nil {
 		return err
 	}
-	if err := nameIsFree(ctx, r, c); err != nil {
+	if err := nameIsFree(ctx, m, c); err != nil {
 		return err
 	}
-	key, keyPEM, err := loadBootstrapKey(r)
+	key, keyPEM, err := loadBootstrapKey(m)
 	if err != nil {
 		return err
 	}
-	request, err := cluster.NodeRequest(key, r.Node.Init.NodeRegistration.Name)
+	request, err := cluster.NodeRequest(key, m.Node.Init.NodeRegistration.Name)
 	if err != nil {
 		return err
 	}
 	cert, err := cluster.Issue(ctx, c, request, key)
 	if err != nil {
-		return cluster.JoinOutcome(err, r.Host.Now())
+		return cluster.JoinOutcome(err, m.Host.Now())
 	}
 	if cert == nil {
 		return outcome.Retry{After: 10 * time.Second, Why: fmt.Sprintf("certificate signing request %s is not approved and signed yet; the controller manager does both, or `kubectl certificate approve` approves it", request.Name),
 			Wake: func(ctx context.Context) { cluster.WatchRequest(ctx, c, request.Name) }}
 	}
-	return writeKubeletConf(r, here, bytes.Join([][]byte{cert, bytes.TrimSpace(keyPEM), nil}, []byte("\n")))
+	return writeKubeletConf(m, here, bytes.Join([][]byte{cert, bytes.TrimSpace(keyPEM), nil}, []byte("\n")))
 }
 
 // nameIsFree refuses a name that a living node has. Two machines under one name
 // would take turns in destroying each other's pods.
-func nameIsFree(ctx context.Context, r *node.Machine, c kubernetes.Interface) error {
-	name := r.Node.Init.NodeRegistration.Name
+func nameIsFree(ctx context.Context, m *node.Machine, c kubernetes.Interface) error {
+	name := m.Node.Init.NodeRegistration.Name
 	n, err := c.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
 	if err != nil {
-		return cluster.JoinOutcome(err, r.Host.Now())
+		return cluster.JoinOutcome(err, m.Host.Now())
 	}
 	for _, cond := range n.Status.Conditions {
 		if cond.Type == corev1.NodeReady && cond.Status == corev1.ConditionTrue {
@@ -118,8 +118,8 @@ func nameIsFree(ctx context.Context, r *node.Machine, c kubernetes.Interface) er
 
 // loadBootstrapKey returns the key of the certificate that is asked for, of the
 // kind that kubelets make.
-func loadBootstrapKey(r *node.Machine) (crypto.Signer, []byte, error) {
-	b, err := r.Host.ReadFile(bootstrapKey)
+func loadBootstrapKey(m *node.Machine) (crypto.Signer, []byte, error) {
+	b, err := m.Host.ReadFile(bootstrapKey)
 	if err == nil {
 		if block, _ := pem.Decode(b); block != nil {
 			if key, err := x509.ParseECPrivateKey(block.Bytes); err == nil {
@@ -139,23 +139,23 @@ func loadBootstrapKey(r *node.Machine) (crypto.Signer, []byte, error) {
 		return nil, nil, fmt.Errorf("cannot make the kubelet's key: %w", err)
 	}
 	b = pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
-	if err := r.Host.MkdirAll(kubelet.Dir, 0o700); err != nil {
+	if err := m.Host.MkdirAll(kubelet.Dir, 0o700); err != nil {
 		return nil, nil, err
 	}
-	return key, b, r.Host.WriteFile(bootstrapKey, b, 0o600)
+	return key, b, m.Host.WriteFile(bootstrapKey, b, 0o600)
 }
 
 // writeKubeletConf puts the certificate where the kubelet keeps those that it
 // rotates, and last the kubeconfig that a kubelet writes after its bootstrap:
 // with it the machine has joined.
-func writeKubeletConf(r *node.Machine, here *clientcmdapi.Cluster, pair []byte) error {
-	current := kubelet.CurrentCertificate(r.Node)
-	if err := kubelet.PlacePair(r, pair); err != nil {
+func writeKubeletConf(m *node.Machine, here *clientcmdapi.Cluster, pair []byte) error {
+	current := kubelet.CurrentCertificate(m.Node)
+	if err := kubelet.PlacePair(m, pair); err != nil {
 		return err
 	}
 	// A control plane has it from those that it shares certificates with.
-	if ca := r.Node.Join.CACertPath; r.Node.Role == config.RoleWorker || !r.Host.Exists(ca) {
-		if err := r.Host.WriteFile(ca, here.CertificateAuthorityData, 0o644); err != nil {
+	if ca := m.Node.Join.CACertPath; m.Node.Role == config.RoleWorker || !m.Host.Exists(ca) {
+		if err := m.Host.WriteFile(ca, here.CertificateAuthorityData, 0o644); err != nil {
 			return err
 		}
 	}
@@ -168,5 +168,5 @@ func writeKubeletConf(r *node.Machine, here *clientcmdapi.Cluster, pair []byte) 
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", node.KubeletKubeconfig, err)
 	}
-	return r.Host.WriteFile(node.KubeletKubeconfig, b, 0o600)
+	return m.Host.WriteFile(node.KubeletKubeconfig, b, 0o600)
 }

@@ -14,27 +14,27 @@ import (
 func stepUpdateStatus() converge.Step {
 	return converge.Step{
 		Name: "update-status",
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			if !r.Baked.Release.ClusterStatus {
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
+			if !m.Baked.Release.ClusterStatus {
 				return true, nil
 			}
-			c, _, err := r.AsAdmin()
+			c, _, err := m.AsAdmin()
 			if err != nil {
 				return false, err
 			}
 			endpoints, err := node.APIEndpoints(ctx, c)
-			return err == nil && endpoints[r.Node.Init.NodeRegistration.Name] == r.Node.Init.LocalAPIEndpoint, cluster.RetryIfTemporary(err)
+			return err == nil && endpoints[m.Node.Init.NodeRegistration.Name] == m.Node.Init.LocalAPIEndpoint, cluster.RetryIfTemporary(err)
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
-			return cluster.RetryIfTemporary(updateStatus(ctx, r))
+		Do: func(ctx context.Context, m *node.Machine) error {
+			return cluster.RetryIfTemporary(updateStatus(ctx, m))
 		},
 	}
 }
 
 // updateStatus adds this node.
-func updateStatus(ctx context.Context, r *node.Machine) error {
-	return r.ChangeClusterStatus(ctx, func(e map[string]config.APIEndpoint) {
-		e[r.Node.Init.NodeRegistration.Name] = r.Node.Init.LocalAPIEndpoint
+func updateStatus(ctx context.Context, m *node.Machine) error {
+	return m.ChangeClusterStatus(ctx, func(e map[string]config.APIEndpoint) {
+		e[m.Node.Init.NodeRegistration.Name] = m.Node.Init.LocalAPIEndpoint
 	})
 
 }

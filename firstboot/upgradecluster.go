@@ -24,18 +24,18 @@ import (
 func stepUpgradeCluster() converge.Step {
 	return converge.Step{
 		Name: "upgrade-cluster",
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			edits, err := leadsCluster(ctx, r)
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
+			edits, err := leadsCluster(ctx, m)
 			return !edits, err
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
-			return cluster.RetryIfTemporary(upgradeCluster(ctx, r))
+		Do: func(ctx context.Context, m *node.Machine) error {
+			return cluster.RetryIfTemporary(upgradeCluster(ctx, m))
 		},
 	}
 }
 
-func upgradeCluster(ctx context.Context, r *node.Machine) error {
-	c, addons, baked, err := adminAddons(r)
+func upgradeCluster(ctx context.Context, m *node.Machine) error {
+	c, addons, baked, err := adminAddons(m)
 	if err != nil {
 		return err
 	}
@@ -43,33 +43,33 @@ func upgradeCluster(ctx context.Context, r *node.Machine) error {
 	if err != nil {
 		return err
 	}
-	if addons, err = deployed(ctx, r, c, have, addons); err != nil {
+	if addons, err = deployed(ctx, m, c, have, addons); err != nil {
 		return err
 	}
 	// The baked manifests are this image's business only where an image of ours
 	// has brought them.
 	baked = slices.DeleteFunc(baked, func(p cluster.Part) bool { return have[p.Name] == "" })
-	kubelet, err := kubeletConfigPart(r, c)
+	kubelet, err := kubeletConfigPart(m, c)
 	if err != nil {
 		return err
 	}
-	if err := cluster.ApplyMissing(ctx, c, r.Host.Log, append(addons, kubelet, joinRulesPart(c))); err != nil {
+	if err := cluster.ApplyMissing(ctx, c, m.Host.Log, append(addons, kubelet, joinRulesPart(c))); err != nil {
 		return err
 	}
-	if err := cluster.ApplyInOrder(ctx, c, r.Host.Log, baked); err != nil {
+	if err := cluster.ApplyInOrder(ctx, c, m.Host.Log, baked); err != nil {
 		return err
 	}
-	version, err := kubeadmConfigPart(r, c)
+	version, err := kubeadmConfigPart(m, c)
 	if err != nil {
 		return err
 	}
-	return version.Put(ctx, c, r.Host.Log)
+	return version.Put(ctx, c, m.Host.Log)
 }
 
 // deployed are those of the add-ons that the cluster has: of kubeadm's, those
 // whose ConfigMap is there, as kubeadm upgrade goes by; any other, such as the
 // pod network, where an image of ours has brought it.
-func deployed(ctx context.Context, r *node.Machine, c kubernetes.Interface, have map[string]string, addons []cluster.Part) ([]cluster.Part, error) {
+func deployed(ctx context.Context, m *node.Machine, c kubernetes.Interface, have map[string]string, addons []cluster.Part) ([]cluster.Part, error) {
 	configMaps := map[string]string{"addon.kube-proxy": "kube-proxy", "addon.coredns": "coredns"}
 	var out []cluster.Part
 	for _, p := range addons {
@@ -86,7 +86,7 @@ func deployed(ctx context.Context, r *node.Machine, c kubernetes.Interface, have
 		case err == nil:
 			out = append(out, p)
 		case apierrors.IsNotFound(err):
-			r.Host.Log.Warn(p.Name + " is left off: the cluster has no ConfigMap kube-system/" + name + ", so its administrators do without")
+			m.Host.Log.Warn(p.Name + " is left off: the cluster has no ConfigMap kube-system/" + name + ", so its administrators do without")
 		default:
 			return nil, fmt.Errorf("cannot read ConfigMap %s: %w", name, err)
 		}
@@ -99,8 +99,8 @@ func deployed(ctx context.Context, r *node.Machine, c kubernetes.Interface, have
 // planes are of both: the newer ones lead, and an older one that boots leaves
 // what they have made alone, unless none of them is left. A control plane that
 // has joined does it only when it is the first of its version.
-func leadsCluster(ctx context.Context, r *node.Machine) (bool, error) {
-	c, _, err := r.AsAdmin()
+func leadsCluster(ctx context.Context, m *node.Machine) (bool, error) {
+	c, _, err := m.AsAdmin()
 	if err != nil {
 		return false, err
 	}
@@ -108,7 +108,7 @@ func leadsCluster(ctx context.Context, r *node.Machine) (bool, error) {
 	if err != nil {
 		return false, cluster.RetryIfTemporary(err)
 	}
-	own, joins := r.Baked.Release, r.Node.Role.Joins()
+	own, joins := m.Baked.Release, m.Node.Role.Joins()
 	switch {
 	case version == "" || version == own.Version:
 		return !joins, nil
@@ -116,7 +116,7 @@ func leadsCluster(ctx context.Context, r *node.Machine) (bool, error) {
 		if joins {
 			return false, nil
 		}
-		newer, err := newerControlPlane(ctx, r, c)
+		newer, err := newerControlPlane(ctx, m, c)
 		return !newer, cluster.RetryIfTemporary(err)
 	}
 	return true, nil
@@ -125,12 +125,12 @@ func leadsCluster(ctx context.Context, r *node.Machine) (bool, error) {
 // ifLeader is step s for a node that may not be the one to do it.
 func ifLeader(s converge.Step) converge.Step {
 	done := s.Done
-	s.Done = func(ctx context.Context, r *node.Machine) (bool, error) {
-		edits, err := leadsCluster(ctx, r)
+	s.Done = func(ctx context.Context, m *node.Machine) (bool, error) {
+		edits, err := leadsCluster(ctx, m)
 		if err != nil || !edits {
 			return err == nil, err
 		}
-		return done(ctx, r)
+		return done(ctx, m)
 	}
 	return s
 }
@@ -151,17 +151,17 @@ func clusterVersion(ctx context.Context, c kubernetes.Interface) (string, error)
 
 // newerControlPlane says whether another node with an API server is of a later
 // version than this image.
-func newerControlPlane(ctx context.Context, r *node.Machine, c kubernetes.Interface) (bool, error) {
+func newerControlPlane(ctx context.Context, m *node.Machine, c kubernetes.Interface) (bool, error) {
 	pods, err := c.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: "component=kube-apiserver,tier=control-plane"})
 	if err != nil {
 		return false, fmt.Errorf("cannot list the pods of the API servers: %w", err)
 	}
 	for _, p := range pods.Items {
-		if p.Spec.NodeName == r.Node.Init.NodeRegistration.Name || len(p.Spec.Containers) == 0 {
+		if p.Spec.NodeName == m.Node.Init.NodeRegistration.Name || len(p.Spec.Containers) == 0 {
 			continue
 		}
 		_, tag := images.SplitName(p.Spec.Containers[0].Image)
-		if r.Baked.Release.Before(tag) {
+		if m.Baked.Release.Before(tag) {
 			return true, nil
 		}
 	}

@@ -48,8 +48,8 @@ func TestEditsCluster(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := apitest.Memory(t)
-			r := clusterRun(t, s, testUserdata)
-			r.Node.Role = c.role
+			m := clusterRun(t, s, testUserdata)
+			m.Node.Role = c.role
 			admin := s.Client(t)
 			if c.cluster != "" {
 				cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: node.KubeadmConfig, Namespace: metav1.NamespaceSystem},
@@ -61,7 +61,7 @@ func TestEditsCluster(t *testing.T) {
 			if c.other != "" {
 				makePod(t, admin, "kube-apiserver-other", "other", "k8s.gcr.io/kube-apiserver:"+c.other, "")
 			}
-			if got, err := leadsCluster(ctx, r); got != c.want || err != nil {
+			if got, err := leadsCluster(ctx, m); got != c.want || err != nil {
 				t.Errorf("%t, %v, want %t", got, err, c.want)
 			}
 		})
@@ -87,11 +87,11 @@ func makePod(t *testing.T, c kubernetes.Interface, name, node, image, owner stri
 func TestStalePods(t *testing.T) {
 	ctx := context.Background()
 	s := apitest.Memory(t)
-	r := clusterRun(t, s, testUserdata)
-	r.Baked.Images = []string{"k8s.gcr.io/kube-proxy:v1.20.15", "k8s.gcr.io/coredns:1.7.0"}
+	m := clusterRun(t, s, testUserdata)
+	m.Baked.Images = []string{"k8s.gcr.io/kube-proxy:v1.20.15", "k8s.gcr.io/coredns:1.7.0"}
 	// This boot begins after the pods were made.
 	boot := time.Now().Add(time.Hour)
-	if err := errors.Join(r.Host.WriteFile(node.HostsFile, []byte("x"), 0o644), os.Chtimes(r.Host.Path(node.HostsFile), boot, boot)); err != nil {
+	if err := errors.Join(m.Host.WriteFile(node.HostsFile, []byte("x"), 0o644), os.Chtimes(m.Host.Path(node.HostsFile), boot, boot)); err != nil {
 		t.Fatal(err)
 	}
 	c := s.Client(t)
@@ -100,7 +100,7 @@ func TestStalePods(t *testing.T) {
 	makePod(t, c, "somebody-elses", "node-1", "example.com/shop:v1", "ReplicaSet")
 	makePod(t, c, "static", "node-1", "k8s.gcr.io/kube-proxy:v1.19.12", "Node")
 	makePod(t, c, "nobodys", "node-1", "k8s.gcr.io/kube-proxy:v1.19.12", "")
-	if err := runSteps(ctx, r, upgrade.StalePodsStep()); err != nil {
+	if err := runSteps(ctx, m, upgrade.StalePodsStep()); err != nil {
 		t.Fatal(err)
 	}
 	list, err := c.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{})
@@ -122,17 +122,17 @@ func TestStalePods(t *testing.T) {
 // What was cordoned by somebody else already stays so.
 func TestUncordon(t *testing.T) {
 	ctx := context.Background()
-	step := func(r *node.Machine) error { return runSteps(ctx, r, upgrade.UncordonStep()) }
-	after := func(r *node.Machine) error {
-		if err := r.Freeze(r.Node); err != nil {
+	step := func(m *node.Machine) error { return runSteps(ctx, m, upgrade.UncordonStep()) }
+	after := func(m *node.Machine) error {
+		if err := m.Freeze(m.Node); err != nil {
 			t.Fatal(err)
 		}
 		stopped, stop := context.WithCancel(ctx)
 		stop()
-		if err := upgrade.Uncordon(stopped, r, time.Hour); err != context.Canceled {
+		if err := upgrade.Uncordon(stopped, m, time.Hour); err != context.Canceled {
 			t.Errorf("stopped before the time has passed: %v", err)
 		}
-		return upgrade.Uncordon(ctx, r, time.Millisecond)
+		return upgrade.Uncordon(ctx, m, time.Millisecond)
 	}
 	mark, stays := cluster.CordonedAnnotation, cluster.StaysCordonedAnnotation
 	for name, x := range map[string]struct {

@@ -39,23 +39,23 @@ const (
 func stepUploadCerts() converge.Step {
 	return converge.Step{
 		Name: "upload-certs",
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			if !r.Node.Init.UploadCerts {
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
+			if !m.Node.Init.UploadCerts {
 				return true, nil
 			}
-			return partsApplied(ctx, r, uploadCertsParts)
+			return partsApplied(ctx, m, uploadCertsParts)
 		},
-		Do: func(ctx context.Context, r *node.Machine) error { return applyParts(ctx, r, uploadCertsParts) },
+		Do: func(ctx context.Context, m *node.Machine) error { return applyParts(ctx, m, uploadCertsParts) },
 	}
 }
 
-func uploadCertsParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Part, error) {
+func uploadCertsParts(m *node.Machine, c kubernetes.Interface) ([]cluster.Part, error) {
 	return []cluster.Part{{Name: "upload-certs", Wants: certsSecret, Apply: func(ctx context.Context, _ cluster.Before) ([]string, error) {
-		key, err := certificateKey(r)
+		key, err := certificateKey(m)
 		if err != nil {
 			return nil, err
 		}
-		if err := uploadCerts(ctx, r, c, key); err != nil {
+		if err := uploadCerts(ctx, m, c, key); err != nil {
 			return nil, err
 		}
 		rules := readable(certsRole, metav1.NamespaceSystem, "secrets", certsSecret, group(bootstrapGroup))
@@ -65,11 +65,11 @@ func uploadCertsParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Part, 
 
 // certificateKey returns the configured key, or makes one and keeps it in
 // CertificateKeyFile.
-func certificateKey(r *node.Machine) (config.Secret, error) {
-	if k := r.Node.Init.CertificateKey; k != "" {
+func certificateKey(m *node.Machine) (config.Secret, error) {
+	if k := m.Node.Init.CertificateKey; k != "" {
 		return k, nil
 	}
-	b, err := r.Host.ReadFile(CertificateKeyFile)
+	b, err := m.Host.ReadFile(CertificateKeyFile)
 	if err == nil {
 		return config.Secret(strings.TrimSpace(string(b))), nil
 	}
@@ -77,10 +77,10 @@ func certificateKey(r *node.Machine) (config.Secret, error) {
 		return "", fmt.Errorf("cannot read the certificate key: %w", err)
 	}
 	key := cluster.NewCertificateKey()
-	if err := r.Host.WriteFile(CertificateKeyFile, []byte(string(key)+"\n"), 0o600); err != nil {
+	if err := m.Host.WriteFile(CertificateKeyFile, []byte(string(key)+"\n"), 0o600); err != nil {
 		return "", err
 	}
-	r.Host.Log.Info("made a certificate key for joining control-plane nodes", slog.String("file", CertificateKeyFile), slog.Duration("validFor", certsLifetime))
+	m.Host.Log.Info("made a certificate key for joining control-plane nodes", slog.String("file", CertificateKeyFile), slog.Duration("validFor", certsLifetime))
 	return key, nil
 }
 
@@ -102,18 +102,18 @@ func sharedCerts(n *config.Node) map[string]string {
 	return files
 }
 
-func uploadCerts(ctx context.Context, r *node.Machine, c kubernetes.Interface, key config.Secret) error {
+func uploadCerts(ctx context.Context, m *node.Machine, c kubernetes.Interface, key config.Secret) error {
 	sealer, err := cluster.NewSealer(key)
 	if err != nil {
 		return err
 	}
 	data := map[string][]byte{}
-	for name, file := range sharedCerts(r.Node) {
+	for name, file := range sharedCerts(m.Node) {
 		data[name] = nil
 		if file == "" {
 			continue
 		}
-		plain, err := r.Host.ReadFile(file)
+		plain, err := m.Host.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		} else if err != nil {
@@ -121,7 +121,7 @@ func uploadCerts(ctx context.Context, r *node.Machine, c kubernetes.Interface, k
 		}
 		data[name] = sealer.Seal(plain)
 	}
-	owner, err := certsOwner(ctx, r, c)
+	owner, err := certsOwner(ctx, m, c)
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func uploadCerts(ctx context.Context, r *node.Machine, c kubernetes.Interface, k
 // certsOwner returns the token whose end is the end of the uploaded
 // certificates. One that an interrupted run has made is used again. It serves
 // no other purpose: it has no usages.
-func certsOwner(ctx context.Context, r *node.Machine, c kubernetes.Interface) (*corev1.Secret, error) {
+func certsOwner(ctx context.Context, m *node.Machine, c kubernetes.Interface) (*corev1.Secret, error) {
 	secrets := c.CoreV1().Secrets(metav1.NamespaceSystem)
 	have, err := secrets.List(ctx, metav1.ListOptions{FieldSelector: "type=bootstrap.kubernetes.io/token"})
 	if err != nil {
@@ -145,7 +145,7 @@ func certsOwner(ctx context.Context, r *node.Machine, c kubernetes.Interface) (*
 	}
 	for _, s := range have.Items {
 		end, err := time.Parse(time.RFC3339, string(s.Data["expiration"]))
-		if err == nil && string(s.Data["description"]) == certsOwnerReason && end.Sub(r.Host.Now()) > certsLifetime/2 {
+		if err == nil && string(s.Data["description"]) == certsOwnerReason && end.Sub(m.Host.Now()) > certsLifetime/2 {
 			return &s, nil
 		}
 	}
@@ -157,7 +157,7 @@ func certsOwner(ctx context.Context, r *node.Machine, c kubernetes.Interface) (*
 		Token:       token,
 		Description: certsOwnerReason,
 		TTL:         &metav1.Duration{Duration: certsLifetime},
-	}, r.Host.Now())
+	}, m.Host.Now())
 	if err != nil {
 		return nil, err
 	}

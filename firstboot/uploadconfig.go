@@ -36,17 +36,17 @@ const (
 func stepUploadConfig() converge.Step {
 	return converge.Step{
 		Name: "upload-config",
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			if ok, err := partsApplied(ctx, r, uploadConfigParts); !ok || err != nil {
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
+			if ok, err := partsApplied(ctx, m, uploadConfigParts); !ok || err != nil {
 				return false, err
 			}
-			return r.NodeIs(ctx, criSocketOf(r))
+			return m.NodeIs(ctx, criSocketOf(m))
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
-			if err := applyParts(ctx, r, uploadConfigParts); err != nil {
+		Do: func(ctx context.Context, m *node.Machine) error {
+			if err := applyParts(ctx, m, uploadConfigParts); err != nil {
 				return err
 			}
-			return r.ChangeNode(ctx, criSocketOf(r))
+			return m.ChangeNode(ctx, criSocketOf(m))
 		},
 	}
 }
@@ -56,29 +56,29 @@ func stepUploadConfig() converge.Step {
 func stepCRISocket() converge.Step {
 	return converge.Step{
 		Name: "kubelet-start/cri-socket",
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) { return r.NodeIs(ctx, criSocketOf(r)) },
-		Do:   func(ctx context.Context, r *node.Machine) error { return r.ChangeNode(ctx, criSocketOf(r)) },
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) { return m.NodeIs(ctx, criSocketOf(m)) },
+		Do:   func(ctx context.Context, m *node.Machine) error { return m.ChangeNode(ctx, criSocketOf(m)) },
 	}
 }
 
 // criSocketOf notes the node's CRI socket on it.
-func criSocketOf(r *node.Machine) func(*corev1.Node) {
+func criSocketOf(m *node.Machine) func(*corev1.Node) {
 	return func(n *corev1.Node) {
-		metav1.SetMetaDataAnnotation(&n.ObjectMeta, criSocketAnnotation, r.Node.Init.NodeRegistration.CRISocket)
+		metav1.SetMetaDataAnnotation(&n.ObjectMeta, criSocketAnnotation, m.Node.Init.NodeRegistration.CRISocket)
 	}
 }
 
-func uploadConfigParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Part, error) {
+func uploadConfigParts(m *node.Machine, c kubernetes.Interface) ([]cluster.Part, error) {
 	var parts []cluster.Part
-	if !r.Node.Skips("upload-config/kubeadm") {
-		p, err := kubeadmConfigPart(r, c)
+	if !m.Node.Skips("upload-config/kubeadm") {
+		p, err := kubeadmConfigPart(m, c)
 		if err != nil {
 			return nil, err
 		}
 		parts = append(parts, p)
 	}
-	if !r.Node.Skips("upload-config/kubelet") {
-		p, err := kubeletConfigPart(r, c)
+	if !m.Node.Skips("upload-config/kubelet") {
+		p, err := kubeletConfigPart(m, c)
 		if err != nil {
 			return nil, err
 		}
@@ -89,8 +89,8 @@ func uploadConfigParts(r *node.Machine, c kubernetes.Interface) ([]cluster.Part,
 
 // kubeadmConfigPart is the cluster's configuration, and in versions that keep
 // one the list of API servers, to which this node adds itself.
-func kubeadmConfigPart(r *node.Machine, c kubernetes.Interface) (cluster.Part, error) {
-	conf, err := config.MarshalCluster(r.Node, r.Baked.Release)
+func kubeadmConfigPart(m *node.Machine, c kubernetes.Interface) (cluster.Part, error) {
+	conf, err := config.MarshalCluster(m.Node, m.Baked.Release)
 	if err != nil {
 		return cluster.Part{}, fmt.Errorf("cannot write the ClusterConfiguration: %w", err)
 	}
@@ -99,22 +99,22 @@ func kubeadmConfigPart(r *node.Machine, c kubernetes.Interface) (cluster.Part, e
 		Data:       map[string]string{"ClusterConfiguration": string(conf)},
 	}
 	rules := readable(nodesKubeadmConfig, metav1.NamespaceSystem, "configmaps", node.KubeadmConfig, group(bootstrapGroup), group(nodesGroup))
-	name, self := r.Node.Init.NodeRegistration.Name, r.Node.Init.LocalAPIEndpoint
-	wants := []any{cm, rules, r.Baked.Release.ClusterStatus, name, self}
+	name, self := m.Node.Init.NodeRegistration.Name, m.Node.Init.LocalAPIEndpoint
+	wants := []any{cm, rules, m.Baked.Release.ClusterStatus, name, self}
 	return cluster.Part{Name: "upload-config.kubeadm", Wants: wants, Objects: rules, Apply: func(ctx context.Context, before cluster.Before) ([]string, error) {
-		if r.Baked.Release.ClusterStatus {
+		if m.Baked.Release.ClusterStatus {
 			endpoints, err := node.APIEndpoints(ctx, c)
 			if err != nil {
 				return nil, err
 			}
 			endpoints[name] = self
-			status, err := config.MarshalClusterStatus(endpoints, r.Baked.Release)
+			status, err := config.MarshalClusterStatus(endpoints, m.Baked.Release)
 			if err != nil {
 				return nil, fmt.Errorf("cannot write the ClusterStatus: %w", err)
 			}
 			cm.Data["ClusterStatus"] = string(status)
 		}
-		if err := keepEdited(ctx, c, cm, r); err != nil {
+		if err := keepEdited(ctx, c, cm, m); err != nil {
 			return nil, err
 		}
 		theirs, err := cluster.ReviseAll(ctx, c, before, rules...)
@@ -167,9 +167,9 @@ func keepEdited(ctx context.Context, c kubernetes.Interface, cm *corev1.ConfigMa
 }
 
 // kubeletConfigPart is the configuration that joining kubelets start from.
-func kubeletConfigPart(r *node.Machine, c kubernetes.Interface) (cluster.Part, error) {
-	name := r.Baked.Release.KubeletConfigMap
-	conf, err := config.MarshalKubelet(r.Node, r.Baked.Release)
+func kubeletConfigPart(m *node.Machine, c kubernetes.Interface) (cluster.Part, error) {
+	name := m.Baked.Release.KubeletConfigMap
+	conf, err := config.MarshalKubelet(m.Node, m.Baked.Release)
 	if err != nil {
 		return cluster.Part{}, fmt.Errorf("cannot write the KubeletConfiguration: %w", err)
 	}
@@ -177,7 +177,7 @@ func kubeletConfigPart(r *node.Machine, c kubernetes.Interface) (cluster.Part, e
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: metav1.NamespaceSystem},
 		Data:       map[string]string{"kubelet": string(conf)},
 	}
-	signGenerated(cm, !userSupplied(r.Node, "kubelet"))
+	signGenerated(cm, !userSupplied(m.Node, "kubelet"))
 	objs := readable("kubeadm:"+name, metav1.NamespaceSystem, "configmaps", name, group(nodesGroup), group(bootstrapGroup))
 	p := cluster.ObjectsPart(c, "upload-config.kubelet", append(objs, cm), nil)
 	apply := p.Apply

@@ -32,28 +32,28 @@ func nodeOf119(t *testing.T, boots string) func(t *testing.T) *node.Machine {
 	}
 	return func(t *testing.T) *node.Machine {
 		t.Helper()
-		r := machine(t)
+		m := machine(t)
 		// The copy has other modes than the steps gave.
-		err := errors.Join(r.Freeze(r.Node), os.Chmod(r.Host.Path(node.ManifestDir), 0o700), os.Chmod(r.Host.Path("/var/lib/etcd"), 0o700))
+		err := errors.Join(m.Freeze(m.Node), os.Chmod(m.Host.Path(node.ManifestDir), 0o700), os.Chmod(m.Host.Path("/var/lib/etcd"), 0o700))
 		if err != nil {
 			t.Fatal(err)
 		}
 		// A log of etcd is mostly a hole.
-		wal := filepath.Join(r.Host.Path("/var/lib/etcd"), "member/wal/0.wal")
+		wal := filepath.Join(m.Host.Path("/var/lib/etcd"), "member/wal/0.wal")
 		err = errors.Join(os.MkdirAll(filepath.Dir(wal), 0o700), os.WriteFile(wal, []byte("entries"), 0o600), os.Truncate(wal, 1<<20))
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.Host.Probe.Space = func(string) (uint64, error) { return 1 << 30, nil }
-		r.Baked.Release = release
-		return r
+		m.Host.Probe.Space = func(string) (uint64, error) { return 1 << 30, nil }
+		m.Baked.Release = release
+		return m
 	}
 }
 
 // stepLoad stands for the metadata step: it loads what is frozen.
 func stepLoad() converge.Step {
-	return converge.Step{Name: "load", Done: func(_ context.Context, r *node.Machine) (done bool, err error) {
-		r.Node, err = node.Frozen(r.Host)
+	return converge.Step{Name: "load", Done: func(_ context.Context, m *node.Machine) (done bool, err error) {
+		m.Node, err = node.Frozen(m.Host)
 		return err == nil, err
 	}}
 }
@@ -72,24 +72,24 @@ func TestMoveCrash(t *testing.T) {
 
 // back takes a machine forward, whole (changes is -1) or until the power is cut
 // before a change, and gives it the image of v1.19.12 again.
-func back(t *testing.T, r *node.Machine, changes int) *node.Machine {
+func back(t *testing.T, m *node.Machine, changes int) *node.Machine {
 	t.Helper()
 	count := 0
-	r.Host.Effect = func(string) error {
+	m.Host.Effect = func(string) error {
 		if count++; changes >= 0 && count > changes {
 			return errPowerCut
 		}
 		return nil
 	}
-	err := runSteps(t.Context(), r, upgrade.VersionPolicyStep(), stepLoad(), stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane())
+	err := runSteps(t.Context(), m, upgrade.VersionPolicyStep(), stepLoad(), stepCerts(), stepKubeconfig(), stepEtcd(), stepControlPlane())
 	if err != nil && !errors.Is(err, errPowerCut) {
 		t.Fatal(err)
 	}
-	r.Host.Effect = nil
-	if r.Baked.Release, err = images.Lookup("v1.19.12"); err != nil {
+	m.Host.Effect = nil
+	if m.Baked.Release, err = images.Lookup("v1.19.12"); err != nil {
 		t.Fatal(err)
 	}
-	return r
+	return m
 }
 
 // TestFallback goes back from every instant of a move: the disk is the one from
@@ -104,11 +104,11 @@ func TestFallback(t *testing.T) {
 		t.Fatal(err)
 	}
 	for k := range n + 1 {
-		r := back(t, machine(t), k)
-		if err := runSteps(t.Context(), r, steps...); err != nil {
+		m := back(t, machine(t), k)
+		if err := runSteps(t.Context(), m, steps...); err != nil {
 			t.Fatalf("the old image after %d changes of the new one: %v", k, err)
 		}
-		after := diskView(t, r.Host.Path("/"))
+		after := diskView(t, m.Host.Path("/"))
 		if d := cmp.Diff(before, after); d != "" {
 			t.Errorf("the old image after %d changes of the new one (-before +after):\n%s", k, d)
 		}
@@ -118,22 +118,22 @@ func TestFallback(t *testing.T) {
 func TestVersionPolicyRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		boots string
-		spoil func(r *node.Machine)
+		spoil func(m *node.Machine)
 		want  string
 	}{
 		"a minor is skipped": {"v1.37.2", func(*node.Machine) {}, "one after another"},
 		"older":              {"v1.19.11", func(*node.Machine) {}, "it is older"},
-		"no room":            {"v1.20.15", func(r *node.Machine) { r.Host.Probe.Space = func(string) (uint64, error) { return 1 << 20, nil } }, "make room"},
+		"no room":            {"v1.20.15", func(m *node.Machine) { m.Host.Probe.Space = func(string) (uint64, error) { return 1 << 20, nil } }, "make room"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := nodeOf119(t, c.boots)(t)
-			c.spoil(r)
-			before := diskView(t, r.Host.Path("/"))
-			err := runSteps(t.Context(), r, upgrade.VersionPolicyStep())
+			m := nodeOf119(t, c.boots)(t)
+			c.spoil(m)
+			before := diskView(t, m.Host.Path("/"))
+			err := runSteps(t.Context(), m, upgrade.VersionPolicyStep())
 			if _, final := errors.AsType[outcome.Refused](err); !final || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v (final %t), want one with %q", err, final, c.want)
 			}
-			if d := cmp.Diff(before, diskView(t, r.Host.Path("/"))); d != "" {
+			if d := cmp.Diff(before, diskView(t, m.Host.Path("/"))); d != "" {
 				t.Errorf("a refused image changed the disk:\n%s", d)
 			}
 		})
@@ -143,18 +143,18 @@ func TestVersionPolicyRefuses(t *testing.T) {
 // TestKeptHole: a copy of etcd's preallocated log takes no more room than what
 // is in it.
 func TestKeptHole(t *testing.T) {
-	r := nodeOf119(t, "v1.20.15")(t)
-	if err := runSteps(t.Context(), r, upgrade.VersionPolicyStep()); err != nil {
+	m := nodeOf119(t, "v1.20.15")(t)
+	if err := runSteps(t.Context(), m, upgrade.VersionPolicyStep()); err != nil {
 		t.Fatal(err)
 	}
-	st, err := os.Stat(r.Host.Path(upgrade.BackupDir + "/var/lib/etcd/member/wal/0.wal"))
+	st, err := os.Stat(m.Host.Path(upgrade.BackupDir + "/var/lib/etcd/member/wal/0.wal"))
 	if err != nil || st.Size() != 1<<20 {
 		t.Fatalf("%v %v", st, err)
 	}
 	if blocks := blocksOf(st); blocks*512 > 128<<10 {
 		t.Errorf("the copy takes %d bytes of the disk for 7 bytes and a hole", blocks*512)
 	}
-	kept := slices.Sorted(maps.Keys(diskView(t, r.Host.Path("/"))))
+	kept := slices.Sorted(maps.Keys(diskView(t, m.Host.Path("/"))))
 	if !slices.ContainsFunc(kept, func(s string) bool {
 		return strings.HasPrefix(s, upgrade.BackupDir+node.ManifestPath("kube-apiserver"))
 	}) {
@@ -167,17 +167,17 @@ func blocksOf(st os.FileInfo) int64 { return st.Sys().(*syscall.Stat_t).Blocks }
 // TestUndoneCopy: a copy that is being removed is none. A cut leaves part of it,
 // and the next move must not take that for the whole.
 func TestUndoneCopy(t *testing.T) {
-	r := back(t, nodeOf119(t, "v1.20.15")(t), -1)
-	r.Host.Effect = func(what string) error {
-		if strings.HasPrefix(what, "remove ") && r.Host.Exists(upgrade.BackupDir+"/kept.json") {
+	m := back(t, nodeOf119(t, "v1.20.15")(t), -1)
+	m.Host.Effect = func(what string) error {
+		if strings.HasPrefix(what, "remove ") && m.Host.Exists(upgrade.BackupDir+"/kept.json") {
 			t.Errorf("%s, and the record is still in place", what)
 		}
 		return nil
 	}
-	if err := runSteps(t.Context(), r, upgrade.VersionPolicyStep()); err != nil {
+	if err := runSteps(t.Context(), m, upgrade.VersionPolicyStep()); err != nil {
 		t.Fatal(err)
 	}
-	if r.Host.Exists(upgrade.BackupDir) || r.Host.Exists("/var/lib/kbuild/.keeping") {
+	if m.Host.Exists(upgrade.BackupDir) || m.Host.Exists("/var/lib/kbuild/.keeping") {
 		t.Error("the copy is still there")
 	}
 }
@@ -190,15 +190,15 @@ func TestUndoWithoutEtcd(t *testing.T) {
 		want   string
 	}{"a member": {true, "the data from before is in /var/lib/kbuild/kept/var/lib/etcd"}, "none": {false, ""}} {
 		t.Run(name, func(t *testing.T) {
-			r := nodeOf119(t, "v1.20.15")(t)
+			m := nodeOf119(t, "v1.20.15")(t)
 			if !c.member {
-				if err := os.RemoveAll(r.Host.Path("/var/lib/etcd")); err != nil {
+				if err := os.RemoveAll(m.Host.Path("/var/lib/etcd")); err != nil {
 					t.Fatal(err)
 				}
 			}
-			r.Baked.Release.Etcd.Tag = "3.5.0-0"
-			r = back(t, r, -1)
-			err := runSteps(t.Context(), r, upgrade.VersionPolicyStep())
+			m.Baked.Release.Etcd.Tag = "3.5.0-0"
+			m = back(t, m, -1)
+			err := runSteps(t.Context(), m, upgrade.VersionPolicyStep())
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("%v, want %q", err, c.want)
 			}
@@ -210,24 +210,24 @@ func TestUndoWithoutEtcd(t *testing.T) {
 // cluster says, and so has the copy. It is kept of the version that the node
 // was of, whatever the cluster is of by then.
 func TestKeptEtcdOfCluster(t *testing.T) {
-	r := nodeOf119(t, "v1.20.15")(t)
-	root := r.Host.Path("/")
+	m := nodeOf119(t, "v1.20.15")(t)
+	root := m.Host.Path("/")
 	if err := os.Rename(filepath.Join(root, "var/lib/etcd"), filepath.Join(root, "var/lib/other")); err != nil {
 		t.Fatal(err)
 	}
-	n := *r.Node
+	n := *m.Node
 	n.Role = config.RoleControlPlane
 	of := n.Cluster
 	of.Etcd.Local = &config.LocalEtcd{DataDir: "/var/lib/other"}
 	of.KubernetesVersion = "v1.20.15"
-	if err := errors.Join(r.FreezeCluster(&n, config.Cluster{Cluster: of, Kubelet: n.Kubelet}), r.Freeze(&n)); err != nil {
+	if err := errors.Join(m.FreezeCluster(&n, config.Cluster{Cluster: of, Kubelet: n.Kubelet}), m.Freeze(&n)); err != nil {
 		t.Fatal(err)
 	}
-	if err := runSteps(t.Context(), r, upgrade.VersionPolicyStep()); err != nil {
+	if err := runSteps(t.Context(), m, upgrade.VersionPolicyStep()); err != nil {
 		t.Fatal(err)
 	}
-	k, err := upgrade.ReadBackup(r)
-	if err != nil || k.Data != "/var/lib/other" || k.Version != "v1.19.12" || !r.Host.Exists(upgrade.BackupDir+"/var/lib/other/member/wal/0.wal") {
+	k, err := upgrade.ReadBackup(m)
+	if err != nil || k.Data != "/var/lib/other" || k.Version != "v1.19.12" || !m.Host.Exists(upgrade.BackupDir+"/var/lib/other/member/wal/0.wal") {
 		t.Errorf("%+v, %v: the data of etcd is not kept", k, err)
 	}
 }

@@ -32,8 +32,8 @@ func stepWaitControlPlane() converge.Step {
 	return converge.Step{
 		Name:    "wait-control-plane",
 		LimitOf: startupLimit,
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			c, _, err := cluster.ConnectTo(r.Host, node.AdminKubeconfig, ownServer(r))
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
+			c, _, err := cluster.ConnectTo(m.Host, node.AdminKubeconfig, ownServer(m))
 			if err != nil {
 				return false, err
 			}
@@ -44,7 +44,7 @@ func stepWaitControlPlane() converge.Step {
 				return false, ctx.Err()
 			}
 			// Why is asked for seldom, the API server often.
-			why, far := whyNoAPI(ctx, r, err)
+			why, far := whyNoAPI(ctx, m, err)
 			return false, outcome.Retry{After: 2 * time.Second, Why: why, Progress: far, Wake: func(ctx context.Context) {
 				for ctx.Err() == nil && apiHealthy(ctx, c) != nil {
 					select {
@@ -60,8 +60,8 @@ func stepWaitControlPlane() converge.Step {
 
 // ownServer is the URL of this node's own API server: at the cluster's endpoint
 // another one may answer.
-func ownServer(r *node.Machine) string {
-	e := r.Node.Init.LocalAPIEndpoint
+func ownServer(m *node.Machine) string {
+	e := m.Node.Init.LocalAPIEndpoint
 	return "https://" + net.JoinHostPort(e.AdvertiseAddress, strconv.Itoa(int(e.BindPort)))
 }
 
@@ -120,11 +120,11 @@ const (
 
 // whyNoAPI finds out, from the nearest to the farthest, what keeps the API
 // server from answering, and how far it has come.
-func whyNoAPI(ctx context.Context, r *node.Machine, apiErr error) (why string, far int64) {
-	if err := kubelet.Healthy(ctx, r); err != nil {
+func whyNoAPI(ctx context.Context, m *node.Machine, apiErr error) (why string, far int64) {
+	if err := kubelet.Healthy(ctx, m); err != nil {
 		return err.Error(), 0
 	}
-	conn, err := grpc.NewClient("unix://"+r.Host.Path(containerd.Socket), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix://"+m.Host.Path(containerd.Socket), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err.Error(), kubeletRuns
 	}
@@ -137,12 +137,12 @@ func whyNoAPI(ctx context.Context, r *node.Machine, apiErr error) (why string, f
 		return "the container runtime does not answer: " + err.Error(), kubeletRuns
 	}
 	names := []string{templates.Etcd, templates.APIServer}
-	if r.Node.Cluster.Etcd.External != nil {
+	if m.Node.Cluster.Etcd.External != nil {
 		names = names[1:]
 	}
 	// What ended before this boot's kubelet started ended with the machine.
 	var since int64
-	if st, err := r.Host.Root.Stat(strings.TrimPrefix(kubelet.RunsWithFile, "/")); err == nil {
+	if st, err := m.Host.Root.Stat(strings.TrimPrefix(kubelet.RunsWithFile, "/")); err == nil {
 		since = st.ModTime().UnixNano()
 	}
 	far = runtimeAnswers
@@ -155,14 +155,14 @@ func whyNoAPI(ctx context.Context, r *node.Machine, apiErr error) (why string, f
 			return fmt.Sprintf("the kubelet has not started %s yet", name), far
 		}
 		if all[0].State == cri.ContainerState_CONTAINER_EXITED {
-			_, words := containerd.ContainerSaid(ctx, r.Host, runtime, all[0].Id)
+			_, words := containerd.ContainerSaid(ctx, m.Host, runtime, all[0].Id)
 			return fmt.Sprintf("%s has ended, and the kubelet starts it again%s", name, words), far
 		}
 		if far = etcdRuns; name == templates.APIServer {
-			far = apiServerRuns + containerd.Logged(ctx, r.Host, runtime, all[0].Id)
+			far = apiServerRuns + containerd.Logged(ctx, m.Host, runtime, all[0].Id)
 		}
 		if len(all) > 1 {
-			if failed, words := containerd.ContainerSaid(ctx, r.Host, runtime, all[1].Id); failed {
+			if failed, words := containerd.ContainerSaid(ctx, m.Host, runtime, all[1].Id); failed {
 				before += fmt.Sprintf("; %s has ended before%s", name, words)
 			}
 		}

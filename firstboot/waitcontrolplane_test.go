@@ -70,7 +70,7 @@ func TestWhyNoAPI(t *testing.T) {
 	healthz := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer healthz.Close()
 	at := healthz.Listener.Addr().(*net.TCPAddr)
-	r := &node.Machine{Host: h, Node: &config.Node{Kubelet: map[string]any{"healthzBindAddress": at.IP.String(), "healthzPort": int64(at.Port)}}}
+	m := &node.Machine{Host: h, Node: &config.Node{Kubelet: map[string]any{"healthzBindAddress": at.IP.String(), "healthzPort": int64(at.Port)}}}
 	const log = "/var/log/pods/kube-system_kube-apiserver/kube-apiserver/0.log"
 	for name, text := range map[string]string{log: "2026-11-25T18:00:00.123456789Z stderr F Error: unknown flag: --no-such-flag\n", kubelet.RunsWithFile: "digest"} {
 		if err := errors.Join(h.MkdirAll(path.Dir(name), 0o755), h.WriteFile(name, []byte(text), 0o600)); err != nil {
@@ -96,7 +96,7 @@ func TestWhyNoAPI(t *testing.T) {
 	defer s.Stop()
 	says := func(want string) {
 		t.Helper()
-		if got, _ := whyNoAPI(t.Context(), r, syscall.ECONNREFUSED); got != want {
+		if got, _ := whyNoAPI(t.Context(), m, syscall.ECONNREFUSED); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
@@ -108,7 +108,7 @@ func TestWhyNoAPI(t *testing.T) {
 	double.code = 0
 	says("the API server does not listen yet")
 	// It gets on as its log grows, and further when it listens and its checks pass.
-	far := func(err error) int64 { _, far := whyNoAPI(t.Context(), r, err); return far }
+	far := func(err error) int64 { _, far := whyNoAPI(t.Context(), m, err); return far }
 	silent := far(syscall.ECONNREFUSED)
 	if err := h.WriteFile(log, []byte("2026-11-25T18:00:00.1Z stderr F Error: unknown flag: --no-such-flag\nand more than before\n"), 0o600); err != nil {
 		t.Fatal(err)

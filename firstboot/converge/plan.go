@@ -34,7 +34,7 @@ const planLimit = 3 * time.Second
 // Plan asks each step of list whether it holds, changes nothing and waits for
 // nothing. The steps of the role follow only when the node knows its role:
 // known says so.
-func Plan(ctx context.Context, r *node.Machine, list func(role string) []Step) (plan []Planned, known bool) {
+func Plan(ctx context.Context, m *node.Machine, list func(role string) []Step) (plan []Planned, known bool) {
 	head := list("")
 	unknown := false // what the node is to be could not be told
 	for _, s := range head {
@@ -42,31 +42,31 @@ func Plan(ctx context.Context, r *node.Machine, list func(role string) []Step) (
 			plan = append(plan, Planned{s.Name, PlanUnknown, "the node has no configuration yet"})
 			continue
 		}
-		p := planned(ctx, r, s)
+		p := planned(ctx, m, s)
 		plan = append(plan, p)
 		if s.Loads {
-			unknown = p.State != PlanHolds || load(r, s, true) != nil
+			unknown = p.State != PlanHolds || load(m, s, true) != nil
 		}
 	}
 	if unknown {
 		return plan, false
 	}
-	o := Options{Skip: r.Node.SkippedSteps()}
-	for _, s := range list(string(r.Node.Role))[len(head):] {
+	o := Options{Skip: m.Node.SkippedSteps()}
+	for _, s := range list(string(m.Node.Role))[len(head):] {
 		if o.skips(s.Name) {
 			plan = append(plan, Planned{Name: s.Name, State: PlanSkipped})
 			continue
 		}
-		plan = append(plan, planned(ctx, r, s))
+		plan = append(plan, planned(ctx, m, s))
 	}
 	return plan, true
 }
 
-func planned(ctx context.Context, r *node.Machine, s Step) Planned {
+func planned(ctx context.Context, m *node.Machine, s Step) Planned {
 	p := Planned{Name: s.Name, State: PlanUnknown}
 	ctx, cancel := context.WithTimeoutCause(ctx, planLimit, errors.New("it takes too long to tell"))
 	defer cancel()
-	done, err := callDone(ctx, r, s)
+	done, err := callDone(ctx, m, s)
 	wait, waits := errors.AsType[outcome.Retry](err)
 	switch {
 	case waits:

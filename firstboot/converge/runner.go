@@ -33,24 +33,24 @@ type Options struct {
 // It returns the first error that a step ends with; a step that may not start
 // because of it is left alone. When ctx ends, the steps are stopped and the
 // error wraps ctx's cause.
-func Run(ctx context.Context, r *node.Machine, list func(role string) []Step, o Options, report *Report) error {
+func Run(ctx context.Context, m *node.Machine, list func(role string) []Step, o Options, report *Report) error {
 	if err := o.check(list); err != nil {
 		return err
 	}
 	head := list("")
 	report.begin(head)
-	err := walk(ctx, r, head, Options{Until: o.Until, Skip: o.Skip}, report)
+	err := walk(ctx, m, head, Options{Until: o.Until, Skip: o.Skip}, report)
 	if err == nil && !o.within(head) {
-		err = runRole(ctx, r, list, len(head), o, report)
+		err = runRole(ctx, m, list, len(head), o, report)
 	}
 	report.end(err, ctx.Err() != nil)
 	return err
 }
 
 // Steps is Run for steps that are the same whatever the node's role.
-func Steps(ctx context.Context, r *node.Machine, steps []Step, report *Report) error {
+func Steps(ctx context.Context, m *node.Machine, steps []Step, report *Report) error {
 	report.begin(steps)
-	err := walk(ctx, r, steps, Options{}, report)
+	err := walk(ctx, m, steps, Options{}, report)
 	report.end(err, ctx.Err() != nil)
 	return err
 }
@@ -71,19 +71,19 @@ func Retry(ctx context.Context, after time.Duration, do func() error) error {
 }
 
 // runRole is Run for a node that knows its role.
-func runRole(ctx context.Context, r *node.Machine, list func(role string) []Step, head int, o Options, report *Report) error {
-	role := string(r.Node.Role)
+func runRole(ctx context.Context, m *node.Machine, list func(role string) []Step, head int, o Options, report *Report) error {
+	role := string(m.Node.Role)
 	if !slices.Contains(Roles(), role) {
 		return fmt.Errorf("cannot make this machine a node of role %q: this version of kbuild knows %q", role, Roles()[1:])
 	}
 	all := list(role)
-	if err := o.learns(r.Node, all[head:]); err != nil {
+	if err := o.learns(m.Node, all[head:]); err != nil {
 		return err
 	}
-	o.Skip = append(slices.Clone(o.Skip), r.Node.SkippedSteps()...)
-	report.sources(r.Node.Sources)
+	o.Skip = append(slices.Clone(o.Skip), m.Node.SkippedSteps()...)
+	report.sources(m.Node.Sources)
 	report.begin(all)
-	return walk(ctx, r, all[head:], o, report)
+	return walk(ctx, m, all[head:], o, report)
 }
 
 // learns refuses steps that build on the cluster's configuration on a node that
@@ -146,7 +146,7 @@ func (e *StepError) Error() string { return e.Step + ": " + e.Err.Error() }
 func (e *StepError) Unwrap() error { return e.Err }
 
 // Walk runs steps, each as soon as what it needs holds.
-func walk(ctx context.Context, r *node.Machine, steps []Step, o Options, report *Report) error {
+func walk(ctx context.Context, m *node.Machine, steps []Step, o Options, report *Report) error {
 	if i := slices.IndexFunc(steps, func(s Step) bool { return s.Name == o.Until }); i >= 0 {
 		steps = steps[:i+1]
 	}
@@ -155,7 +155,7 @@ func walk(ctx context.Context, r *node.Machine, steps []Step, o Options, report 
 	steps = slices.Clone(steps)
 	for i, s := range steps {
 		if s.NeedsOf != nil {
-			steps[i].Needs = slices.Concat(s.Needs, s.NeedsOf(r))
+			steps[i].Needs = slices.Concat(s.Needs, s.NeedsOf(m))
 		}
 	}
 	type end struct {
@@ -176,13 +176,13 @@ func walk(ctx context.Context, r *node.Machine, steps []Step, o Options, report 
 			if o.skips(s.Name) || o.Only != "" && o.Only != s.Name {
 				report.skipped(s.Name)
 				holds[s.Name] = true
-				if first = load(r, s, true); first != nil {
+				if first = load(m, s, true); first != nil {
 					cancel(first)
 				}
 				continue
 			}
 			running++
-			known := *r
+			known := *m
 			go func() {
 				err := one(ctx, &known, s, report)
 				if err != nil {
@@ -198,7 +198,7 @@ func walk(ctx context.Context, r *node.Machine, steps []Step, o Options, report 
 		running--
 		if e.err == nil {
 			holds[steps[e.at].Name] = true
-			e.err = load(r, steps[e.at], false)
+			e.err = load(m, steps[e.at], false)
 		}
 		if e.err != nil && first == nil {
 			first = e.err
@@ -213,11 +213,11 @@ func walk(ctx context.Context, r *node.Machine, steps []Step, o Options, report 
 
 // load makes known to r what s has found out of the node, if it is a step that
 // does.
-func load(r *node.Machine, s Step, skipped bool) error {
+func load(m *node.Machine, s Step, skipped bool) error {
 	if !s.Loads {
 		return nil
 	}
-	n, is, err := node.Load(r.Host)
+	n, is, err := node.Load(m.Host)
 	switch {
 	case err != nil:
 		return err
@@ -226,7 +226,7 @@ func load(r *node.Machine, s Step, skipped bool) error {
 	case !is:
 		return fmt.Errorf("step %s holds, and the node has no configuration; this is a bug in kbuild, please report it", s.Name)
 	}
-	r.Node = n
+	m.Node = n
 	return nil
 }
 
@@ -241,11 +241,11 @@ func ready(before []Step, s Step, holds map[string]bool) bool {
 }
 
 // one takes a single step to its end.
-func one(ctx context.Context, r *node.Machine, s Step, report *Report) (err error) {
+func one(ctx context.Context, m *node.Machine, s Step, report *Report) (err error) {
 	outer := ctx
 	limit := s.Limit
 	if s.LimitOf != nil {
-		limit = s.LimitOf(r)
+		limit = s.LimitOf(m)
 	}
 	begun := time.Now()
 	extend := func() {}
@@ -272,7 +272,7 @@ func one(ctx context.Context, r *node.Machine, s Step, report *Report) (err erro
 		}
 	}()
 	for {
-		done, err := callDone(ctx, r, s)
+		done, err := callDone(ctx, m, s)
 		if err == nil && done {
 			report.done(s.Name, changed)
 			return nil
@@ -283,7 +283,7 @@ func one(ctx context.Context, r *node.Machine, s Step, report *Report) (err erro
 		if err == nil {
 			changed = true
 			report.changing(s.Name)
-			if err = callDo(ctx, r, s); err == nil {
+			if err = callDo(ctx, m, s); err == nil {
 				did = true
 				continue
 			}
@@ -342,22 +342,22 @@ func pause(ctx context.Context, w outcome.Retry) error {
 	return ctx.Err()
 }
 
-func callDone(ctx context.Context, r *node.Machine, s Step) (done bool, err error) {
-	defer caught(r, s.Name, &err)
-	return s.Done(ctx, r)
+func callDone(ctx context.Context, m *node.Machine, s Step) (done bool, err error) {
+	defer caught(m, s.Name, &err)
+	return s.Done(ctx, m)
 }
 
-func callDo(ctx context.Context, r *node.Machine, s Step) (err error) {
-	defer caught(r, s.Name, &err)
-	return s.Do(ctx, r)
+func callDo(ctx context.Context, m *node.Machine, s Step) (err error) {
+	defer caught(m, s.Name, &err)
+	return s.Do(ctx, m)
 }
 
 // caught turns a panic into an error; where it happened goes to the log.
-func caught(r *node.Machine, step string, err *error) {
+func caught(m *node.Machine, step string, err *error) {
 	v := recover()
 	if v == nil {
 		return
 	}
-	r.Host.Log.Error("a step panicked", slog.String("step", step), slog.String("stack", string(debug.Stack())))
+	m.Host.Log.Error("a step panicked", slog.String("step", step), slog.String("stack", string(debug.Stack())))
 	*err = fmt.Errorf("panic: %v; this is a bug in kbuild, please report it with the journal of this unit", v)
 }

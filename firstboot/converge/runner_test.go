@@ -56,9 +56,9 @@ func (s *script) run(t *testing.T, ctx context.Context, o Options) (Status, erro
 	}
 	defer root.Close()
 	h := &host.Host{Root: root, Now: time.Now, Log: slog.New(logLines{s})}
-	r := &node.Machine{Host: h, Node: &config.Node{Role: config.RoleInit}}
+	m := &node.Machine{Host: h, Node: &config.Node{Role: config.RoleInit}}
 	report := &Report{Host: h, Notify: func(v string) { s.status = append(s.status, v) }}
-	err = Run(ctx, r, s.list, o, report)
+	err = Run(ctx, m, s.list, o, report)
 	st, readErr := ReadStatus(h)
 	if readErr != nil {
 		t.Fatal(readErr)

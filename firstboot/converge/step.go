@@ -27,19 +27,19 @@ type Step struct {
 	Needs []string
 	// NeedsOf names further ones where they depend on the machine. It is called
 	// once, when the role's part of the list begins.
-	NeedsOf func(r *node.Machine) []string
+	NeedsOf func(m *node.Machine) []string
 	// Loads says that the step finds out what the node is: once it holds, the
 	// runner loads the node's frozen configuration for the steps that follow.
 	Loads bool
 	// Done says whether it is so already. It changes nothing: not the disk, and
 	// not the machine that it is given.
-	Done func(ctx context.Context, r *node.Machine) (bool, error)
+	Done func(ctx context.Context, m *node.Machine) (bool, error)
 	// Do makes it so. Afterwards Done must hold.
-	Do func(ctx context.Context, r *node.Machine) error
+	Do func(ctx context.Context, m *node.Machine) error
 	// Limit is how long the step may take, waiting included, or since what it
 	// waits for last got on (Retry.Progress); zero is no limit.
 	Limit time.Duration
 	// LimitOf replaces Limit where the limit is part of the node's
 	// configuration. It is called when the step starts.
-	LimitOf func(r *node.Machine) time.Duration
+	LimitOf func(m *node.Machine) time.Duration
 }

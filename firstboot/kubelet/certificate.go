@@ -22,44 +22,44 @@ import (
 // RenewCertificate gives a kubelet whose client certificate has expired,
 // on a machine that was off for long, another one: it cannot ask for one itself
 // any more. Where the authority's key is not on the node nobody can.
-func RenewCertificate(r *node.Machine) error {
-	current := CurrentCertificate(r.Node)
-	to, err := r.Host.Root.Readlink(strings.TrimPrefix(current, "/"))
+func RenewCertificate(m *node.Machine) error {
+	current := CurrentCertificate(m.Node)
+	to, err := m.Host.Root.Readlink(strings.TrimPrefix(current, "/"))
 	if err != nil {
 		return nil // there is none yet, or a file, which is not ours to judge
 	}
 	// Kubelets make an absolute link, which Root does not follow.
-	b, err := r.Host.ReadFile(path.Join(path.Dir(current), path.Base(to)))
+	b, err := m.Host.ReadFile(path.Join(path.Dir(current), path.Base(to)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("cannot read the kubelet's certificate: %w", err)
 	}
-	ended, err := pki.Ended(b, r.Clock())
+	ended, err := pki.Ended(b, m.Clock())
 	if err != nil || ended.IsZero() {
 		return nil // the kubelet says what is wrong with it
 	}
-	pair, err := pki.NodeClient(r.Host, r.Node, r.Clock())
+	pair, err := pki.NodeClient(m.Host, m.Node, m.Clock())
 	if errors.Is(err, fs.ErrNotExist) {
 		return outcome.Retry{After: 10 * time.Second, Why: fmt.Sprintf("the kubelet's certificate has expired (%s), and this machine's clock shows %s: if the clock is right, the node was off for too long, and `kbuild-firstboot reset --force` makes it a new one; a token that is good must be in its user-data",
-			ended.UTC().Format(time.RFC3339), r.Host.Now().UTC().Format(time.RFC3339))}
+			ended.UTC().Format(time.RFC3339), m.Host.Now().UTC().Format(time.RFC3339))}
 	}
 	if err != nil {
 		return err
 	}
-	r.Host.Log.Info("the kubelet's certificate has expired and is made again", slog.Time("expired", ended))
-	return PlacePair(r, pair)
+	m.Host.Log.Info("the kubelet's certificate has expired and is made again", slog.Time("expired", ended))
+	return PlacePair(m, pair)
 }
 
 // PlacePair makes pair, a certificate and its key, the kubelet's current one.
-func PlacePair(r *node.Machine, pair []byte) error {
-	current := CurrentCertificate(r.Node)
-	if err := r.Host.WriteFile(path.Join(path.Dir(current), firstCertificate), pair, 0o600); err != nil {
+func PlacePair(m *node.Machine, pair []byte) error {
+	current := CurrentCertificate(m.Node)
+	if err := m.Host.WriteFile(path.Join(path.Dir(current), firstCertificate), pair, 0o600); err != nil {
 		return err
 	}
 	// Relative: the kubelet takes any link, and puts its own in the place.
-	return r.Host.Symlink(firstCertificate, current)
+	return m.Host.Symlink(firstCertificate, current)
 }
 
 // firstCertificate is the file of the kubelet's client certificate until it has
@@ -73,28 +73,28 @@ const firstCertificate = "kubelet-client-first.pem"
 //
 // A kubelet that has rotated already is left alone, and so is a kubeconfig
 // that names files.
-func PlaceFirstCertificate(r *node.Machine) error {
-	if !Rotates(r.Node) || !r.Host.Exists(node.KubeletKubeconfig) {
+func PlaceFirstCertificate(m *node.Machine) error {
+	if !Rotates(m.Node) || !m.Host.Exists(node.KubeletKubeconfig) {
 		return nil
 	}
-	conf, user, err := ReadKubeconfig(r)
+	conf, user, err := ReadKubeconfig(m)
 	if err != nil {
 		return err
 	}
-	current := CurrentCertificate(r.Node)
+	current := CurrentCertificate(m.Node)
 	if len(user.ClientCertificateData) == 0 || len(user.ClientKeyData) == 0 {
 		return nil
 	}
-	if to, err := r.Host.Root.Readlink(strings.TrimPrefix(current, "/")); err == nil && to != firstCertificate {
+	if to, err := m.Host.Root.Readlink(strings.TrimPrefix(current, "/")); err == nil && to != firstCertificate {
 		return nil
-	} else if err != nil && r.Host.Exists(current) {
+	} else if err != nil && m.Host.Exists(current) {
 		return nil // a file: not ours to judge
 	}
-	if err := r.Host.MkdirAll(path.Dir(current), 0o755); err != nil {
+	if err := m.Host.MkdirAll(path.Dir(current), 0o755); err != nil {
 		return err
 	}
 	pair := bytes.Join([][]byte{bytes.TrimSpace(user.ClientCertificateData), bytes.TrimSpace(user.ClientKeyData), nil}, []byte("\n"))
-	if err := PlacePair(r, pair); err != nil {
+	if err := PlacePair(m, pair); err != nil {
 		return err
 	}
 	user.ClientCertificate, user.ClientKey = current, current
@@ -103,7 +103,7 @@ func PlaceFirstCertificate(r *node.Machine) error {
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", node.KubeletKubeconfig, err)
 	}
-	return r.Host.WriteFile(node.KubeletKubeconfig, b, 0o600)
+	return m.Host.WriteFile(node.KubeletKubeconfig, b, 0o600)
 }
 
 const (
@@ -131,8 +131,8 @@ func CurrentCertificate(n *config.Node) string {
 
 // ReadKubeconfig reads the kubelet's kubeconfig and the user in it who is
 // this node.
-func ReadKubeconfig(r *node.Machine) (*clientcmdapi.Config, *clientcmdapi.AuthInfo, error) {
-	b, err := r.Host.ReadFile(node.KubeletKubeconfig)
+func ReadKubeconfig(m *node.Machine) (*clientcmdapi.Config, *clientcmdapi.AuthInfo, error) {
+	b, err := m.Host.ReadFile(node.KubeletKubeconfig)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot read the kubelet's kubeconfig: %w", err)
 	}
@@ -140,7 +140,7 @@ func ReadKubeconfig(r *node.Machine) (*clientcmdapi.Config, *clientcmdapi.AuthIn
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot read %s: %w", node.KubeletKubeconfig, err)
 	}
-	name := "system:node:" + r.Node.Init.NodeRegistration.Name
+	name := "system:node:" + m.Node.Init.NodeRegistration.Name
 	if conf.AuthInfos[name] == nil {
 		return nil, nil, fmt.Errorf("cannot use %s: it has no user %q; remove the file, and the next boot makes it again", node.KubeletKubeconfig, name)
 	}

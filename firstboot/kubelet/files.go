@@ -24,18 +24,18 @@ const (
 )
 
 // Files are what this image wants the kubelet to run with.
-func Files(r *node.Machine) (files map[string][]byte, digest string, err error) {
-	n, files := *r.Node, map[string][]byte{}
+func Files(m *node.Machine) (files map[string][]byte, digest string, err error) {
+	n, files := *m.Node, map[string][]byte{}
 	socket := n.Init.NodeRegistration.CRISocket
-	if r.Baked.Release.Has(images.FactInstanceConfig) {
+	if m.Baked.Release.Has(images.FactInstanceConfig) {
 		n.Kubelet = maps.Clone(n.Kubelet)
 		n.Kubelet["containerRuntimeEndpoint"] = socket
 		files[InstanceFile] = fmt.Appendf(nil, "containerRuntimeEndpoint: %q\n", socket)
 	}
-	if files[ConfigFile], err = config.MarshalKubelet(&n, r.Baked.Release); err != nil {
+	if files[ConfigFile], err = config.MarshalKubelet(&n, m.Baked.Release); err != nil {
 		return nil, "", err
 	}
-	files[FlagsFile] = fmt.Appendf(nil, "KUBELET_KUBEADM_ARGS=%q\n", strings.Join(arguments(&n, r.Baked.Release), " "))
+	files[FlagsFile] = fmt.Appendf(nil, "KUBELET_KUBEADM_ARGS=%q\n", strings.Join(arguments(&n, m.Baked.Release), " "))
 	h := sha256.New()
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		fmt.Fprintf(h, "%s %d\n%s", name, len(files[name]), files[name])

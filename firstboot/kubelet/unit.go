@@ -30,13 +30,13 @@ const (
 
 // Restart starts the kubelet, again if it runs. What a starting one asks
 // for is answered until ctx, the calling step's, ends.
-func Restart(ctx context.Context, r *node.Machine) error {
-	if r.Baked.Release.Has(images.FactDockerProbe) {
-		if err := answerDockerProbe(ctx, r.Host); err != nil {
-			r.Host.Log.Warn("the kubelet will look for Docker for five seconds", slog.Any("error", err))
+func Restart(ctx context.Context, m *node.Machine) error {
+	if m.Baked.Release.Has(images.FactDockerProbe) {
+		if err := answerDockerProbe(ctx, m.Host); err != nil {
+			m.Host.Log.Warn("the kubelet will look for Docker for five seconds", slog.Any("error", err))
 		}
 	}
-	err := r.Host.Do("restart "+Unit, func() error { return r.Host.Systemd.Restart(ctx, Unit) })
+	err := m.Host.Do("restart "+Unit, func() error { return m.Host.Systemd.Restart(ctx, Unit) })
 	if err != nil {
 		return fmt.Errorf("cannot start the kubelet: %w", err)
 	}
@@ -45,12 +45,12 @@ func Restart(ctx context.Context, r *node.Machine) error {
 
 // Healthy asks the kubelet's own health endpoint, and says why when it
 // is not well.
-func Healthy(ctx context.Context, r *node.Machine) error {
+func Healthy(ctx context.Context, m *node.Machine) error {
 	host, port := "127.0.0.1", 10248
-	if v, ok := r.Node.Kubelet["healthzBindAddress"].(string); ok && v != "" && v != "0.0.0.0" && v != "::" {
+	if v, ok := m.Node.Kubelet["healthzBindAddress"].(string); ok && v != "" && v != "0.0.0.0" && v != "::" {
 		host = v
 	}
-	switch v := r.Node.Kubelet["healthzPort"].(type) {
+	switch v := m.Node.Kubelet["healthzPort"].(type) {
 	case int64:
 		port = int(v)
 	case float64:
@@ -81,12 +81,12 @@ func Healthy(ctx context.Context, r *node.Machine) error {
 }
 
 // LastWords is what the kubelet said last, when it does not run.
-func LastWords(ctx context.Context, r *node.Machine) string {
-	if state, err := r.Host.Systemd.Active(ctx, Unit); err != nil || state == "active" {
+func LastWords(ctx context.Context, m *node.Machine) string {
+	if state, err := m.Host.Systemd.Active(ctx, Unit); err != nil || state == "active" {
 		return ""
 	}
 	// What systemd says about the unit is none of the kubelet's words.
-	out, err := r.Host.Run(ctx, "journalctl", "--boot", "--no-pager", "--output=cat", "--lines=500", "_SYSTEMD_UNIT="+Unit)
+	out, err := m.Host.Run(ctx, "journalctl", "--boot", "--no-pager", "--output=cat", "--lines=500", "_SYSTEMD_UNIT="+Unit)
 	if err != nil {
 		return ""
 	}

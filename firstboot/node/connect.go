@@ -13,8 +13,8 @@ import (
 )
 
 // AsAdmin connects to the cluster as its administrator.
-func (r *Machine) AsAdmin() (kubernetes.Interface, *rest.Config, error) {
-	c, cfg, err := cluster.Connect(r.Host, AdminKubeconfig)
+func (m *Machine) AsAdmin() (kubernetes.Interface, *rest.Config, error) {
+	c, cfg, err := cluster.Connect(m.Host, AdminKubeconfig)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("%w: the kubeconfig step writes it", err)
 	}
@@ -23,9 +23,9 @@ func (r *Machine) AsAdmin() (kubernetes.Interface, *rest.Config, error) {
 
 // AsNode connects to the cluster as its administrator where this node can, and
 // else as the node itself.
-func (r *Machine) AsNode() (kubernetes.Interface, *rest.Config, error) {
-	if r.Node.Role != config.RoleWorker {
-		return r.AsAdmin()
+func (m *Machine) AsNode() (kubernetes.Interface, *rest.Config, error) {
+	if m.Node.Role != config.RoleWorker {
+		return m.AsAdmin()
 	}
-	return cluster.Connect(r.Host, KubeletKubeconfig)
+	return cluster.Connect(m.Host, KubeletKubeconfig)
 }

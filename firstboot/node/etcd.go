@@ -16,8 +16,8 @@ const EtcdRetry = 300 * time.Millisecond
 
 // Etcd connects to the members of the cluster's local etcd but this node's
 // own, which may be a learner, or not be there yet.
-func (r *Machine) Etcd(ctx context.Context) (*cluster.Etcd, kubernetes.Interface, error) {
-	c, _, err := r.AsAdmin()
+func (m *Machine) Etcd(ctx context.Context) (*cluster.Etcd, kubernetes.Interface, error) {
+	c, _, err := m.AsAdmin()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -25,12 +25,12 @@ func (r *Machine) Etcd(ctx context.Context) (*cluster.Etcd, kubernetes.Interface
 	if err != nil {
 		return nil, nil, err
 	}
-	own := cluster.ClientURL(r.Node.Init.LocalAPIEndpoint.AdvertiseAddress)
+	own := cluster.ClientURL(m.Node.Init.LocalAPIEndpoint.AdvertiseAddress)
 	urls = slices.DeleteFunc(urls, func(u string) bool { return u == own })
 	if len(urls) == 0 {
 		return nil, nil, outcome.Retry{After: EtcdRetry, Why: "no other member of etcd is known yet"}
 	}
-	e, err := cluster.ConnectEtcd(r.Host, r.Node.Cluster.CertificatesDir, urls...)
+	e, err := cluster.ConnectEtcd(m.Host, m.Node.Cluster.CertificatesDir, urls...)
 	return e, c, err
 }
 
@@ -44,6 +44,6 @@ func EtcdURLs(ctx context.Context, c kubernetes.Interface) ([]string, error) {
 }
 
 // OwnsMember says whether a member of etcd is this node's.
-func (r *Machine) OwnsMember(m cluster.Member) bool {
-	return slices.Contains(m.PeerURLs, cluster.PeerURL(r.Node.Init.LocalAPIEndpoint.AdvertiseAddress))
+func (m *Machine) OwnsMember(member cluster.Member) bool {
+	return slices.Contains(member.PeerURLs, cluster.PeerURL(m.Node.Init.LocalAPIEndpoint.AdvertiseAddress))
 }

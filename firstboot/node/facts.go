@@ -11,8 +11,8 @@ import (
 	"github.com/kbuild/kbuild/firstboot/pki"
 )
 
-func (r *Machine) Clock() pki.Clock {
-	return pki.Clock{Now: r.Host.Now(), Built: r.Baked.BuildTime}
+func (m *Machine) Clock() pki.Clock {
+	return pki.Clock{Now: m.Host.Now(), Built: m.Baked.BuildTime}
 }
 
 // Facts finds out what defaulting a configuration needs to know.

@@ -63,11 +63,11 @@ func Frozen(h *host.Host) (*config.Node, error) {
 }
 
 // Freeze writes the frozen configuration.
-func (r *Machine) Freeze(n *config.Node) error {
-	if err := r.Host.MkdirAll("/var/lib/kbuild", 0o755); err != nil {
+func (m *Machine) Freeze(n *config.Node) error {
+	if err := m.Host.MkdirAll("/var/lib/kbuild", 0o755); err != nil {
 		return err
 	}
-	return r.Host.WriteJSON(ConfigFile, n)
+	return m.Host.WriteJSON(ConfigFile, n)
 }
 
 // inCluster is the content of ClusterFile. A record from before there was
@@ -95,8 +95,8 @@ func readCluster(h *host.Host) (*inCluster, error) {
 }
 
 // FreezeCluster writes what node n has found of its cluster.
-func (r *Machine) FreezeCluster(n *config.Node, found config.Cluster) error {
-	return r.Host.WriteJSON(ClusterFile, inCluster{found, MadeFrom(n)})
+func (m *Machine) FreezeCluster(n *config.Node, found config.Cluster) error {
+	return m.Host.WriteJSON(ClusterFile, inCluster{found, MadeFrom(n)})
 }
 
 // strictly decodes JSON that holds no unknown field.
@@ -108,15 +108,15 @@ func strictly(b []byte, into any) error {
 
 // Joined says whether this machine is a node of its cluster: its kubelet has a
 // kubeconfig of its own.
-func (r *Machine) Joined() bool { return r.Host.Exists(KubeletKubeconfig) }
+func (m *Machine) Joined() bool { return m.Host.Exists(KubeletKubeconfig) }
 
 // Resetting says whether a reset of this machine has begun.
 func Resetting(h *host.Host) bool { return h.Exists(ResetFile) }
 
 // BootBegan is when this boot began: the hostname step wrote this file then,
 // before the kubelet came.
-func (r *Machine) BootBegan() (time.Time, error) {
-	st, err := r.Host.Root.Stat(strings.TrimPrefix(HostsFile, "/"))
+func (m *Machine) BootBegan() (time.Time, error) {
+	st, err := m.Host.Root.Stat(strings.TrimPrefix(HostsFile, "/"))
 	if err != nil {
 		return time.Time{}, fmt.Errorf("cannot tell when this boot began: %w", err)
 	}

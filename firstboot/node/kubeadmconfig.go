@@ -15,8 +15,8 @@ import (
 
 // ChangeClusterStatus changes the list as it stands; when another node does so at the
 // same moment, one of the two is told and tries again.
-func (r *Machine) ChangeClusterStatus(ctx context.Context, change func(map[string]config.APIEndpoint)) error {
-	c, _, err := r.AsAdmin()
+func (m *Machine) ChangeClusterStatus(ctx context.Context, change func(map[string]config.APIEndpoint)) error {
+	c, _, err := m.AsAdmin()
 	if err != nil {
 		return err
 	}
@@ -33,7 +33,7 @@ func (r *Machine) ChangeClusterStatus(ctx context.Context, change func(map[strin
 		endpoints = map[string]config.APIEndpoint{}
 	}
 	change(endpoints)
-	status, err := config.MarshalClusterStatus(endpoints, r.Baked.Release)
+	status, err := config.MarshalClusterStatus(endpoints, m.Baked.Release)
 	if err != nil {
 		return fmt.Errorf("cannot write the ClusterStatus: %w", err)
 	}

@@ -17,12 +17,12 @@ import (
 
 // NodeObject returns the Node object that this machine's kubelet registered, and
 // asks to be called again until it is there.
-func (r *Machine) NodeObject(ctx context.Context) (kubernetes.Interface, *corev1.Node, error) {
-	c, _, err := r.AsNode()
+func (m *Machine) NodeObject(ctx context.Context) (kubernetes.Interface, *corev1.Node, error) {
+	c, _, err := m.AsNode()
 	if err != nil {
 		return nil, nil, err
 	}
-	name := r.Node.Init.NodeRegistration.Name
+	name := m.Node.Init.NodeRegistration.Name
 	n, err := c.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil, outcome.Retry{After: 200 * time.Millisecond, Why: fmt.Sprintf("the kubelet has not registered node %s yet", name)}
@@ -36,8 +36,8 @@ func (r *Machine) NodeObject(ctx context.Context) (kubernetes.Interface, *corev1
 }
 
 // NodeIs says whether change would leave this machine's Node as it is.
-func (r *Machine) NodeIs(ctx context.Context, change func(*corev1.Node)) (bool, error) {
-	_, n, err := r.NodeObject(ctx)
+func (m *Machine) NodeIs(ctx context.Context, change func(*corev1.Node)) (bool, error) {
+	_, n, err := m.NodeObject(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -47,8 +47,8 @@ func (r *Machine) NodeIs(ctx context.Context, change func(*corev1.Node)) (bool, 
 }
 
 // ChangeNode makes the change to this machine's Node.
-func (r *Machine) ChangeNode(ctx context.Context, change func(*corev1.Node)) error {
-	c, n, err := r.NodeObject(ctx)
+func (m *Machine) ChangeNode(ctx context.Context, change func(*corev1.Node)) error {
+	c, n, err := m.NodeObject(ctx)
 	if err != nil {
 		return err
 	}

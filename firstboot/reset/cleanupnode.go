@@ -24,34 +24,34 @@ import (
 func stepCleanupNode() converge.Step {
 	return converge.Step{
 		Name: "cleanup-node",
-		Done: func(_ context.Context, r *node.Machine) (bool, error) {
-			left, err := leftovers(r)
+		Done: func(_ context.Context, m *node.Machine) (bool, error) {
+			left, err := leftovers(m)
 			return err == nil && len(left) == 0, err
 		},
 		Do: cleanupNode,
 	}
 }
 
-func cleanupNode(ctx context.Context, r *node.Machine) error {
-	m, err := readProgress(r)
+func cleanupNode(ctx context.Context, m *node.Machine) error {
+	p, err := readProgress(m)
 	if err != nil {
 		return err
 	}
 	// Without its certificates it cannot speak to the cluster any more.
-	m.Left = true
-	if err := writeProgress(r, m); err != nil {
+	p.Left = true
+	if err := writeProgress(m, p); err != nil {
 		return err
 	}
-	if err := containerd.RemoveSandboxes(ctx, r.Host); err != nil {
+	if err := containerd.RemoveSandboxes(ctx, m.Host); err != nil {
 		return err
 	}
-	if err := undoMounts(ctx, r, kubelet.Dir); err != nil {
+	if err := undoMounts(ctx, m, kubelet.Dir); err != nil {
 		return err
 	}
-	left, err := leftovers(r)
+	left, err := leftovers(m)
 	for _, name := range left {
 		if err == nil {
-			err = r.Host.RemoveAll(name)
+			err = m.Host.RemoveAll(name)
 		}
 	}
 	return err
@@ -59,15 +59,15 @@ func cleanupNode(ctx context.Context, r *node.Machine) error {
 
 // leftovers are the files and directories that are still to be removed, in
 // order.
-func leftovers(r *node.Machine) ([]string, error) {
+func leftovers(m *node.Machine) ([]string, error) {
 	dataDir := "/var/lib/etcd"
-	if r.Node != nil && r.Node.Cluster.Etcd.Local != nil && r.Node.Cluster.Etcd.Local.DataDir != "" {
-		dataDir = r.Node.Cluster.Etcd.Local.DataDir
+	if m.Node != nil && m.Node.Cluster.Etcd.Local != nil && m.Node.Cluster.Etcd.Local.DataDir != "" {
+		dataDir = m.Node.Cluster.Etcd.Local.DataDir
 	}
 	var all []string
 	// Directories that a boot makes anew stay, and may be links.
 	for _, dir := range []string{"/etc/kubernetes/manifests", "/etc/kubernetes", kubelet.Dir, dataDir, "/var/lib/cni", "/etc/cni/net.d", "/var/log/pods", "/var/log/containers", "/var/lib/kbuild"} {
-		names, err := r.Host.Entries(dir)
+		names, err := m.Host.Entries(dir)
 		if err != nil {
 			return nil, fmt.Errorf("cannot read %s: %w", dir, err)
 		}
@@ -78,7 +78,7 @@ func leftovers(r *node.Machine) ([]string, error) {
 			}
 		}
 	}
-	if r.Host.Exists(node.ConfigFile) {
+	if m.Host.Exists(node.ConfigFile) {
 		all = append(all, node.ConfigFile)
 	}
 	return all, nil
@@ -91,21 +91,21 @@ func madeAnew(name string) bool {
 }
 
 // undoMounts undoes what is mounted below a directory: volumes of pods.
-func undoMounts(ctx context.Context, r *node.Machine, dir string) error {
-	b, err := r.Host.ReadFile("/proc/self/mountinfo")
+func undoMounts(ctx context.Context, m *node.Machine, dir string) error {
+	b, err := m.Host.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return fmt.Errorf("cannot list the machine's mounts: %w", err)
 	}
 	below := mountsBelow(b, dir)
 	slices.Reverse(below) // the later ones lie on the earlier
-	for _, m := range below {
-		err := r.Host.Do("umount "+m, func() error {
-			_, err := r.Host.Run(ctx, "umount", m)
+	for _, point := range below {
+		err := m.Host.Do("umount "+point, func() error {
+			_, err := m.Host.Run(ctx, "umount", point)
 			return err
 		})
 		if err != nil {
-			r.Host.Log.Warn("a mount is in use and is detached (lazy unmount)", slog.String("mount", m), slog.Any("error", err))
-			if _, err := r.Host.Run(ctx, "umount", "--lazy", m); err != nil {
+			m.Host.Log.Warn("a mount is in use and is detached (lazy unmount)", slog.String("mount", point), slog.Any("error", err))
+			if _, err := m.Host.Run(ctx, "umount", "--lazy", point); err != nil {
 				return outcome.Retry{After: time.Second, Why: err.Error()}
 			}
 		}

@@ -24,57 +24,57 @@ func stepFactoryReset() converge.Step {
 	return converge.Step{
 		Name: "factory-reset",
 		Done: func(context.Context, *node.Machine) (bool, error) { return false, nil },
-		Do: func(ctx context.Context, r *node.Machine) error {
-			if err := wipeState(ctx, r); err != nil {
+		Do: func(ctx context.Context, m *node.Machine) error {
+			if err := wipeState(ctx, m); err != nil {
 				return err
 			}
-			return reboot(ctx, r)
+			return reboot(ctx, m)
 		},
 	}
 }
 
-func wipeState(ctx context.Context, r *node.Machine) error {
-	m, err := readProgress(r)
-	if err != nil || !node.Resetting(r.Host) {
+func wipeState(ctx context.Context, m *node.Machine) error {
+	p, err := readProgress(m)
+	if err != nil || !node.Resetting(m.Host) {
 		return err
 	}
 	// The new machine knows nothing of what the other slot's image did to it, and
 	// must not begin as the trial of another.
 	empty := slot.DropOther
-	if m.KeepSlots {
+	if p.KeepSlots {
 		empty = slot.Cancel
 	}
-	err = empty(ctx, r.Host)
+	err = empty(ctx, m.Host)
 	if _, none := errors.AsType[outcome.Refused](err); err != nil && !none {
-		r.Host.Log.Warn("the image in the other slot stays", slog.Any("error", err))
+		m.Host.Log.Warn("the image in the other slot stays", slog.Any("error", err))
 	}
-	if !m.Asked {
-		if err := r.Host.BeforeChange("ask for the factory reset"); err != nil {
+	if !p.Asked {
+		if err := m.Host.BeforeChange("ask for the factory reset"); err != nil {
 			return err
 		}
-		err := r.Host.FactoryReset()
+		err := m.Host.FactoryReset()
 		if err == nil {
-			m.Asked = true
-			return writeProgress(r, m)
+			p.Asked = true
+			return writeProgress(m, p)
 		}
 		if !errors.Is(err, host.ErrNoVariables) {
-			r.Host.Log.Warn("cannot have the var partition wiped; the node's files on it are removed instead", slog.Any("error", err))
+			m.Host.Log.Warn("cannot have the var partition wiped; the node's files on it are removed instead", slog.Any("error", err))
 		}
 	}
 	// Images are given to containerd anew at the next boot.
-	if err := r.Host.Do("stop containerd.service", func() error { return r.Host.Systemd.Stop(ctx, "containerd.service") }); err != nil {
+	if err := m.Host.Do("stop containerd.service", func() error { return m.Host.Systemd.Stop(ctx, "containerd.service") }); err != nil {
 		return err
 	}
-	if err := r.Host.RemoveAll("/var/lib/containerd"); err != nil {
-		r.Host.Log.Warn("the container runtime's files stay", slog.Any("error", err))
+	if err := m.Host.RemoveAll("/var/lib/containerd"); err != nil {
+		m.Host.Log.Warn("the container runtime's files stay", slog.Any("error", err))
 	}
-	r.Host.Log.Info("this machine is no node any more")
-	return r.Host.Remove(node.ResetFile)
+	m.Host.Log.Info("this machine is no node any more")
+	return m.Host.Remove(node.ResetFile)
 }
 
 // reboot asks systemd for a reboot. It ends this process too.
-func reboot(ctx context.Context, r *node.Machine) error {
-	if err := r.Host.Do("reboot", func() error { return r.Host.Systemd.Start(ctx, "reboot.target") }); err != nil {
+func reboot(ctx context.Context, m *node.Machine) error {
+	if err := m.Host.Do("reboot", func() error { return m.Host.Systemd.Start(ctx, "reboot.target") }); err != nil {
 		return err
 	}
 	return outcome.Retry{After: time.Minute, Why: "the machine goes down and boots as a new one"}

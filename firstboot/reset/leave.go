@@ -23,12 +23,12 @@ import (
 func stepStopKubelet() converge.Step {
 	return converge.Step{
 		Name: "kubelet-stop",
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			state, err := r.Host.Systemd.Active(ctx, kubelet.Unit)
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
+			state, err := m.Host.Systemd.Active(ctx, kubelet.Unit)
 			return state == "inactive" || state == "failed", err
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
-			return r.Host.Do("stop "+kubelet.Unit, func() error { return r.Host.Systemd.Stop(ctx, kubelet.Unit) })
+		Do: func(ctx context.Context, m *node.Machine) error {
+			return m.Host.Do("stop "+kubelet.Unit, func() error { return m.Host.Systemd.Stop(ctx, kubelet.Unit) })
 		},
 	}
 }
@@ -38,20 +38,20 @@ func stepStopKubelet() converge.Step {
 func stepLeaveClusterStatus() converge.Step {
 	return leaving(converge.Step{
 		Name: "update-cluster-status",
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			if !r.Baked.Release.ClusterStatus || r.Node.Role == config.RoleWorker {
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
+			if !m.Baked.Release.ClusterStatus || m.Node.Role == config.RoleWorker {
 				return true, nil
 			}
-			c, _, err := r.AsAdmin()
+			c, _, err := m.AsAdmin()
 			if err != nil {
 				return false, err
 			}
 			endpoints, err := node.APIEndpoints(ctx, c)
-			_, listed := endpoints[r.Node.Init.NodeRegistration.Name]
+			_, listed := endpoints[m.Node.Init.NodeRegistration.Name]
 			return err == nil && !listed, err
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
-			return r.ChangeClusterStatus(ctx, func(e map[string]config.APIEndpoint) { delete(e, r.Node.Init.NodeRegistration.Name) })
+		Do: func(ctx context.Context, m *node.Machine) error {
+			return m.ChangeClusterStatus(ctx, func(e map[string]config.APIEndpoint) { delete(e, m.Node.Init.NodeRegistration.Name) })
 		},
 	})
 }
@@ -61,32 +61,32 @@ func stepLeaveClusterStatus() converge.Step {
 func stepLeaveNode() converge.Step {
 	return leaving(converge.Step{
 		Name: "remove-node",
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			c, _, err := r.AsNode()
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
+			c, _, err := m.AsNode()
 			if err != nil {
 				return false, err
 			}
-			n, err := c.CoreV1().Nodes().Get(ctx, r.Node.Init.NodeRegistration.Name, metav1.GetOptions{})
+			n, err := c.CoreV1().Nodes().Get(ctx, m.Node.Init.NodeRegistration.Name, metav1.GetOptions{})
 			if apierrors.IsNotFound(err) {
 				return true, nil
 			}
 			if err != nil {
 				return false, fmt.Errorf("cannot read this machine's Node: %w", err)
 			}
-			value, err := leftValue(r)
-			return r.Node.Role == config.RoleWorker && n.Annotations[cluster.LeftAnnotation] == value, err
+			value, err := leftValue(m)
+			return m.Node.Role == config.RoleWorker && n.Annotations[cluster.LeftAnnotation] == value, err
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
-			c, _, err := r.AsNode()
+		Do: func(ctx context.Context, m *node.Machine) error {
+			c, _, err := m.AsNode()
 			if err != nil {
 				return err
 			}
-			name := r.Node.Init.NodeRegistration.Name
-			if r.Node.Role != config.RoleWorker {
+			name := m.Node.Init.NodeRegistration.Name
+			if m.Node.Role != config.RoleWorker {
 				err = c.CoreV1().Nodes().Delete(ctx, name, metav1.DeleteOptions{})
 			} else {
 				var value string
-				if value, err = leftValue(r); err != nil {
+				if value, err = leftValue(m); err != nil {
 					return err
 				}
 				patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{cluster.LeftAnnotation: value}}})
@@ -100,9 +100,9 @@ func stepLeaveNode() converge.Step {
 	})
 }
 
-func leftValue(r *node.Machine) (string, error) {
-	m, err := readProgress(r)
-	return m.Begun.UTC().Format(time.RFC3339Nano), err
+func leftValue(m *node.Machine) (string, error) {
+	p, err := readProgress(m)
+	return p.Begun.UTC().Format(time.RFC3339Nano), err
 }
 
 // stepLeaveEtcd takes this node's member out of etcd (kubeadm reset phase
@@ -110,28 +110,28 @@ func leftValue(r *node.Machine) (string, error) {
 func stepLeaveEtcd() converge.Step {
 	return leaving(converge.Step{
 		Name: "remove-etcd-member",
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			if r.Node.Role == config.RoleWorker || r.Node.Cluster.Etcd.Local == nil {
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
+			if m.Node.Role == config.RoleWorker || m.Node.Cluster.Etcd.Local == nil {
 				return true, nil
 			}
-			e, _, err := r.Etcd(ctx)
+			e, _, err := m.Etcd(ctx)
 			if err != nil {
 				return false, err
 			}
 			defer e.Close()
 			list, err := e.Members(ctx)
-			return err == nil && !slices.ContainsFunc(list, func(m cluster.Member) bool { return r.OwnsMember(m) }), err
+			return err == nil && !slices.ContainsFunc(list, func(member cluster.Member) bool { return m.OwnsMember(member) }), err
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
-			e, _, err := r.Etcd(ctx)
+		Do: func(ctx context.Context, m *node.Machine) error {
+			e, _, err := m.Etcd(ctx)
 			if err != nil {
 				return err
 			}
 			defer e.Close()
 			list, err := e.Members(ctx)
-			for _, m := range list {
-				if err == nil && r.OwnsMember(m) {
-					err = e.Remove(ctx, m)
+			for _, member := range list {
+				if err == nil && m.OwnsMember(member) {
+					err = e.Remove(ctx, member)
 				}
 			}
 			return err

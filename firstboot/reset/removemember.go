@@ -20,19 +20,19 @@ import (
 // what control plane name has left whose machine is gone for good; it runs on
 // another one, and may be run again. It is refused where that one may come
 // back: its Node is Ready, its member answers, or it is this node.
-func RemoveMember(ctx context.Context, r *node.Machine, name string) error {
-	n, is, err := node.Load(r.Host)
+func RemoveMember(ctx context.Context, m *node.Machine, name string) error {
+	n, is, err := node.Load(m.Host)
 	if err != nil {
 		return err
 	}
-	r.Node = n
-	if !is || r.Node.Role == config.RoleWorker {
+	m.Node = n
+	if !is || m.Node.Role == config.RoleWorker {
 		return outcome.Refuse("cannot forget %s: this node is no control plane", name)
 	}
-	if name == r.Node.Init.NodeRegistration.Name {
+	if name == m.Node.Init.NodeRegistration.Name {
 		return outcome.Refuse("cannot forget %s: it is this node; `kbuild-firstboot reset` takes it out of its cluster", name)
 	}
-	c, _, err := r.AsAdmin()
+	c, _, err := m.AsAdmin()
 	if err != nil {
 		return err
 	}
@@ -45,41 +45,41 @@ func RemoveMember(ctx context.Context, r *node.Machine, name string) error {
 	}) {
 		return outcome.Refuse("cannot forget %s: the node is Ready; `kbuild reset %[1]s` resets it", name)
 	}
-	if r.Node.Cluster.Etcd.Local != nil {
+	if m.Node.Cluster.Etcd.Local != nil {
 		urls, err := node.EtcdURLs(ctx, c)
 		if err != nil {
 			return err
 		}
-		e, err := cluster.ConnectEtcd(r.Host, r.Node.Cluster.CertificatesDir, urls...)
+		e, err := cluster.ConnectEtcd(m.Host, m.Node.Cluster.CertificatesDir, urls...)
 		if err != nil {
 			return err
 		}
 		defer e.Close()
-		if err := removeEtcdMember(ctx, r, e, name); err != nil {
+		if err := removeEtcdMember(ctx, m, e, name); err != nil {
 			return err
 		}
 	}
-	if !r.Baked.Release.ClusterStatus {
+	if !m.Baked.Release.ClusterStatus {
 		return nil
 	}
-	return r.ChangeClusterStatus(ctx, func(e map[string]config.APIEndpoint) { delete(e, name) })
+	return m.ChangeClusterStatus(ctx, func(e map[string]config.APIEndpoint) { delete(e, name) })
 }
 
 // removeEtcdMember removes the member of that name, if it does not answer.
-func removeEtcdMember(ctx context.Context, r *node.Machine, e *cluster.Etcd, name string) error {
+func removeEtcdMember(ctx context.Context, m *node.Machine, e *cluster.Etcd, name string) error {
 	members, err := e.Members(ctx)
 	if err != nil {
 		return err
 	}
-	for _, m := range members {
-		if m.Name != name {
+	for _, member := range members {
+		if member.Name != name {
 			continue
 		}
-		if e.Answers(ctx, m) == nil {
+		if e.Answers(ctx, member) == nil {
 			return outcome.Refuse("cannot forget %s: its member of etcd answers", name)
 		}
-		r.Host.Log.Warn("removing a dead member of etcd", slog.String("name", m.Name))
-		if err := e.Remove(ctx, m); err != nil {
+		m.Host.Log.Warn("removing a dead member of etcd", slog.String("name", member.Name))
+		if err := e.Remove(ctx, member); err != nil {
 			return err
 		}
 	}

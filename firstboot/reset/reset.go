@@ -51,29 +51,29 @@ type progress struct {
 // it boots again, to be made a node anew from its user-data. What would harm the
 // cluster is refused before anything is done. Once begun a reset goes on to its
 // end, at the next boot if it is cut.
-func Run(ctx context.Context, r *node.Machine, o Options, report *converge.Report) error {
-	if err := load(r, o); err != nil {
+func Run(ctx context.Context, m *node.Machine, o Options, report *converge.Report) error {
+	if err := load(m, o); err != nil {
 		return err
 	}
-	return converge.Steps(ctx, r, list(o), report)
+	return converge.Steps(ctx, m, list(o), report)
 }
 
 // load loads what the node knows of itself, and lets a reset that has begun
 // be forced later. A node that does not know itself can still be forced.
-func load(r *node.Machine, o Options) error {
-	if m, err := readProgress(r); err == nil && node.Resetting(r.Host) && o.Force && !m.Force {
-		m.Force = true
-		if err := writeProgress(r, m); err != nil {
+func load(m *node.Machine, o Options) error {
+	if p, err := readProgress(m); err == nil && node.Resetting(m.Host) && o.Force && !p.Force {
+		p.Force = true
+		if err := writeProgress(m, p); err != nil {
 			return err
 		}
 	} else if err != nil {
 		return err
 	}
-	n, _, err := node.Load(r.Host)
-	r.Node = n
-	if err != nil && (o.Force || node.Resetting(r.Host)) {
-		r.Host.Log.Warn("this node does not know what it was; the cluster is not told that it leaves", slog.Any("error", err))
-		r.Node, err = nil, nil
+	n, _, err := node.Load(m.Host)
+	m.Node = n
+	if err != nil && (o.Force || node.Resetting(m.Host)) {
+		m.Host.Log.Warn("this node does not know what it was; the cluster is not told that it leaves", slog.Any("error", err))
+		m.Node, err = nil, nil
 	}
 	if err != nil {
 		return fmt.Errorf("%w; or reset it with --force: then the cluster is not told", err)
@@ -81,11 +81,11 @@ func load(r *node.Machine, o Options) error {
 	return nil
 }
 
-func readProgress(r *node.Machine) (progress, error) {
-	return host.ReadJSON[progress](r.Host, node.ResetFile)
+func readProgress(m *node.Machine) (progress, error) {
+	return host.ReadJSON[progress](m.Host, node.ResetFile)
 }
 
-func writeProgress(r *node.Machine, m progress) error { return r.Host.WriteJSON(node.ResetFile, m) }
+func writeProgress(m *node.Machine, p progress) error { return m.Host.WriteJSON(node.ResetFile, p) }
 
 // list is what a reset goes through. What needs the cluster comes while the
 // control plane of this machine still runs, what can not be undone comes last.
@@ -107,29 +107,29 @@ func list(o Options) []converge.Step {
 // without after a while.
 func leaving(s converge.Step) converge.Step {
 	done, do := s.Done, s.Do
-	s.Done = func(ctx context.Context, r *node.Machine) (bool, error) {
-		m, err := readProgress(r)
+	s.Done = func(ctx context.Context, m *node.Machine) (bool, error) {
+		p, err := readProgress(m)
 		if err != nil {
 			return false, err
 		}
-		since, failed := m.Failed[s.Name]
-		if m.Left || r.Node == nil || failed && r.Host.Now().Sub(since) > patience {
+		since, failed := p.Failed[s.Name]
+		if p.Left || m.Node == nil || failed && m.Host.Now().Sub(since) > patience {
 			return true, nil
 		}
-		ok, err := done(ctx, r)
-		return ok, orGiveUp(r, s.Name, err)
+		ok, err := done(ctx, m)
+		return ok, orGiveUp(m, s.Name, err)
 	}
-	s.Do = func(ctx context.Context, r *node.Machine) error { return orGiveUp(r, s.Name, do(ctx, r)) }
+	s.Do = func(ctx context.Context, p *node.Machine) error { return orGiveUp(p, s.Name, do(ctx, p)) }
 	return s
 }
 
 // orGiveUp turns what went wrong into a wait where that may help, or, of a
 // forced reset, until it is given up.
-func orGiveUp(r *node.Machine, step string, err error) error {
+func orGiveUp(m *node.Machine, step string, err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
-	m, readErr := readProgress(r)
+	p, readErr := readProgress(m)
 	if readErr != nil {
 		return readErr
 	}
@@ -138,19 +138,19 @@ func orGiveUp(r *node.Machine, step string, err error) error {
 		waits = cluster.Temporary(err)
 		wait = outcome.Retry{After: 3 * time.Second, Why: err.Error()}
 	}
-	if !m.Force {
+	if !p.Force {
 		if !waits {
 			return err
 		}
 		wait.Why += "; `kbuild-firstboot reset --force` goes on without"
 		return wait
 	}
-	if _, ok := m.Failed[step]; !ok {
-		if m.Failed == nil {
-			m.Failed = map[string]time.Time{}
+	if _, ok := p.Failed[step]; !ok {
+		if p.Failed == nil {
+			p.Failed = map[string]time.Time{}
 		}
-		m.Failed[step] = r.Host.Now()
-		if err := writeProgress(r, m); err != nil {
+		p.Failed[step] = m.Host.Now()
+		if err := writeProgress(m, p); err != nil {
 			return err
 		}
 	}

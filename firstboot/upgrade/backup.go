@@ -31,7 +31,7 @@ type backup struct {
 	Time    time.Time `json:"time"`
 }
 
-func ReadBackup(r *node.Machine) (backup, error) { return host.ReadJSON[backup](r.Host, backupRecord) }
+func ReadBackup(m *node.Machine) (backup, error) { return host.ReadJSON[backup](m.Host, backupRecord) }
 
 // backupPaths are what a move changes: in order, with what counts most last.
 func backupPaths() []string {
@@ -43,7 +43,7 @@ func backupPaths() []string {
 }
 
 // etcdData is where the member of this node has its data; empty without one.
-func etcdData(r *node.Machine, n *config.Node) string {
+func etcdData(m *node.Machine, n *config.Node) string {
 	if n.Role == config.RoleWorker {
 		return ""
 	}
@@ -51,7 +51,7 @@ func etcdData(r *node.Machine, n *config.Node) string {
 	if l := n.Cluster.Etcd.Local; l != nil && l.DataDir != "" {
 		dir = l.DataDir
 	}
-	if !r.Host.Exists(path.Join(dir, "member")) {
+	if !m.Host.Exists(path.Join(dir, "member")) {
 		return ""
 	}
 	return dir
@@ -60,10 +60,10 @@ func etcdData(r *node.Machine, n *config.Node) string {
 // makeBackup copies what the move of n, as it is in its cluster, from version old to
 // this image's will change. etcd does not run yet, so its data is copied as it
 // lies: log and database, the last write included.
-func makeBackup(r *node.Machine, n *config.Node, old string) error {
-	h := r.Host
+func makeBackup(m *node.Machine, n *config.Node, old string) error {
+	h := m.Host
 	paths := append(backupPaths(), node.ConfigFile)
-	data := etcdData(r, n)
+	data := etcdData(m, n)
 	if data != "" {
 		paths = append([]string{path.Join(data, "member")}, paths...)
 	}
@@ -87,9 +87,9 @@ func makeBackup(r *node.Machine, n *config.Node, old string) error {
 	if err != nil {
 		return fmt.Errorf("cannot keep a copy of the node: %w", err)
 	}
-	rel := r.Baked.Release
+	rel := m.Baked.Release
 	k := backup{Version: old, To: rel.Version, Etcd: rel.Etcd.Tag, Data: data, Time: h.Now().UTC()}
-	if err := r.Host.WriteJSON(path.Join(partialDir, path.Base(backupRecord)), k); err != nil {
+	if err := m.Host.WriteJSON(path.Join(partialDir, path.Base(backupRecord)), k); err != nil {
 		return err
 	}
 	if err := h.RemoveAll(BackupDir); err != nil { // of the move before this one
@@ -101,9 +101,9 @@ func makeBackup(r *node.Machine, n *config.Node, old string) error {
 // restore puts in place what was kept of this image's version. Data of etcd stays
 // as it is, with everything that was written meanwhile, where this version's
 // etcd reads it.
-func restore(r *node.Machine, k backup) error {
-	h := r.Host
-	if err := k.checkEtcd(r.Baked.Release); err != nil {
+func restore(m *node.Machine, k backup) error {
+	h := m.Host
+	if err := k.checkEtcd(m.Baked.Release); err != nil {
 		return err
 	}
 	for _, p := range backupPaths() {

@@ -25,31 +25,31 @@ import (
 func TellFallbackStep() converge.Step {
 	return converge.Step{
 		Name: "tell-fallback",
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			rec, news, err := slot.Settled(ctx, r.Host)
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
+			rec, news, err := slot.Settled(ctx, m.Host)
 			return err == nil && !news && rec.PendingEvent == "", err
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
-			unlock, err := slot.Lock(r.Host)
+		Do: func(ctx context.Context, m *node.Machine) error {
+			unlock, err := slot.Lock(m.Host)
 			if err != nil {
 				return outcome.Retry{After: 2 * time.Second, Why: err.Error()}
 			}
 			defer unlock()
-			rec, err := slot.Settle(ctx, r.Host)
+			rec, err := slot.Settle(ctx, m.Host)
 			if err != nil || rec.PendingEvent == "" {
 				return err
 			}
-			r.Host.Log.Error(rec.PendingEvent, slog.String("MESSAGE_ID", FallbackID))
-			err = r.Host.Do("tell of the fallback", func() error {
-				return cluster.RetryIfTemporary(nodeEvent(ctx, r, cluster.FellBackReason, rec.PendingEvent))
+			m.Host.Log.Error(rec.PendingEvent, slog.String("MESSAGE_ID", FallbackID))
+			err = m.Host.Do("tell of the fallback", func() error {
+				return cluster.RetryIfTemporary(nodeEvent(ctx, m, cluster.FellBackReason, rec.PendingEvent))
 			})
 			if _, refused := errors.AsType[*apierrors.StatusError](err); refused { // by a quota, or a policy
-				r.Host.Log.Warn("the cluster takes no Event about the fallback; the journal has told of it", slog.Any("error", err))
+				m.Host.Log.Warn("the cluster takes no Event about the fallback; the journal has told of it", slog.Any("error", err))
 			} else if err != nil {
 				return err
 			}
 			rec.PendingEvent = ""
-			return rec.Write(r.Host)
+			return rec.Write(m.Host)
 		},
 	}
 }
@@ -59,8 +59,8 @@ func TellFallbackStep() converge.Step {
 const FallbackID = "b5c4d0a2f0d04c1c9a6b0f8f6f4e1d37"
 
 // nodeEvent makes a warning about this machine's Node.
-func nodeEvent(ctx context.Context, r *node.Machine, reason, message string) error {
-	c, n, err := r.NodeObject(ctx)
+func nodeEvent(ctx context.Context, m *node.Machine, reason, message string) error {
+	c, n, err := m.NodeObject(ctx)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func nodeEvent(ctx context.Context, r *node.Machine, reason, message string) err
 	if len(message) > longest {
 		message = message[:longest-4] + " ..."
 	}
-	now := metav1.NewTime(r.Host.Now())
+	now := metav1.NewTime(m.Host.Now())
 	e := corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s.%x", n.Name, now.UnixNano()), Namespace: metav1.NamespaceDefault},
 		// The kubelet's own Events name a Node's UID like this, and are found by it.
@@ -85,14 +85,14 @@ func nodeEvent(ctx context.Context, r *node.Machine, reason, message string) err
 }
 
 // GiveUp writes down why this boot of a new slot ends before its time.
-func GiveUp(ctx context.Context, r *node.Machine) error {
-	s, err := converge.ReadStatus(r.Host)
+func GiveUp(ctx context.Context, m *node.Machine) error {
+	s, err := converge.ReadStatus(m.Host)
 	if err != nil {
 		return err
 	}
-	why := s.Summary() + kubelet.LastWords(ctx, r)
+	why := s.Summary() + kubelet.LastWords(ctx, m)
 	if s.State == converge.StateDone {
 		why = "every step holds, but the boot was not complete in time (systemctl list-dependencies boot-complete.target)"
 	}
-	return slot.Fail(r.Host, why)
+	return slot.Fail(m.Host, why)
 }

@@ -36,14 +36,14 @@ const checkLimit = time.Minute
 func HealthStep() converge.Step {
 	return converge.Step{
 		Name: "health",
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			if !slot.Tried(r.Host) {
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
+			if !slot.Tried(m.Host) {
 				return true, nil
 			}
-			if err := podsAlive(ctx, r); err != nil {
+			if err := podsAlive(ctx, m); err != nil {
 				return false, outcome.Retry{After: 2 * time.Second, Why: err.Error()}
 			}
-			if err := userChecks(ctx, r); err != nil {
+			if err := userChecks(ctx, m); err != nil {
 				return false, outcome.Retry{After: 10 * time.Second, Why: err.Error()}
 			}
 			return true, nil
@@ -53,8 +53,8 @@ func HealthStep() converge.Step {
 }
 
 // podsAlive asks the static pods as the kubelet does.
-func podsAlive(ctx context.Context, r *node.Machine) error {
-	names, err := r.Host.Entries(node.ManifestDir)
+func podsAlive(ctx context.Context, m *node.Machine) error {
+	names, err := m.Host.Entries(node.ManifestDir)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func podsAlive(ctx context.Context, r *node.Machine) error {
 		if path.Ext(name) != ".yaml" {
 			continue
 		}
-		b, err := r.Host.ReadFile(path.Join(node.ManifestDir, name))
+		b, err := m.Host.ReadFile(path.Join(node.ManifestDir, name))
 		if err != nil {
 			return err
 		}
@@ -119,20 +119,20 @@ func firstLine(s string) string {
 
 // userChecks runs the checks one after another: no arguments, the status says
 // how it went and what is printed why.
-func userChecks(ctx context.Context, r *node.Machine) error {
+func userChecks(ctx context.Context, m *node.Machine) error {
 	for _, dir := range []string{images.BakedChecks, checksDir} {
-		names, err := r.Host.Entries(dir)
+		names, err := m.Host.Entries(dir)
 		if err != nil {
 			return err
 		}
 		for _, name := range names {
 			file := path.Join(dir, name)
-			info, err := r.Host.Root.Stat(strings.TrimPrefix(file, "/"))
+			info, err := m.Host.Root.Stat(strings.TrimPrefix(file, "/"))
 			if err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0 {
 				continue
 			}
 			ctx, cancel := context.WithTimeout(ctx, checkLimit)
-			_, err = r.Host.Run(ctx, file)
+			_, err = m.Host.Run(ctx, file)
 			cancel()
 			if err != nil {
 				return fmt.Errorf("check %s does not end well: %w", file, err)

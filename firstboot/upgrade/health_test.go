@@ -29,7 +29,7 @@ func TestHealth(t *testing.T) {
 		return run(ctx, h.Path(name), args...)
 	}
 	h.Trial = func() bool { return true }
-	r := &node.Machine{Host: h}
+	m := &node.Machine{Host: h}
 	healthy := false
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if !healthy || req.URL.Path != "/healthz" {
@@ -50,7 +50,7 @@ func TestHealth(t *testing.T) {
 	write(node.ManifestDir+"/kube-scheduler.yaml", "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - name: kube-scheduler\n    livenessProbe:\n      httpGet: {host: "+u.Hostname()+", port: "+u.Port()+", path: /healthz, scheme: HTTPS}\n", 0o600)
 	holds := func(why string) {
 		t.Helper()
-		ok, err := HealthStep().Done(t.Context(), r)
+		ok, err := HealthStep().Done(t.Context(), m)
 		wait, waits := errors.AsType[outcome.Retry](err)
 		if why == "" && (!ok || err != nil) || why != "" && (ok || !waits || !strings.Contains(wait.Why, why)) {
 			t.Errorf("%v, %v; want %q", ok, err, why)

@@ -8,11 +8,11 @@ import (
 
 // CheckTry says why this machine cannot try a new image; nil is that it can. One
 // that is no node yet would become one of the new version, with no way back.
-func CheckTry(r *node.Machine) error {
+func CheckTry(m *node.Machine) error {
 	switch {
-	case node.Resetting(r.Host):
+	case node.Resetting(m.Host):
 		return outcome.Refuse("this machine is being reset; let it become a new node first")
-	case !r.Host.Exists(node.ConfigFile):
+	case !m.Host.Exists(node.ConfigFile):
 		return outcome.Refuse("this machine is no node yet, so nothing could tell whether the new image is healthy; give it user-data first, or install the new image")
 	}
 	return nil
@@ -20,12 +20,12 @@ func CheckTry(r *node.Machine) error {
 
 // CheckRollback says why this node cannot go back to the version that its other
 // slot holds; nil is that it can.
-func CheckRollback(r *node.Machine, other string) error {
-	own := r.Baked.Release.Version
-	if other == own || !r.Host.Exists(node.ConfigFile) {
+func CheckRollback(m *node.Machine, other string) error {
+	own := m.Baked.Release.Version
+	if other == own || !m.Host.Exists(node.ConfigFile) {
 		return nil // nothing was moved, or there is no node yet
 	}
-	k, err := ReadBackup(r)
+	k, err := ReadBackup(m)
 	if err != nil {
 		return err
 	}

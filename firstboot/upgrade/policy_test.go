@@ -18,16 +18,16 @@ func TestMayRollBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.Root.Close()
-	r := &node.Machine{Host: h}
-	if r.Baked.Release, err = images.Lookup("v1.20.15"); err != nil {
+	m := &node.Machine{Host: h}
+	if m.Baked.Release, err = images.Lookup("v1.20.15"); err != nil {
 		t.Fatal(err)
 	}
-	if err := CheckTry(r); err == nil || !strings.Contains(err.Error(), "no node yet") {
+	if err := CheckTry(m); err == nil || !strings.Contains(err.Error(), "no node yet") {
 		t.Errorf("a machine that is no node yet: %v", err)
 	}
 	check := func(what, other, want string) {
 		t.Helper()
-		err := CheckRollback(r, other)
+		err := CheckRollback(m, other)
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%s: %v, want %q", what, err, want)
 		}
@@ -36,23 +36,23 @@ func TestMayRollBack(t *testing.T) {
 	if err := h.WriteFile(node.ConfigFile, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := CheckTry(r); err != nil {
+	if err := CheckTry(m); err != nil {
 		t.Errorf("a node: %v", err)
 	}
 	check("another image of the version", "v1.20.15", "")
 	check("made in this version", "v1.19.12", "has kept nothing of that version")
-	if err := r.Host.WriteJSON(backupRecord, backup{Version: "v1.19.12", To: "v1.20.15", Etcd: "3.4.13-0", Data: "/var/lib/etcd"}); err != nil {
+	if err := m.Host.WriteJSON(backupRecord, backup{Version: "v1.19.12", To: "v1.20.15", Etcd: "3.4.13-0", Data: "/var/lib/etcd"}); err != nil {
 		t.Fatal(err)
 	}
 	check("moved", "v1.19.12", "")
-	if err := r.Host.WriteJSON(backupRecord, backup{Version: "v1.19.12", To: "v1.20.15", Etcd: "3.5.0-0", Data: "/var/lib/etcd"}); err != nil {
+	if err := m.Host.WriteJSON(backupRecord, backup{Version: "v1.19.12", To: "v1.20.15", Etcd: "3.5.0-0", Data: "/var/lib/etcd"}); err != nil {
 		t.Fatal(err)
 	}
 	check("etcd moved on", "v1.19.12", "does not read it")
-	if err := r.Host.WriteJSON(node.ResetFile, struct{}{}); err != nil {
+	if err := m.Host.WriteJSON(node.ResetFile, struct{}{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := CheckTry(r); err == nil || !strings.Contains(err.Error(), "being reset") {
+	if err := CheckTry(m); err == nil || !strings.Contains(err.Error(), "being reset") {
 		t.Errorf("a machine that is reset: %v", err)
 	}
 }

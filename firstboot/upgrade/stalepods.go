@@ -24,21 +24,21 @@ import (
 func StalePodsStep() converge.Step {
 	return converge.Step{
 		Name: "stale-pods",
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			_, pods, err := stalePods(ctx, r)
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
+			_, pods, err := stalePods(ctx, m)
 			return err == nil && len(pods) == 0, cluster.RetryIfTemporary(err)
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
-			begun, err := r.BootBegan()
+		Do: func(ctx context.Context, m *node.Machine) error {
+			begun, err := m.BootBegan()
 			if err != nil {
 				return err
 			}
-			c, pods, err := stalePods(ctx, r)
+			c, pods, err := stalePods(ctx, m)
 			for _, p := range pods {
 				if err != nil {
 					break
 				}
-				err = r.Host.Do("delete pod "+p.Name, func() error {
+				err = m.Host.Do("delete pod "+p.Name, func() error {
 					o := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(p.UID))}
 					if !runs(p, begun) {
 						// The kubelet is trying to pull its image, for a minute where there is no
@@ -66,16 +66,16 @@ func runs(p corev1.Pod, begun time.Time) bool {
 
 // stalePods are those, made before this boot: one that was made since is what
 // its owner wants, and is for its owner to mend.
-func stalePods(ctx context.Context, r *node.Machine) (kubernetes.Interface, []corev1.Pod, error) {
-	c, _, err := r.AsNode()
+func stalePods(ctx context.Context, m *node.Machine) (kubernetes.Interface, []corev1.Pod, error) {
+	c, _, err := m.AsNode()
 	if err != nil {
 		return nil, nil, err
 	}
-	list, err := c.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + r.Node.Init.NodeRegistration.Name})
+	list, err := c.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + m.Node.Init.NodeRegistration.Name})
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot list this node's pods: %w", err)
 	}
-	begun, err := r.BootBegan()
+	begun, err := m.BootBegan()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -85,7 +85,7 @@ func stalePods(ctx context.Context, r *node.Machine) (kubernetes.Interface, []co
 		if owner == nil || owner.Kind == "Node" || p.DeletionTimestamp != nil || !p.CreationTimestamp.Time.Before(begun) {
 			continue
 		}
-		if slices.ContainsFunc(p.Spec.Containers, func(c corev1.Container) bool { return otherSlots(r.Baked.Images, c.Image) }) {
+		if slices.ContainsFunc(p.Spec.Containers, func(c corev1.Container) bool { return otherSlots(m.Baked.Images, c.Image) }) {
 			stale = append(stale, p)
 		}
 	}

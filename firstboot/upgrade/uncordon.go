@@ -19,16 +19,16 @@ import (
 func UncordonStep() converge.Step {
 	return converge.Step{
 		Name: "uncordon",
-		Done: func(ctx context.Context, r *node.Machine) (bool, error) {
-			_, n, err := r.NodeObject(ctx)
+		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
+			_, n, err := m.NodeObject(ctx)
 			if err != nil || n.Annotations[cluster.CordonedAnnotation] == "" {
 				return err == nil, err
 			}
-			boot, err := r.Host.BootID()
+			boot, err := m.Host.BootID()
 			return err == nil && n.Annotations[cluster.CordonedAnnotation] == boot, err
 		},
-		Do: func(ctx context.Context, r *node.Machine) error {
-			return r.ChangeNode(ctx, cluster.Uncordon)
+		Do: func(ctx context.Context, m *node.Machine) error {
+			return m.ChangeNode(ctx, cluster.Uncordon)
 		},
 	}
 }
@@ -36,21 +36,21 @@ func UncordonStep() converge.Step {
 // Uncordon lets pods come to this node again that kbuild has cordoned in this
 // boot, if its machine has not gone down for that when d has passed: whoever was
 // to see to it is gone. It waits for an API server that does not answer.
-func Uncordon(ctx context.Context, r *node.Machine, d time.Duration) error {
-	n, is, err := node.Load(r.Host)
+func Uncordon(ctx context.Context, m *node.Machine, d time.Duration) error {
+	n, is, err := node.Load(m.Host)
 	if err != nil {
 		return err
 	}
-	r.Node = n
+	m.Node = n
 	if !is {
 		return outcome.Refuse("cannot uncordon this machine: it is no node")
 	}
-	boot, err := r.Host.BootID()
+	boot, err := m.Host.BootID()
 	if err != nil {
 		return err
 	}
 	return converge.Retry(ctx, d, func() error {
-		return r.ChangeNode(ctx, func(n *corev1.Node) {
+		return m.ChangeNode(ctx, func(n *corev1.Node) {
 			if n.Annotations[cluster.CordonedAnnotation] == boot {
 				cluster.Uncordon(n)
 			}

@@ -38,81 +38,81 @@ func VersionPolicyStep() converge.Step {
 // frozenVersion is the Kubernetes version of the frozen configuration; empty
 // where there is none. An image that is older than the one that wrote it need
 // not understand the rest.
-func frozenVersion(r *node.Machine) (string, error) {
+func frozenVersion(m *node.Machine) (string, error) {
 	n, err := host.ReadJSON[struct {
 		Cluster struct {
 			KubernetesVersion string `json:"kubernetesVersion"`
 		} `json:"cluster"`
 	}](
 
-		r.Host, node.ConfigFile)
+		m.Host, node.ConfigFile)
 
 	return n.Cluster.KubernetesVersion, err
 }
 
-func versionRight(_ context.Context, r *node.Machine) (bool, error) {
-	frozen, err := frozenVersion(r)
+func versionRight(_ context.Context, m *node.Machine) (bool, error) {
+	frozen, err := frozenVersion(m)
 	if err != nil || frozen == "" {
 		return err == nil, err
 	}
-	k, err := ReadBackup(r)
+	k, err := ReadBackup(m)
 	// What was kept of this very version is there only while a move away from
 	// it has not been undone.
-	return err == nil && frozen == r.Baked.Release.Version && k.Version != frozen && !r.Host.Exists(partialDir), err
+	return err == nil && frozen == m.Baked.Release.Version && k.Version != frozen && !m.Host.Exists(partialDir), err
 }
 
-func moveVersion(_ context.Context, r *node.Machine) error {
-	own := r.Baked.Release.Version
-	k, err := ReadBackup(r)
+func moveVersion(_ context.Context, m *node.Machine) error {
+	own := m.Baked.Release.Version
+	k, err := ReadBackup(m)
 	if err != nil {
 		return err
 	}
 	if k.Version == own {
-		r.Host.Log.Warn("going back to what this node has kept of this version", slog.String("version", own), slog.String("from", k.To), slog.Time("kept", k.Time))
-		return restore(r, k)
+		m.Host.Log.Warn("going back to what this node has kept of this version", slog.String("version", own), slog.String("from", k.To), slog.Time("kept", k.Time))
+		return restore(m, k)
 	}
-	if frozen, err := frozenVersion(r); err != nil || frozen == own {
-		return errors.Join(err, r.Host.RemoveAll(partialDir)) // part of a copy, that a power cut has left
+	if frozen, err := frozenVersion(m); err != nil || frozen == own {
+		return errors.Join(err, m.Host.RemoveAll(partialDir)) // part of a copy, that a power cut has left
 	}
-	n, err := node.Frozen(r.Host)
+	n, err := node.Frozen(m.Host)
 	if err != nil {
 		return err
 	}
 	old := n.Cluster.KubernetesVersion
-	if err := r.Baked.Release.CheckUpgradeFrom(old); err != nil {
+	if err := m.Baked.Release.CheckUpgradeFrom(old); err != nil {
 		return outcome.Refuse("cannot boot this image on this node: %w", err)
 	}
 	// A control plane that joined knows from its cluster where its etcd is.
-	in, _, err := node.Load(r.Host)
+	in, _, err := node.Load(m.Host)
 	if err != nil {
 		return err
 	}
-	moved := n.MoveTo(r.Baked)
-	if _, err := config.Validate(moved, r.Baked); err != nil && !n.Role.Joins() {
+	moved := n.MoveTo(m.Baked)
+	if _, err := config.Validate(moved, m.Baked); err != nil && !n.Role.Joins() {
 		return outcome.Refuse("cannot boot this image on this node: its configuration does not go with Kubernetes %s: %w", own, err)
 	}
 	if k.Version != old || k.To != own { // else: kept before a power cut
-		if err := makeBackup(r, in, old); err != nil {
+		if err := makeBackup(m, in, old); err != nil {
 			return err
 		}
 	}
-	r.Host.Log.Info("this node moves to another version", slog.String("from", old), slog.String("to", own))
-	if err := removeOutdated(r, in); err != nil {
+	m.Host.Log.Info("this node moves to another version", slog.String("from", old), slog.String("to", own))
+	if err := removeOutdated(m, in); err != nil {
 		return err
 	}
-	return r.Freeze(moved)
+	return m.Freeze(moved)
 }
 
 // removeOutdated takes away what is made anew in another version, and makes what the
 // node knows of its cluster, where it is known, fit it: a control plane goes on
 // with it, for it must come up alone; a worker asks the cluster again.
-func removeOutdated(r *node.Machine, n *config.Node) error {
+func removeOutdated(m *node.Machine, n *config.Node) error {
 	var files []string
 	for _, pod := range []string{templates.Etcd, templates.APIServer, templates.ControllerManager, templates.Scheduler} {
 		files = append(files, node.ManifestPath(pod))
 	}
 	if n.Role == config.RoleInit || n.Role == config.RoleControlPlane && n.KnowsCluster() {
-		renewable, err := pki.Renewable(r.Host, n, r.Baked.Release)
+		renewable, err := pki.Renewable(m.Host, n, m.Baked.Release)
 		if err != nil {
 			return err
 		}
@@ -122,13 +122,13 @@ func removeOutdated(r *node.Machine, n *config.Node) error {
 		files = append(files, node.ClusterFile)
 	}
 	for _, f := range files {
-		if err := r.Host.Remove(f); err != nil {
+		if err := m.Host.Remove(f); err != nil {
 			return err
 		}
 	}
 	if n.Role == config.RoleControlPlane && n.KnowsCluster() {
-		moved := n.MoveTo(r.Baked)
-		return r.FreezeCluster(n, config.Cluster{Cluster: moved.Cluster, Kubelet: moved.Kubelet, KubeProxy: moved.KubeProxy})
+		moved := n.MoveTo(m.Baked)
+		return m.FreezeCluster(n, config.Cluster{Cluster: moved.Cluster, Kubelet: moved.Kubelet, KubeProxy: moved.KubeProxy})
 	}
 	return nil
 }

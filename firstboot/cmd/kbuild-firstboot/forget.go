@@ -19,12 +19,12 @@ the Node, too. A node that is Ready, or whose member of etcd answers, is refused
 		Example: `  kbuild-firstboot forget cp2`,
 		Args:    cli.OneArg("the node's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
+			m, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
 			if err != nil {
 				return err
 			}
-			defer r.Host.Root.Close()
-			return reset.RemoveMember(cmd.Context(), r, args[0])
+			defer m.Host.Root.Close()
+			return reset.RemoveMember(cmd.Context(), m, args[0])
 		},
 	}
 }

@@ -24,12 +24,12 @@ checked yet. The steps of the node's role are shown once it has a role.`,
   kbuild-firstboot plan -o json`,
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := open(*dir, slog.New(slog.DiscardHandler))
+			m, err := open(*dir, slog.New(slog.DiscardHandler))
 			if err != nil {
 				return err
 			}
-			defer r.Host.Root.Close()
-			plan, known := converge.Plan(cmd.Context(), r, firstboot.List)
+			defer m.Host.Root.Close()
+			plan, known := converge.Plan(cmd.Context(), m, firstboot.List)
 			return cli.Print(cmd.OutOrStdout(), o, plan, cli.Table(func(w io.Writer) {
 				for _, p := range plan {
 					fmt.Fprintf(w, "%s\t%s\t%s\n", p.Name, p.State, firstLine(p.Why))

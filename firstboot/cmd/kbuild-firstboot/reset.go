@@ -31,26 +31,26 @@ unless it is forced; so is one whose cluster does not answer.`,
   kbuild-firstboot reset --force`,
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
+			m, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
 			if err != nil {
 				return err
 			}
-			defer r.Host.Root.Close()
+			defer m.Host.Root.Close()
 			if err := cli.Confirm(cmd, yes || o.Force, "All data on this machine will be lost. Are you sure?"); err != nil {
 				return err
 			}
-			unlock, err := r.Host.Lock(lockFile)
+			unlock, err := m.Host.Lock(lockFile)
 			if err != nil {
 				// Most likely the machine waits to become a node.
-				if err := r.Host.Systemd.Stop(cmd.Context(), firstbootUnit); err != nil {
+				if err := m.Host.Systemd.Stop(cmd.Context(), firstbootUnit); err != nil {
 					return err
 				}
-				if unlock, err = r.Host.Lock(lockFile); err != nil {
+				if unlock, err = m.Host.Lock(lockFile); err != nil {
 					return fmt.Errorf("another run is under way (`kbuild-firstboot status` tells how far it is): %w", err)
 				}
 			}
 			defer unlock()
-			return reset.Run(cmd.Context(), r, o, reportOf(r))
+			return reset.Run(cmd.Context(), m, o, reportOf(m))
 		},
 	}
 	cmd.Flags().BoolVar(&o.Force, "force", false, "do not ask, and go on where the cluster is harmed or does not answer")

@@ -60,25 +60,25 @@ const lockFile = "/run/kbuild/lock"
 // runList runs the list and tells journal, console, systemd and the status
 // file how it goes. A machine that is being reset goes on with that instead.
 func runList(cmd *cobra.Command, dir string, o converge.Options) error {
-	r, err := open(dir, slog.New(logHandler(cmd.ErrOrStderr())))
+	m, err := open(dir, slog.New(logHandler(cmd.ErrOrStderr())))
 	if err != nil {
 		return err
 	}
-	defer r.Host.Root.Close()
-	unlock, err := r.Host.Lock(lockFile)
+	defer m.Host.Root.Close()
+	unlock, err := m.Host.Lock(lockFile)
 	if err != nil {
 		return fmt.Errorf("another run is under way (`kbuild-firstboot status` tells how far it is): %w", err)
 	}
 	defer unlock()
-	if node.Resetting(r.Host) {
-		r.Host.Log.Info("a reset of this machine has begun: it goes on")
-		return reset.Run(cmd.Context(), r, reset.Options{}, reportOf(r))
+	if node.Resetting(m.Host) {
+		m.Host.Log.Info("a reset of this machine has begun: it goes on")
+		return reset.Run(cmd.Context(), m, reset.Options{}, reportOf(m))
 	}
-	return converge.Run(cmd.Context(), r, firstboot.List, o, reportOf(r))
+	return converge.Run(cmd.Context(), m, firstboot.List, o, reportOf(m))
 }
 
-func reportOf(r *node.Machine) *converge.Report {
-	return &converge.Report{Host: r.Host, Notify: func(state string) {
+func reportOf(m *node.Machine) *converge.Report {
+	return &converge.Report{Host: m.Host, Notify: func(state string) {
 		daemon.SdNotify(false, state) // no service manager listens to a person's run
 	}}
 }

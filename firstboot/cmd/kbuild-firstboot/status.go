@@ -33,16 +33,16 @@ held, else 1.`,
   kbuild-firstboot status -o json | jq .why`,
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
+			m, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
 			if err != nil {
 				return err
 			}
-			defer r.Host.Root.Close()
-			s, err := converge.ReadStatus(r.Host)
+			defer m.Host.Root.Close()
+			s, err := converge.ReadStatus(m.Host)
 			if err != nil {
 				return err
 			}
-			err = cli.Print(cmd.OutOrStdout(), o, s, cli.Table(func(w io.Writer) { statusText(w, r, s) }))
+			err = cli.Print(cmd.OutOrStdout(), o, s, cli.Table(func(w io.Writer) { statusText(w, m, s) }))
 			if err == nil && s.State != converge.StateDone {
 				return errNotSo
 			}
@@ -53,16 +53,16 @@ held, else 1.`,
 	return cmd
 }
 
-func statusText(w io.Writer, r *node.Machine, s converge.Status) {
-	fmt.Fprintf(w, "Kubernetes %s: %s\n", r.Baked.Release.Version, s.Summary())
+func statusText(w io.Writer, m *node.Machine, s converge.Status) {
+	fmt.Fprintf(w, "Kubernetes %s: %s\n", m.Baked.Release.Version, s.Summary())
 	if !s.Started.IsZero() {
 		end := s.Ended
 		if end.IsZero() {
-			end = r.Host.Now()
+			end = m.Host.Now()
 		}
 		fmt.Fprintf(w, "begun %s, %s\n", s.Started.Local().Format(time.DateTime), end.Sub(s.Started).Round(100*time.Millisecond))
 	}
-	if rec, err := slot.ReadRecord(r.Host); err == nil && rec.Outcome == slot.FellBack {
+	if rec, err := slot.ReadRecord(m.Host); err == nil && rec.Outcome == slot.FellBack {
 		fmt.Fprintf(w, "the update to %s of %s fell back: %s\n", rec.Update.Release.Version, rec.Ended.Local().Format(time.DateTime), firstLine(rec.Why()))
 	}
 	fmt.Fprintln(w)

@@ -26,12 +26,12 @@ cordoned by anyone else stays cordoned.`,
 			if after < 0 {
 				return cli.Usagef("--after must not be negative: use a duration such as 55m")
 			}
-			r, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
+			m, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
 			if err != nil {
 				return err
 			}
-			defer r.Host.Root.Close()
-			return upgrade.Uncordon(cmd.Context(), r, after)
+			defer m.Host.Root.Close()
+			return upgrade.Uncordon(cmd.Context(), m, after)
 		},
 	}
 	cmd.Flags().DurationVar(&after, "after", 0, "wait for this `DURATION` first")

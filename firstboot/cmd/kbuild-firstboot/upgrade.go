@@ -35,17 +35,17 @@ runs the old image again. What the new one changed is undone then.`,
 
 // withSlots opens the machine for a command that changes slots.
 func withSlots(cmd *cobra.Command, dir string, do func(context.Context, *node.Machine) error) error {
-	r, err := open(dir, slog.New(logHandler(cmd.ErrOrStderr())))
+	m, err := open(dir, slog.New(logHandler(cmd.ErrOrStderr())))
 	if err != nil {
 		return err
 	}
-	defer r.Host.Root.Close()
-	unlock, err := slot.Lock(r.Host)
+	defer m.Host.Root.Close()
+	unlock, err := slot.Lock(m.Host)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return do(cmd.Context(), r)
+	return do(cmd.Context(), m)
 }
 
 func stageCommand(dir *string) *cobra.Command {
@@ -64,8 +64,8 @@ download that was cut goes on where it stopped. Exit code 4 is a refusal.`,
   kbuild-firstboot upgrade stage /var/tmp/v1.20.15`,
 		Args: cli.OneArg("a URL or an absolute path"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withSlots(cmd, *dir, func(ctx context.Context, r *node.Machine) error {
-				rec, err := slot.Stage(ctx, r.Host, r.Baked, args[0])
+			return withSlots(cmd, *dir, func(ctx context.Context, m *node.Machine) error {
+				rec, err := slot.Stage(ctx, m.Host, m.Baked, args[0])
 				if err == nil {
 					fmt.Fprintf(cmd.OutOrStdout(), "staged %s; `kbuild-firstboot upgrade apply` boots it\n", rec.Update.Release.Version)
 				}
@@ -86,15 +86,15 @@ upgrade apply' does that, for a whole fleet.`,
   kbuild-firstboot upgrade apply --no-reboot`,
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withSlots(cmd, *dir, func(ctx context.Context, r *node.Machine) error {
-				if err := upgrade.CheckTry(r); err != nil {
+			return withSlots(cmd, *dir, func(ctx context.Context, m *node.Machine) error {
+				if err := upgrade.CheckTry(m); err != nil {
 					return err
 				}
-				rec, err := slot.Apply(ctx, r.Host)
+				rec, err := slot.Apply(ctx, m.Host)
 				if err != nil {
 					return err
 				}
-				return rebootInto(ctx, cmd, r, rec.Update.Release.Version, noReboot)
+				return rebootInto(ctx, cmd, m, rec.Update.Release.Version, noReboot)
 			})
 		},
 	}
@@ -102,13 +102,13 @@ upgrade apply' does that, for a whole fleet.`,
 	return cmd
 }
 
-func rebootInto(ctx context.Context, cmd *cobra.Command, r *node.Machine, what string, no bool) error {
+func rebootInto(ctx context.Context, cmd *cobra.Command, m *node.Machine, what string, no bool) error {
 	if no {
 		fmt.Fprintf(cmd.OutOrStdout(), "the next boot is of %s\n", what)
 		return nil
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "rebooting into %s\n", what)
-	return r.Host.Do("reboot", func() error { return r.Host.Systemd.Start(ctx, "reboot.target") })
+	return m.Host.Do("reboot", func() error { return m.Host.Systemd.Start(ctx, "reboot.target") })
 }
 
 func cancelCommand(dir *string) *cobra.Command {
@@ -119,7 +119,7 @@ func cancelCommand(dir *string) *cobra.Command {
 		Example: `  kbuild-firstboot upgrade cancel`,
 		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withSlots(cmd, *dir, func(ctx context.Context, r *node.Machine) error { return slot.Cancel(ctx, r.Host) })
+			return withSlots(cmd, *dir, func(ctx context.Context, m *node.Machine) error { return slot.Cancel(ctx, m.Host) })
 		},
 	}
 }
@@ -135,12 +135,12 @@ the older version's etcd could not read what the newer one's has written.`,
 		Example: `  kbuild-firstboot upgrade rollback`,
 		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withSlots(cmd, *dir, func(ctx context.Context, r *node.Machine) error {
-				err := slot.Rollback(ctx, r.Host, func(other string) error { return upgrade.CheckRollback(r, other) })
+			return withSlots(cmd, *dir, func(ctx context.Context, m *node.Machine) error {
+				err := slot.Rollback(ctx, m.Host, func(other string) error { return upgrade.CheckRollback(m, other) })
 				if err != nil {
 					return err
 				}
-				return rebootInto(ctx, cmd, r, "the other slot", noReboot)
+				return rebootInto(ctx, cmd, m, "the other slot", noReboot)
 			})
 		},
 	}
@@ -157,12 +157,12 @@ func slotsCommand(dir *string) *cobra.Command {
   kbuild-firstboot upgrade status -o json | jq .other.state`,
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
+			m, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
 			if err != nil {
 				return err
 			}
-			defer r.Host.Root.Close()
-			st, err := slot.ReadStatus(cmd.Context(), r.Host, r.Baked)
+			defer m.Host.Root.Close()
+			st, err := slot.ReadStatus(cmd.Context(), m.Host, m.Baked)
 			if err != nil {
 				return err
 			}
@@ -204,12 +204,12 @@ func failedCommand(dir *string) *cobra.Command {
 		Args:   cli.NoArgs,
 		Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
+			m, err := open(*dir, slog.New(logHandler(cmd.ErrOrStderr())))
 			if err != nil {
 				return err
 			}
-			defer r.Host.Root.Close()
-			return upgrade.GiveUp(cmd.Context(), r)
+			defer m.Host.Root.Close()
+			return upgrade.GiveUp(cmd.Context(), m)
 		},
 	}
 }

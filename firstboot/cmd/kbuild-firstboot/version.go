@@ -31,12 +31,12 @@ yaml print all that the image says of itself.`,
   kbuild-firstboot version -o json`,
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := open(*dir, slog.New(slog.DiscardHandler))
+			m, err := open(*dir, slog.New(slog.DiscardHandler))
 			if err != nil {
 				return err
 			}
-			defer r.Host.Root.Close()
-			v := version{r.Baked, runtime.Version()}
+			defer m.Host.Root.Close()
+			v := version{m.Baked, runtime.Version()}
 			return cli.Print(cmd.OutOrStdout(), o, v, cli.Table(func(w io.Writer) {
 				fmt.Fprintf(w, "kbuild\t%s\nGo\t%s\nKubernetes\t%s\nSource\t%s\nPod network\t%s\n", v.Kbuild, v.Go, v.Release.Version, v.Source, v.CNI)
 			}))
