@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/kbuild/kbuild/firstboot/cluster"
@@ -40,8 +41,10 @@ type progress struct {
 	// Left says that there is nothing more to tell the cluster: it was told, or
 	// it ends with this machine.
 	Left bool `json:"left,omitempty"`
-	// Failed is when a step of a forced reset first failed to tell the cluster.
+	// Failed is when a step of a forced reset first failed to tell the cluster,
+	// and Told are those that did.
 	Failed map[string]time.Time `json:"failed,omitempty"`
+	Told   []string             `json:"told,omitempty"`
 	// Asked says that the firmware was asked for the factory reset.
 	Asked bool `json:"asked,omitempty"`
 }
@@ -113,46 +116,53 @@ func leaving(s converge.Step) converge.Step {
 			return false, err
 		}
 		since, failed := p.Failed[s.Name]
-		if p.Left || m.Node == nil || failed && m.Host.Now().Sub(since) > patience {
+		if p.Left || m.Node == nil || failed && m.Host.Now().Sub(since) > patience || slices.Contains(p.Told, s.Name) {
 			return true, nil
 		}
 		ok, err := done(ctx, m)
-		return ok, orGiveUp(m, s.Name, err)
+		if p.Force && err != nil && !errors.Is(err, context.Canceled) {
+			return false, nil // Do tries, and notes since when it fails
+		}
+		return ok, waiting(err)
 	}
-	s.Do = func(ctx context.Context, p *node.Machine) error { return orGiveUp(p, s.Name, do(ctx, p)) }
+	s.Do = func(ctx context.Context, m *node.Machine) error {
+		p, err := readProgress(m)
+		if err != nil {
+			return err
+		}
+		err = do(ctx, m)
+		switch {
+		case !p.Force || errors.Is(err, context.Canceled):
+			return waiting(err)
+		case err == nil:
+			p.Told = append(p.Told, s.Name)
+			return writeProgress(m, p)
+		}
+		if _, failed := p.Failed[s.Name]; !failed {
+			if p.Failed == nil {
+				p.Failed = map[string]time.Time{}
+			}
+			p.Failed[s.Name] = m.Host.Now()
+			if err := writeProgress(m, p); err != nil {
+				return err
+			}
+		}
+		return outcome.Retry{After: time.Second, Why: err.Error() + "; this is given up soon, because the reset is forced"}
+	}
 	return s
 }
 
-// orGiveUp turns what went wrong into a wait where that may help, or, of a
-// forced reset, until it is given up.
-func orGiveUp(m *node.Machine, step string, err error) error {
-	if err == nil || errors.Is(err, context.Canceled) {
+// waiting is what a reset that is not forced does about an error: it waits where
+// that may help, and says what else does.
+func waiting(err error) error {
+	wait, waits := errors.AsType[outcome.Retry](err)
+	switch {
+	case waits:
+	case cluster.Temporary(err):
+		wait = outcome.Retry{After: 3 * time.Second, Why: err.Error()}
+	default:
 		return err
 	}
-	p, readErr := readProgress(m)
-	if readErr != nil {
-		return readErr
-	}
-	wait, waits := errors.AsType[outcome.Retry](err)
-	if !waits {
-		waits = cluster.Temporary(err)
-		wait = outcome.Retry{After: 3 * time.Second, Why: err.Error()}
-	}
-	if !p.Force {
-		if !waits {
-			return err
-		}
-		wait.Why += "; `kbuild-firstboot reset --force` goes on without"
-		return wait
-	}
-	if _, ok := p.Failed[step]; !ok {
-		if p.Failed == nil {
-			p.Failed = map[string]time.Time{}
-		}
-		p.Failed[step] = m.Host.Now()
-		if err := writeProgress(m, p); err != nil {
-			return err
-		}
-	}
-	return outcome.Retry{After: time.Second, Why: wait.Why + "; this is given up soon, because the reset is forced"}
+	wait.Why += "; `kbuild-firstboot reset --force` goes on without"
+	return wait
 }
