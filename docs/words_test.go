@@ -25,9 +25,17 @@ func phrases() map[string]string {
 		"not so after":                     "timed out after",
 		"a mistake in kbuild":              "a bug in kbuild",
 		"nothing can be done about it":     "say what cannot be repaired",
+		"nothing of it counts":             "discarded",
+		"go over an image":                 "first install an image",
 		"Let pods come again to this node": "uncordon this node",
 		"In the way:":                      "Blocked:",
+		"less than no time":                "must not be negative",
+		"forget-secrets":                   "scrub-secrets",
+		"whereEdits":                       "ifLeader",
+		"LayBaked":                         "ApplyImageConfig",
+		"no time at all":                   "must be positive",
 		"nobody sits":                      "non-interactively",
+		"taken out of sight":               "detached (lazy unmount)",
 		"which was to go down":             "if its reboot never came",
 	}
 }

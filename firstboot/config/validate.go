@@ -238,7 +238,7 @@ func (v *validator) cluster() {
 		v.bad("cluster.dns.type", fmt.Sprintf("the image holds no DNS server %q", printable(c.DNS.Type)), "write CoreDNS, or remove the field")
 	}
 	if t := c.APIServer.TimeoutForControlPlane; t != nil && t.Duration <= 0 {
-		v.bad("cluster.apiServer.timeoutForControlPlane", "no time at all to come up", "write a duration such as 4m0s")
+		v.bad("cluster.apiServer.timeoutForControlPlane", "it must be longer than zero", "write a duration such as 4m0s")
 	}
 	if errs := validation.IsDNS1123Subdomain(strings.ToLower(c.ClusterName)); len(errs) > 0 {
 		v.warn("clusterName %q is unusual; some tools expect a DNS name", printable(c.ClusterName))

@@ -71,7 +71,7 @@ func (k Kubeconfig) Issue(ctx context.Context, n *config.Node, crt, key []byte, 
 		return nil, fmt.Errorf("cannot use the cluster's authority: %w", err)
 	}
 	if life = cmp.Or(life, lifeLeaf); life < 0 {
-		return nil, fmt.Errorf("cannot make a kubeconfig that is valid for %v, no time at all: ask for more", life)
+		return nil, fmt.Errorf("cannot make a kubeconfig that is valid for %v, which is not longer than zero: ask for more", life)
 	}
 	if end := clock.now().Add(life); end.After(ca.cert.NotAfter) {
 		return nil, fmt.Errorf("cannot make a kubeconfig that is valid until %s: the cluster's authority ends on %s: ask for less", end.UTC().Format(time.RFC3339), ca.cert.NotAfter.Format(time.RFC3339))

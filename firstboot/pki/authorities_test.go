@@ -119,7 +119,7 @@ func TestIssue(t *testing.T) {
 		want     string
 	}{
 		"too long":        {crt, key, 11 * lifeLeaf, clock, "ask for less"},
-		"negative":        {crt, key, -time.Hour, clock, "no time at all"},
+		"negative":        {crt, key, -time.Hour, clock, "not longer than zero"},
 		"expired":         {crt, key, 0, Clock{Now: testTime.AddDate(11, 0, 0)}, "expired"},
 		"another's key":   {crt, other["ca.key"], 0, clock, "another"},
 		"no certificate":  {nil, key, 0, clock, "no PEM certificate"},
