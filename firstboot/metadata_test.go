@@ -301,7 +301,7 @@ func TestMetadataWaits(t *testing.T) {
 	}
 	m.write(t, userDataFile, shortUserData+"podSubnets: 10.0.0.0/8\ntoken: abcdef.a1b2c3d4e5f6a7b8\n")
 	w := why(t, stepMetadata().Do(ctx, m.Machine))
-	if !strings.Contains(w, "credential kbuild.userdata, line 5") || !strings.Contains(w, "did you mean podSubnet?") || strings.Contains(w, "a1b2c3") {
+	if !strings.Contains(w, "credential kbuild.userdata:5:") || !strings.Contains(w, "did you mean podSubnet?") || strings.Contains(w, "a1b2c3") {
 		t.Errorf("with bad user-data: %s", w)
 	}
 	if len(m.tree(t)) != 1 {

@@ -78,7 +78,7 @@ func (s Spec) resolve() ([]byte, *config.Node, error) {
 		case have == nil:
 			put(docs[at], f.key, f.value)
 		case have.Value != f.value:
-			return nil, nil, fmt.Errorf("%s, line %d: %s is %s, but %s says %s: remove one of them", s.Config.Source, have.Line, f.key, have.Value, f.flag, f.value)
+			return nil, nil, fmt.Errorf("%s:%d: %s is %s, but %s says %s: remove one of them", s.Config.Source, have.Line, f.key, have.Value, f.flag, f.value)
 		}
 	}
 	if lookup(docs[at], "controlPlaneEndpoint") == nil {
@@ -133,7 +133,7 @@ func split(d config.Document) (docs []*yaml.Node, at int, err error) {
 			continue
 		}
 		if !slices.Contains(allowed, kind.Value) {
-			return nil, 0, fmt.Errorf("%s, line %d: a %s is not part of a cluster's configuration: only %s are; put what is for one machine into its user-data", d.Source, kind.Line, kind.Value, strings.Join(allowed, ", "))
+			return nil, 0, fmt.Errorf("%s:%d: a %s is not part of a cluster's configuration: only %s are; put what is for one machine into its user-data", d.Source, kind.Line, kind.Value, strings.Join(allowed, ", "))
 		}
 		if kind.Value == clusterKind {
 			at = len(docs)
@@ -240,7 +240,7 @@ func release(d config.Document) (images.Release, error) {
 		}
 		rel, err := images.Lookup(v.Value)
 		if err != nil {
-			return rel, fmt.Errorf("%s, line %d: kubernetesVersion: %w", d.Source, v.Line, err)
+			return rel, fmt.Errorf("%s:%d: kubernetesVersion: %w", d.Source, v.Line, err)
 		}
 		return rel, nil
 	}

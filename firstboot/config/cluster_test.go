@@ -46,7 +46,7 @@ func TestReadCluster(t *testing.T) {
 		t.Error(err)
 	}
 	for name, c := range map[string]struct{ role, old, new, want string }{
-		"unknown field":     {"worker", "clusterName:", "clusterNamee:", "ConfigMap kubeadm-config, line "},
+		"unknown field":     {"worker", "clusterName:", "clusterNamee:", "ConfigMap kubeadm-config:"},
 		"later patch":       {"control-plane", "v1.19.12", "v1.19.16", "boot a control-plane node from an image of the cluster's version"},
 		"unknown version":   {"worker", "v1.19.12", "v1.99.0", "does not know"},
 		"older than us":     {"worker", "v1.19.12", "v1.18.0", "the cluster's version"},

@@ -305,8 +305,9 @@ func withExcerpts(err error, docs []Document) error {
 		}
 		p.Source, p.Line = src, line
 		for _, d := range docs {
-			if d.Source == src {
-				p.Excerpt = excerpt(d.Data, line, 0)
+			if lines := strings.Split(string(d.Data), "\n"); d.Source == src && line <= len(lines) {
+				p.Column = columnOf(lines[line-1], p.Field)
+				p.Excerpt = excerpt(d.Data, line, p.Column)
 			}
 		}
 	}

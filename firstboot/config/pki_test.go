@@ -71,7 +71,7 @@ func TestPKI(t *testing.T) {
 						t.Errorf("%s is not what was given", file)
 					}
 				}
-			case err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "test, line "):
+			case err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "test:"):
 				t.Errorf("error %v, want one with a line and %q", err, c.want)
 			}
 			if err != nil && strings.Contains(err.Error(), key[60:90]) {

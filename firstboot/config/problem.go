@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 )
 
@@ -16,17 +15,29 @@ type Problem struct {
 	Remedy string // what to do about it
 	// Missing says that nothing gives the value: what is read later still may.
 	Missing bool
-	// Excerpt is the line of the source with a caret below, secrets masked;
-	// it may be empty.
+	// Excerpt is the line of the source and the one before it, what is wrong
+	// underlined and secrets masked; it may be empty.
 	Excerpt string
 }
 
+// Error is the problem as compilers write one, so that a terminal makes the place
+// clickable:
+//
+//	error: SOURCE:LINE:COLUMN: FIELD: WHAT
+//	   12 | the line before
+//	   13 | the line itself
+//	      |     ^^^^
+//	  REMEDY
 func (p Problem) Error() string {
 	var b strings.Builder
+	b.WriteString("error: ")
 	if p.Source != "" {
 		b.WriteString(p.Source)
 		if p.Line > 0 {
-			fmt.Fprintf(&b, ", line %d", p.Line)
+			fmt.Fprintf(&b, ":%d", p.Line)
+			if p.Column > 0 {
+				fmt.Fprintf(&b, ":%d", p.Column)
+			}
 		}
 		b.WriteString(": ")
 	}
@@ -34,11 +45,11 @@ func (p Problem) Error() string {
 		b.WriteString(p.Field + ": ")
 	}
 	b.WriteString(p.What)
-	if p.Remedy != "" {
-		b.WriteString("; " + p.Remedy)
-	}
 	if p.Excerpt != "" {
 		b.WriteString("\n" + p.Excerpt)
+	}
+	if p.Remedy != "" {
+		b.WriteString("\n  " + strings.ReplaceAll(p.Remedy, "\n", "\n  "))
 	}
 	return b.String()
 }
@@ -70,49 +81,4 @@ func (p Problems) err() error {
 		return nil
 	}
 	return p
-}
-
-var (
-	// secretName matches lines that are likely to hold a secret: their
-	// excerpt stops at the colon.
-	secretName = regexp.MustCompile(`(?i)(token|secret|passw|credential|certificatekey)`)
-	// secretBlock matches documents that hold private keys over several lines.
-	secretBlock = regexp.MustCompile(`PRIVATE KEY`)
-	// secretText matches bootstrap tokens and long hexadecimal or base64.
-	secretText = regexp.MustCompile(`[A-Za-z0-9]{6}\.[A-Za-z0-9]{16}|[A-Za-z0-9+/=]{32,}`)
-)
-
-// excerpt shows line (from 1) of text with a caret below column.
-func excerpt(text []byte, line, column int) string {
-	lines := strings.Split(string(text), "\n")
-	if line < 1 || line > len(lines) {
-		return ""
-	}
-	s := strings.TrimRight(strings.ReplaceAll(lines[line-1], "\t", " "), " \r")
-	if secretBlock.Match(text) && !strings.Contains(s, ":") {
-		return "" // it may be the short last line of a key
-	}
-	if secretName.MatchString(s) {
-		colon := strings.Index(s, ":")
-		if colon < 0 {
-			return ""
-		}
-		s = s[:colon+1] + " " + redacted
-	}
-	s = secretText.ReplaceAllString(s, redacted)
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return '?'
-		}
-		return r
-	}, s)
-	if r := []rune(s); len(r) > 120 {
-		s = string(r[:120]) + "…"
-	}
-	num := fmt.Sprintf("%5d | ", line)
-	out := num + s
-	if column > 0 && column <= len([]rune(s)) {
-		out += "\n" + strings.Repeat(" ", len(num)-2) + "| " + strings.Repeat(" ", column-1) + "^"
-	}
-	return out
 }

@@ -187,7 +187,7 @@ func TestFormatErrorLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = config.Parse(baked(t), d)
-	if want := fmt.Sprintf("key kbuild of its #cloud-config, line %d: ", lineOf(data, "nmae")); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "did you mean name?") {
+	if want := fmt.Sprintf("key kbuild of its #cloud-config:%d:", lineOf(data, "nmae")); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "did you mean name?") {
 		t.Errorf("%v, want %q", err, want)
 	}
 }

@@ -172,7 +172,7 @@ func TestRefusals(t *testing.T) {
 		"format":            {[]string{"plan", "--version", "v1.19.12", "--format", "vhd"}, []string{"vhd", "qcow2"}},
 		"cni":               {[]string{"plan", "--version", "v1.19.12", "--cni", "own"}, []string{"own", "none"}},
 		"arch":              {[]string{"plan", "--version", "v1.19.12", "--arch", "s390x"}, []string{"s390x"}},
-		"config":            {[]string{"plan", "--version", "v1.19.12", "--config", badConfig}, []string{"config.yaml", "line 4", "podSubnett"}},
+		"config":            {[]string{"plan", "--version", "v1.19.12", "--config", badConfig}, []string{"config.yaml:4:", "podSubnett"}},
 		"missing config":    {[]string{"plan", "--version", "v1.19.12", "--config", filepath.Join(dir, "none.yaml")}, []string{"none.yaml"}},
 		"manifest":          {[]string{"plan", "--version", "v1.19.12", "--manifest", badManifest}, []string{"bad.yaml"}},
 		"no object":         {[]string{"plan", "--version", "v1.19.12", "--manifest", noKind}, []string{"nokind.yaml", "kind"}},

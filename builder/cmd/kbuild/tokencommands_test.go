@@ -153,7 +153,7 @@ func TestTokenRefusals(t *testing.T) {
 		"key alone":          {"create --certificate-key 00", []string{"--print-join-userdata"}},
 		"short key":          {"create --print-join-userdata --certificate-key 00", []string{"--certificate-key", "64"}},
 		"no authority":       {"create --print-join-userdata", []string{"no certificate authority"}},
-		"config":             {"create --config " + bad, []string{"bad.yaml, line 4", "usagess"}},
+		"config":             {"create --config " + bad, []string{"bad.yaml:4:", "usagess"}},
 		"config and flag":    {"create --config " + good + " --ttl 1h", []string{"--ttl", "--config"}},
 		"config and token":   {"create aaaaaa.0123456789abcdef --config " + good, []string{"--config"}},
 		"no kubeconfig":      {"list --kubeconfig /does/not/exist", []string{"/does/not/exist", "--kubeconfig"}},
