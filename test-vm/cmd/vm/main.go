@@ -106,8 +106,13 @@ func stopMachine(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	if err := m.Stop(ctx); err != nil {
+	say("powering the machine off; its power is cut after two minutes")
+	err = m.Stop(ctx)
+	if running, _ := m.Running(); running {
 		return err
+	}
+	if err != nil {
+		say("%v: its power was cut, which a node survives", err)
 	}
 	say("stopped; its disk stays in %s", o.dir)
 	return nil
