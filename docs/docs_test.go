@@ -90,8 +90,11 @@ func TestExamples(t *testing.T) {
 				if _, err := ignition.Translate([]byte(b.Text), dir); err != nil {
 					t.Errorf("%s: %v", b.At(), err)
 				}
-			default:
-				t.Errorf("%s: nothing tests %q", b.At(), what)
+			case !slices.ContainsFunc(d.Blocks, func(o Block) bool {
+				name, _, _ := strings.Cut(b.Mark, ":")
+				return o.Lang == "sh" && o.Mark == "run" && strings.Contains(o.Text, name)
+			}):
+				t.Errorf("%s: no command that runs is given this file", b.At())
 			}
 		}
 	}
