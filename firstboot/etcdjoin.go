@@ -175,9 +175,5 @@ func startEtcd(m *node.Machine, state etcdJoin) error {
 	if err != nil {
 		return err
 	}
-	// The kubelet would make it readable for everybody.
-	if err := m.Host.MkdirAll(m.Node.Cluster.Etcd.Local.DataDir, 0o700); err != nil {
-		return err
-	}
 	return writeManifests(m, ms)
 }

@@ -1,6 +1,7 @@
 package firstboot
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/pki"
 	"github.com/kbuild/kbuild/templates"
@@ -116,9 +118,33 @@ func writeManifests(m *node.Machine, ms []manifest) error {
 		return err
 	}
 	for _, file := range ms {
+		if file.file == node.ManifestPath(templates.Etcd) {
+			// The kubelet would make it readable for everybody.
+			if err := m.Host.MkdirAll(m.Node.Cluster.Etcd.Local.DataDir, 0o700); err != nil {
+				return err
+			}
+		}
 		if err := m.Host.WriteFile(file.file, file.data, 0o600); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// manifestStep is a step that writes the manifests which want returns.
+func manifestStep(name string, want func(m *node.Machine) ([]manifest, error)) converge.Step {
+	return converge.Step{
+		Name: name,
+		Done: func(_ context.Context, m *node.Machine) (bool, error) {
+			ms, err := want(m)
+			return err == nil && manifestsDone(m, ms), err
+		},
+		Do: func(_ context.Context, m *node.Machine) error {
+			ms, err := want(m)
+			if err != nil {
+				return err
+			}
+			return writeManifests(m, ms)
+		},
+	}
 }

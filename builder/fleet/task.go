@@ -197,7 +197,7 @@ func stateOf(p *corev1.Pod) taskState {
 		case c.State.Terminated != nil:
 			t := c.State.Terminated
 			s.code = t.ExitCode
-			s.said = cmp.Or(said(t.Message), strings.TrimSpace(fmt.Sprintf("%s, exit code %d", t.Reason, t.ExitCode)))
+			s.said = cmp.Or(cluster.ReadJobResult(t.Message).String(), strings.TrimSpace(fmt.Sprintf("%s, exit code %d", t.Reason, t.ExitCode)))
 		case c.State.Waiting != nil:
 			s.said = strings.TrimSpace(c.State.Waiting.Reason + " " + c.State.Waiting.Message)
 		}

@@ -25,11 +25,12 @@ const Socket = "/run/containerd/containerd.sock"
 // domain can not exist (RFC 2606), so nothing is ever pulled from it.
 const SandboxImage = "kbuild.invalid/pause:baked"
 
+// NewHandover is the images step on the machine h, whose image is of release rel.
 func NewHandover(h *host.Host, rel images.Release) Handover {
 	return Handover{host: h, release: rel, socket: Socket, store: images.StoreDir, snapshotter: "overlayfs"}
 }
 
-// Handover is the images step on one machine.
+// Handover is what the images step has to do on one machine.
 type Handover struct {
 	host        *host.Host
 	release     images.Release
@@ -38,6 +39,8 @@ type Handover struct {
 	snapshotter string
 }
 
+// Done says whether containerd holds all that is baked, and shows it to the
+// kubelet.
 func (o Handover) Done(ctx context.Context) (bool, error) {
 	want, err := o.want()
 	if err != nil || len(want) == 0 {
@@ -59,6 +62,7 @@ func (o Handover) Done(ctx context.Context) (bool, error) {
 	return true, c.seen(ctx, want)
 }
 
+// Hand hands over what containerd lacks.
 func (o Handover) Hand(ctx context.Context) error {
 	want, err := o.want()
 	if err != nil {

@@ -145,7 +145,8 @@ func (e *StepError) Error() string { return e.Step + ": " + e.Err.Error() }
 
 func (e *StepError) Unwrap() error { return e.Err }
 
-// Walk runs steps, each as soon as what it needs holds.
+// walk runs steps, each as soon as what it needs holds. A step works on the
+// machine as it was known when the step began.
 func walk(ctx context.Context, m *node.Machine, steps []Step, o Options, report *Report) error {
 	if i := slices.IndexFunc(steps, func(s Step) bool { return s.Name == o.Until }); i >= 0 {
 		steps = steps[:i+1]

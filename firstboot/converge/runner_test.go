@@ -370,3 +370,53 @@ func TestSkipsParts(t *testing.T) {
 		}
 	}
 }
+
+// TestConvergeLoads: what a step finds out of the node is known to the steps
+// after it; without, nothing goes on.
+func TestConvergeLoads(t *testing.T) {
+	who := Step{
+		Name: "who", Loads: true,
+		Done: func(_ context.Context, m *node.Machine) (bool, error) { return m.Host.Exists(node.ConfigFile), nil },
+		Do: func(_ context.Context, m *node.Machine) error {
+			n := &config.Node{Role: config.RoleWorker}
+			n.Init.NodeRegistration.Name = "w1"
+			return m.Freeze(n)
+		},
+	}
+	s := &script{head: []Step{who}}
+	name := ""
+	told := s.step("told")
+	told.Do = func(_ context.Context, m *node.Machine) error {
+		name = m.Node.Init.NodeRegistration.Name
+		m.Node = nil // a step's machine is its own
+		return s.rest[1].Do(t.Context(), m)
+	}
+	s.rest = []Step{told, s.step("mark")}
+	told.Done = s.rest[1].Done
+	s.rest[0] = told
+	if _, err := s.run(t, t.Context(), Options{}); err != nil || name != "w1" {
+		t.Errorf("the step after is on %q, %v", name, err)
+	}
+	s = &script{head: []Step{who}, rest: []Step{s.step("after")}}
+	_, err := s.run(t, t.Context(), Options{Skip: []string{"who"}})
+	if err == nil || !strings.Contains(err.Error(), "the step who was left out") || len(s.calls) > 0 {
+		t.Errorf("left out: %v, %q", err, s.calls)
+	}
+}
+
+// TestConvergeFindsCluster: a node that joins cannot leave out the step that
+// finds its cluster, nor do a later one alone before it has.
+func TestConvergeFindsCluster(t *testing.T) {
+	n := &config.Node{Role: config.RoleWorker}
+	steps := []Step{{Name: "images"}, {Name: "discovery", Loads: true}, {Name: "start"}}
+	for want, o := range map[string][]Options{
+		"": {{}, {Only: "images"}, {Only: "discovery"}, {Until: "start"}},
+		"run `kbuild-firstboot phase discovery` first": {{Only: "start"}, {Skip: []string{"discovery"}}, {Only: "images", Skip: []string{"discovery"}}},
+	} {
+		for _, o := range o {
+			if err := o.learns(n, steps); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+				t.Errorf("%+v: %v, want %q", o, err, want)
+			}
+		}
+	}
+}

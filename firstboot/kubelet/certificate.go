@@ -147,6 +147,8 @@ func ReadKubeconfig(m *node.Machine) (*clientcmdapi.Config, *clientcmdapi.AuthIn
 	return conf, conf.AuthInfos[name], nil
 }
 
+// Uses says whether u shows the certificate and key in the file pem, and nothing
+// else.
 func Uses(u *clientcmdapi.AuthInfo, pem string) bool {
 	return u.ClientCertificate == pem && u.ClientKey == pem && len(u.ClientCertificateData) == 0 && len(u.ClientKeyData) == 0
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/pki"
 )
 
+// Clock is by what certificates are judged and made on this machine.
 func (m *Machine) Clock() pki.Clock {
 	return pki.Clock{Now: m.Host.Now(), Built: m.Baked.BuildTime}
 }

@@ -16,14 +16,14 @@ import (
 
 const (
 	// BackupDir is what a node has kept of the version before this one: the files
-	// below it at their paths, and keptRecord. It is there whole or not at all.
+	// below it at their paths, and backupRecord. It is there whole or not at all.
 	BackupDir    = "/var/lib/kbuild/kept"
 	backupRecord = BackupDir + "/kept.json"
-	partialDir   = "/var/lib/kbuild/.keeping" // keptDir while it is being made
+	partialDir   = "/var/lib/kbuild/.keeping" // BackupDir while it is being made
 )
 
-// backup says what keptDir is.
-type backup struct {
+// Backup says what BackupDir is.
+type Backup struct {
 	Version string    `json:"version"` // of Kubernetes, that it was kept of
 	To      string    `json:"to"`      // the version that the node moved to
 	Etcd    string    `json:"etcd"`    // tag of the etcd that it moved to
@@ -31,7 +31,8 @@ type backup struct {
 	Time    time.Time `json:"time"`
 }
 
-func ReadBackup(m *node.Machine) (backup, error) { return host.ReadJSON[backup](m.Host, backupRecord) }
+// ReadBackup reads what this node has backed up; of none it is zero.
+func ReadBackup(m *node.Machine) (Backup, error) { return host.ReadJSON[Backup](m.Host, backupRecord) }
 
 // backupPaths are what a move changes: in order, with what counts most last.
 func backupPaths() []string {
@@ -88,7 +89,7 @@ func makeBackup(m *node.Machine, n *config.Node, old string) error {
 		return fmt.Errorf("cannot keep a copy of the node: %w", err)
 	}
 	rel := m.Baked.Release
-	k := backup{Version: old, To: rel.Version, Etcd: rel.Etcd.Tag, Data: data, Time: h.Now().UTC()}
+	k := Backup{Version: old, To: rel.Version, Etcd: rel.Etcd.Tag, Data: data, Time: h.Now().UTC()}
 	if err := m.Host.WriteJSON(path.Join(partialDir, path.Base(backupRecord)), k); err != nil {
 		return err
 	}
@@ -101,7 +102,7 @@ func makeBackup(m *node.Machine, n *config.Node, old string) error {
 // restore puts in place what was kept of this image's version. Data of etcd stays
 // as it is, with everything that was written meanwhile, where this version's
 // etcd reads it.
-func restore(m *node.Machine, k backup) error {
+func restore(m *node.Machine, k Backup) error {
 	h := m.Host
 	if err := k.checkEtcd(m.Baked.Release); err != nil {
 		return err

@@ -41,7 +41,7 @@ func CheckRollback(m *node.Machine, other string) error {
 
 // checkEtcd says why release, which this is a backup of, could not go on with
 // the data of etcd as it is now; nil is that it can, or that there is none.
-func (b backup) checkEtcd(release images.Release) error {
+func (b Backup) checkEtcd(release images.Release) error {
 	if b.Data == "" || release.ReadsEtcd(b.Etcd) {
 		return nil
 	}

@@ -41,11 +41,11 @@ func TestMayRollBack(t *testing.T) {
 	}
 	check("another image of the version", "v1.20.15", "")
 	check("made in this version", "v1.19.12", "has kept nothing of that version")
-	if err := m.Host.WriteJSON(backupRecord, backup{Version: "v1.19.12", To: "v1.20.15", Etcd: "3.4.13-0", Data: "/var/lib/etcd"}); err != nil {
+	if err := m.Host.WriteJSON(backupRecord, Backup{Version: "v1.19.12", To: "v1.20.15", Etcd: "3.4.13-0", Data: "/var/lib/etcd"}); err != nil {
 		t.Fatal(err)
 	}
 	check("moved", "v1.19.12", "")
-	if err := m.Host.WriteJSON(backupRecord, backup{Version: "v1.19.12", To: "v1.20.15", Etcd: "3.5.0-0", Data: "/var/lib/etcd"}); err != nil {
+	if err := m.Host.WriteJSON(backupRecord, Backup{Version: "v1.19.12", To: "v1.20.15", Etcd: "3.5.0-0", Data: "/var/lib/etcd"}); err != nil {
 		t.Fatal(err)
 	}
 	check("etcd moved on", "v1.19.12", "does not read it")

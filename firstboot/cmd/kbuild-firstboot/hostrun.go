@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -15,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbuild/kbuild/cli"
+	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/host"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 )
@@ -26,8 +26,7 @@ type ended int
 func (e ended) Error() string { return fmt.Sprintf("the command ended with exit code %d", int(e)) }
 
 const (
-	// outcomeSize is how much of what a command has said last is its outcome; a
-	// container's termination message holds 4096 bytes.
+	// outcomeSize is how much of what a command has said last is its outcome.
 	outcomeSize = 3000
 	// stopPatience is how long a command may take to end when it is stopped.
 	stopPatience = 20 * time.Second
@@ -72,14 +71,14 @@ its outcome is told.`,
 				fmt.Fprintln(&said, err)
 			}
 			if o.outcome != "" {
-				os.WriteFile(o.outcome, bytes.TrimSpace(said), 0o644) // the log holds it, too
+				os.WriteFile(o.outcome, cluster.NewJobResult(string(said)).Message(), 0o644) // the log holds it, too
 			}
 			return err
 		},
 	}
 	cmd.Flags().StringVar(&o.unit, "unit", "", "`name` of the service")
 	cmd.Flags().StringVar(&o.boot, "boot", "", "refuse unless the machine runs in the boot of this `ID`")
-	cmd.Flags().StringVar(&o.outcome, "outcome", "", "`file` that gets what the command has said last")
+	cmd.Flags().StringVar(&o.outcome, "outcome", "", "`file` that gets what the command has said last, as JSON")
 	cmd.Flags().BoolVar(&o.outlive, "outlive", false, "let the command go on when this program is stopped")
 	return cmd
 }

@@ -3,6 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kbuild/kbuild/cli"
+	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/host"
 )
 
@@ -72,8 +76,15 @@ func hostRunOf(ctx context.Context, t *testing.T, args ...string) (int, string, 
 	outcome := filepath.Join(t.TempDir(), "outcome")
 	var out, errs bytes.Buffer
 	code := Execute(ctx, append([]string{"host-run", "--outcome", outcome}, args...), &out, &errs)
-	b, _ := os.ReadFile(outcome)
-	return code, errs.String(), string(b)
+	b, err := os.ReadFile(outcome)
+	var result cluster.JobResult
+	if err == nil {
+		err = json.Unmarshal(b, &result)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("%v: %s", err, b)
+	}
+	return code, errs.String(), result.String()
 }
 
 func TestHostRunReal(t *testing.T) {
