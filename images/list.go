@@ -142,6 +142,24 @@ const (
 
 var tagFormat = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 
+// WrongRepository says why s cannot be the image repository of a
+// configuration, and what to write; both are empty where it can, or is empty.
+func WrongRepository(s string) (what, remedy string) {
+	if s == "" || repository.MatchString(s) {
+		return "", ""
+	}
+	return fmt.Sprintf("%.80q is no image repository", s), "write HOST[:PORT][/PATH] without scheme and without a slash at the end, in lower case, as in registry.example.com:5000/k8s"
+}
+
+// WrongTag says why s cannot be an image's tag, and what to write; both are
+// empty where it can, or is empty.
+func WrongTag(s string) (what, remedy string) {
+	if s == "" || tagFormat.MatchString(s) {
+		return "", ""
+	}
+	return fmt.Sprintf("%.80q is no image tag", s), "write at most 128 letters, digits, '_', '.' and '-', the first no '.' or '-', as in 3.4.13-0"
+}
+
 func (r Release) check(c ListConfig) error {
 	major, minor, patch, err := parseLong(r.version(c))
 	if err != nil {
@@ -154,13 +172,13 @@ func (r Release) check(c ListConfig) error {
 	for _, f := range []struct{ field, value string }{
 		{"imageRepository", c.ImageRepository}, {"etcd.local.imageRepository", c.EtcdRepository}, {"dns.imageRepository", c.DNSRepository},
 	} {
-		if f.value != "" && !repository.MatchString(f.value) {
-			return fmt.Errorf("%s: %q is no image repository: write HOST[:PORT][/PATH] without scheme, in lower case, as in registry.example.com:5000/k8s", f.field, f.value)
+		if what, remedy := WrongRepository(f.value); what != "" {
+			return fmt.Errorf("%s: %s: %s", f.field, what, remedy)
 		}
 	}
 	for _, f := range []struct{ field, value string }{{"etcd.local.imageTag", c.EtcdTag}, {"dns.imageTag", c.DNSTag}} {
-		if f.value != "" && !tagFormat.MatchString(f.value) {
-			return fmt.Errorf("%s: %q is no image tag", f.field, f.value)
+		if what, remedy := WrongTag(f.value); what != "" {
+			return fmt.Errorf("%s: %s: %s", f.field, what, remedy)
 		}
 	}
 	switch {

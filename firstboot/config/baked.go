@@ -16,23 +16,19 @@ import (
 // the node. The error is Problems, or Supports'.
 func ReadBaked(baked images.Baked, d Document) (ClusterConfiguration, error) {
 	d.Baked = true
-	l, err := layersOf(baked, []Document{d})
+	l, err := parse(baked, d)
 	if err != nil {
 		return ClusterConfiguration{}, err
 	}
 	if l.role == "" { // the first node of a cluster uses all kinds
 		l.role = RoleInit
 	}
-	n, err := l.node()
+	given, err := l.node()
 	if err != nil {
 		return ClusterConfiguration{}, err
 	}
-	given := n.Cluster
-	if err := Default(n, baked, anyMachine()); err != nil {
-		return given, ofLines(withExcerpts(err, []Document{d}), d)
-	}
-	_, err = Validate(n, baked)
-	return given, ofLines(withExcerpts(err, []Document{d}), d)
+	_, _, err = l.check(baked, anyMachine(), []Document{d})
+	return given.Cluster, ofLines(err, d)
 }
 
 // anyMachine stands for the machines that an image will run on.

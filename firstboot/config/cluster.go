@@ -36,6 +36,7 @@ func ReadCluster(n *Node, baked images.Baked, m Machine, docs ...Document) (Clus
 	in := *n
 	in.Sources = maps.Clone(n.Sources)
 	for _, d := range docs {
+		d.kept = true
 		for _, o := range read(s, d, &probs) {
 			prefix := prefixes()[o.kind]
 			if prefix != "cluster" && prefix != "kubelet" && prefix != "kubeProxy" {
@@ -63,8 +64,10 @@ func ReadCluster(n *Node, baked images.Baked, m Machine, docs ...Document) (Clus
 	baked.CNI, baked.PodCIDR = "none", "" // the cluster's pod network counts, not the image's
 	defaultCluster(&in, baked)
 	in.Kubelet["apiVersion"], in.Kubelet["kind"] = "kubelet.config.k8s.io/v1beta1", "KubeletConfiguration"
+	warnings := in.takeCgroupDriver()
 	defaultKubelet(&in, m)
-	warnings, err := Validate(&in, baked)
+	more, err := Validate(&in, baked)
+	warnings = append(warnings, more...)
 	if err != nil {
 		return Cluster{}, warnings, withExcerpts(err, docs)
 	}

@@ -61,7 +61,7 @@ func defaultKubelet(n *Node, m Machine) {
 	if m.Resolved {
 		fill("resolvConf", resolvedConf)
 	}
-	fill("cgroupDriver", "systemd")
+	fill("cgroupDriver", cgroupDriver)
 }
 
 // dnsIP is the tenth address of the (first) service subnet.

@@ -23,6 +23,8 @@ type converter struct {
 	probs  *Problems
 	visits int // nodes seen, aliases followed included
 	depth  int
+	// tooMuch says that the bounds below are passed: nothing more is read.
+	tooMuch bool
 }
 
 // A document may name a node many times with aliases; these bound what it
@@ -52,15 +54,11 @@ func join(path, name string) string {
 // document itself, which has apiVersion and kind besides.
 func (c *converter) object(n *yaml.Node, fields map[string]string, path string, top bool) map[string]any {
 	out := map[string]any{}
-	seen := map[string]int{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, val := n.Content[i], n.Content[i+1]
-		if !c.key(key, path, seen) {
-			continue
-		}
+	for _, p := range c.pairs(n, path) {
+		key, val := p.key, p.value
 		name := key.Value
-		if top && (name == "apiVersion" || name == "kind") {
-			continue
+		if top && (name == "apiVersion" || name == "kind" || strings.HasPrefix(name, "x-") && val.Anchor != "") {
+			continue // x-… only holds what is named elsewhere
 		}
 		typ, ok := fields[name]
 		if !ok {
@@ -75,37 +73,33 @@ func (c *converter) object(n *yaml.Node, fields map[string]string, path string, 
 	return out
 }
 
-// key checks a mapping's key; seen holds the lines of those before.
-func (c *converter) key(key *yaml.Node, path string, seen map[string]int) bool {
-	if key.Kind != yaml.ScalarNode || key.ShortTag() == "!!merge" {
-		c.problem(key, path, "this key is no plain name", "write the fields out; merge keys (<<) and structured keys are not read")
-		return false
+// enter counts a node that is looked at, and says whether there may be more;
+// the caller leaves it with c.depth--.
+func (c *converter) enter(n *yaml.Node, path string) bool {
+	c.visits++
+	c.depth++
+	if !c.tooMuch && (c.visits > maxVisits || c.depth > maxDepth) {
+		c.problem(n, path, "the document is too deep, or its aliases unfold to too much", "write it without aliases")
+		c.tooMuch = true
 	}
-	if line, dup := seen[key.Value]; dup {
-		c.problem(key, path, fmt.Sprintf("field %q is there already, at line %d", printable(key.Value), line), "keep one of the two")
-		return false
-	}
-	seen[key.Value] = key.Line
-	return true
+	return !c.tooMuch
 }
 
 // value converts n to type t. It returns false where there is nothing to use:
-// a null, which means the same as an absent field, or a problem.
+// a null or a problem.
 func (c *converter) value(n *yaml.Node, t schema.Type, path string) (any, bool) {
-	c.visits++
-	c.depth++
 	defer func() { c.depth-- }()
-	if c.visits > maxVisits || c.depth > maxDepth {
-		if c.visits != math.MaxInt {
-			c.problem(n, path, "the document is too deep, or its aliases unfold to too much", "write it without aliases")
-			c.visits = math.MaxInt - 1
-		}
+	if !c.enter(n, path) {
 		return nil, false
 	}
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
-	if n == nil || isNull(n) {
+	if n == nil {
+		return nil, false
+	}
+	if isNull(n) {
+		c.null(n, t, path)
 		return nil, false
 	}
 	if p, ok := t.Pointer(); ok {
@@ -149,16 +143,11 @@ func (c *converter) mapping(n *yaml.Node, elem schema.Type, path string) (any, b
 		return nil, false
 	}
 	out := map[string]any{}
-	seen := map[string]int{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key := n.Content[i]
-		if !c.key(key, path, seen) {
-			continue
-		}
-		p := join(path, key.Value)
-		c.lines[p] = pos{key.Line, key.Column}
-		if v, ok := c.value(n.Content[i+1], elem, p); ok {
-			out[key.Value] = v
+	for _, e := range c.pairs(n, path) {
+		p := join(path, e.key.Value)
+		c.lines[p] = pos{e.key.Line, e.key.Column}
+		if v, ok := c.value(e.value, elem, p); ok {
+			out[e.key.Value] = v
 		}
 	}
 	return out, true
@@ -226,6 +215,9 @@ func (c *converter) scalar(n *yaml.Node, typ, path string) (any, bool) {
 // boolean for text (`v: 4` among extraArgs), and no word that YAML 1.1, which
 // kubeadm reads, takes for a boolean.
 func (c *converter) text(n *yaml.Node, tag, path string) (any, bool) {
+	if n.Style == 0 && !c.visible(n, path) {
+		return nil, false
+	}
 	word := []string{"y", "n", "yes", "no", "on", "off"}
 	switch {
 	case tag != "!!str" && tag != "!!timestamp":

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"crypto/rand"
 	"fmt"
 	"io"
@@ -53,19 +54,22 @@ func Default(n *Node, baked images.Baked, m Machine) error {
 	if n.Sources == nil {
 		n.Sources = map[string]string{}
 	}
-	if err := checkVersion(n, baked); err != nil {
-		return err
-	}
+	probs := checkVersion(n, baked)
 	if n.Role.Joins() {
 		defaultJoin(n)
-		return defaultInit(n, baked, m)
+	} else {
+		defaultCluster(n, baked)
+		if err := defaultTokens(n, m.Random); err != nil {
+			return err
+		}
 	}
-	defaultCluster(n, baked)
-	if err := defaultTokens(n, m.Random); err != nil {
-		return err
+	more, err := asProblems(defaultInit(n, baked, m))
+	if err != nil {
+		return cmp.Or(probs.err(), err)
 	}
-	if err := defaultInit(n, baked, m); err != nil {
-		return err
+	probs = append(probs, more...)
+	if n.Role.Joins() {
+		return probs.err()
 	}
 	// These need what the two above found.
 	if e := n.Cluster.ControlPlaneEndpoint; e != "" {
@@ -75,7 +79,7 @@ func Default(n *Node, baked images.Baked, m Machine) error {
 	}
 	defaultKubelet(n, m)
 	defaultKubeProxy(n)
-	return nil
+	return probs.err()
 }
 
 // set gives *v the value def if it is empty.
@@ -88,16 +92,20 @@ func set[T comparable](n *Node, path string, v *T, def T, source string) {
 }
 
 // checkVersion refuses another Kubernetes version than the image's.
-func checkVersion(n *Node, baked images.Baked) error {
+func checkVersion(n *Node, baked images.Baked) (probs Problems) {
 	c := &n.Cluster
 	rel := baked.Release
 	if v := c.KubernetesVersion; v != "" && "v"+strings.TrimPrefix(v, "v") != rel.Version {
-		return Problems{{Source: n.source("cluster.kubernetesVersion"), Field: "ClusterConfiguration kubernetesVersion",
-			What: fmt.Sprintf("%q is not the version of this image, which is %s", printable(v), rel.Version), Remedy: "remove the field, or boot an image of that version"}}
+		remedy := "remove the field, or boot an image of that version"
+		if strings.TrimPrefix(v, "v") == fmt.Sprintf("1.%d.0", rel.Minor()) {
+			remedy += fmt.Sprintf(" (`kubeadm config print init-defaults` prints %s for every v1.%d)", v, rel.Minor())
+		}
+		probs.add(Problem{Source: n.source("cluster.kubernetesVersion"), Field: "ClusterConfiguration kubernetesVersion",
+			What: fmt.Sprintf("%q is not the version of this image, which is %s", printable(v), rel.Version), Remedy: remedy})
 	}
 	set(n, "cluster.kubernetesVersion", &c.KubernetesVersion, rel.Version, "image")
 	c.KubernetesVersion = rel.Version
-	return nil
+	return probs
 }
 
 func defaultCluster(n *Node, baked images.Baked) {

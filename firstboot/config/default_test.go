@@ -104,7 +104,7 @@ func TestTokens(t *testing.T) {
 }
 
 func TestTaints(t *testing.T) {
-	for text, want := range map[string]int{"": 1, "taints: []\n": 0, "taints: null\n": 1, "taints: [{key: a, effect: NoSchedule}, {key: b, effect: NoExecute}]\n": 2} {
+	for text, want := range map[string]int{"": 1, "taints: []\n": 0, "---\napiVersion: kubeadm.k8s.io/v1beta2\nkind: InitConfiguration\nnodeRegistration: {taints: null}\n": 1, "taints: [{key: a, effect: NoSchedule}, {key: b, effect: NoExecute}]\n": 2} {
 		n := mustLoad(t, short+text)
 		if got := n.Init.NodeRegistration.Taints; len(got) != want || got == nil {
 			t.Errorf("%q: %v", text, got)

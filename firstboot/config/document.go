@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	yaml "go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/kbuild/kbuild/firstboot/config/schema"
 )
@@ -19,6 +20,7 @@ type Document struct {
 	Source string // for people: "credential kbuild.userdata"
 	Data   []byte
 	Baked  bool // it is part of the image, beneath the node's own user-data
+	kept   bool // it is what a cluster keeps: written by programs, read as kubeadm reads it
 }
 
 // MaxSize is the size of a Document that is still read, in bytes.
@@ -44,6 +46,7 @@ const (
 
 // read splits d into its objects and checks each against its kind.
 func read(s *schema.Schema, d Document, probs *Problems) []object {
+	d.Data = Text(d.Data)
 	if len(d.Data) > MaxSize {
 		probs.add(Problem{Source: d.Source, What: fmt.Sprintf("%d bytes is more than the %d that are read", len(d.Data), MaxSize), Remedy: "make it smaller; manifests belong into the image (kbuild image --manifest)"})
 		return nil
@@ -62,8 +65,13 @@ func read(s *schema.Schema, d Document, probs *Problems) []object {
 			return objs
 		}
 		if err != nil {
-			line, what := syntaxError(err)
-			probs.add(Problem{Source: d.Source, Line: line, What: "it is not valid YAML: " + what, Remedy: "check indentation (spaces, no tabs), colons and quotes around there", Excerpt: excerpt(d.Data, line, 0)})
+			p := Problem{Source: d.Source, Remedy: "check indentation (spaces, no tabs), colons and quotes around there"}
+			p.Line, p.What = syntaxError(err)
+			if line, column, what, remedy := whyNotYAML(d.Data, p.Line); line > 0 {
+				p.Line, p.Column, p.What, p.Remedy = line, column, what, remedy
+			}
+			p.What, p.Excerpt = "it is not valid YAML: "+p.What, excerpt(d.Data, p.Line, p.Column)
+			probs.add(p)
 			return objs
 		}
 		if n.Kind != yaml.DocumentNode || len(n.Content) != 1 || isNull(n.Content[0]) {
@@ -105,7 +113,8 @@ func syntaxError(err error) (line int, what string) {
 	return 0, secretText.ReplaceAllString(strings.TrimPrefix(s, "yaml: "), redacted)
 }
 
-// readObject checks one document of d.
+// readObject checks one document of d. A field with a problem is not in the
+// object's value; it returns false where the document cannot be read at all.
 func readObject(s *schema.Schema, d Document, n *yaml.Node, probs *Problems) (object, bool) {
 	at := func(m *yaml.Node, field, what, remedy string) {
 		probs.add(Problem{Source: d.Source, Line: m.Line, Column: m.Column, Field: field, What: what, Remedy: remedy, Excerpt: excerpt(d.Data, m.Line, m.Column)})
@@ -128,10 +137,9 @@ func readObject(s *schema.Schema, d Document, n *yaml.Node, probs *Problems) (ob
 		return object{}, false
 	}
 	c := converter{schema: s, doc: d, kind: o.kind, lines: o.lines, probs: probs}
-	before := len(*probs)
 	if o.api == nodeMetadataAPI && o.kind == nodeMetadataKind {
 		o.value = c.object(n, nodeMetadataFields(s), "", true)
-		return o, len(*probs) == before
+		return o, true
 	}
 	typ, ok := s.Kinds[o.api+"/"+o.kind]
 	if !ok {
@@ -140,7 +148,7 @@ func readObject(s *schema.Schema, d Document, n *yaml.Node, probs *Problems) (ob
 		return object{}, false
 	}
 	o.value = c.object(n, s.Types[typ], "", true)
-	return o, len(*probs) == before
+	return o, true
 }
 
 // wrongKind says what is wrong with a kind that the schema does not have.
@@ -165,8 +173,12 @@ func wrongKind(s *schema.Schema, api, kind string) (what, remedy string) {
 	switch {
 	case len(apis) > 0:
 		remedy = "write `apiVersion: " + apis[0] + "`"
-		if strings.HasPrefix(api, "kubeadm.k8s.io/") {
-			remedy += " (`kubeadm config migrate` of that version converts a file)"
+		switch group := "kubeadm.k8s.io/"; {
+		case !strings.HasPrefix(api, group):
+		case version.CompareKubeAwareVersionStrings(strings.TrimPrefix(api, group), strings.TrimPrefix(apis[0], group)) > 0:
+			remedy += " and its fields: there, extraArgs are `name: value` lines, timeoutForControlPlane and discovery.timeout stand for timeouts, and patches and skipPhases go into a " + nodeMetadataKind + " (kubeadm converts to newer versions only)"
+		default:
+			remedy += fmt.Sprintf(" (`kubeadm config migrate` of Kubernetes %s converts a file)", s.Version)
 		}
 	case len(kinds) > 0:
 		remedy = "kinds of that version are " + list(kinds)

@@ -50,7 +50,7 @@ func applied(t *testing.T, before, user, after string) (was, is *Node, changed, 
 // both, and defaults come back.
 func TestApplyImageConfig(t *testing.T) {
 	before := bakedCluster + "networking:\n  dnsDomain: one.example\napiServer:\n  timeoutForControlPlane: 8m0s\n  extraArgs:\n    v: \"2\"\n    audit-log-maxage: \"7\"\n    max-requests-inflight: \"100\"\nscheduler:\n  extraArgs:\n    v: \"4\"\n" +
-		"---\napiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 50\ncgroupDriver: cgroupfs\nevictionHard:\n  memory.available: 1Gi\n"
+		"---\napiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 50\nhealthzPort: 10299\nevictionHard:\n  memory.available: 1Gi\n"
 	user := short + "---\n" + bakedCluster + "apiServer:\n  extraArgs:\n    max-requests-inflight: \"200\"\n"
 	after := bakedCluster + "networking:\n  dnsDomain: two.example\napiServer:\n  extraArgs:\n    v: \"3\"\n    max-requests-inflight: \"300\"\n    profiling: \"false\"\n  extraVolumes:\n  - {name: a, hostPath: /a, mountPath: /a}\n" +
 		"---\napiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nevictionHard:\n  memory.available: 2Gi\n"
@@ -64,11 +64,11 @@ func TestApplyImageConfig(t *testing.T) {
 	if is.Cluster.Networking.DNSDomain != "one.example" || !slices.Equal(kept, []string{"cluster.networking.dnsDomain"}) {
 		t.Errorf("DNS domain %q, kept %q", is.Cluster.Networking.DNSDomain, kept)
 	}
-	if _, ok := is.Kubelet["maxPods"]; ok || is.Kubelet["cgroupDriver"] != "systemd" || !same(is.Kubelet["evictionHard"], map[string]string{"memory.available": "2Gi"}) {
+	if _, ok := is.Kubelet["maxPods"]; ok || !same(is.Kubelet["healthzPort"], 10248) || !same(is.Kubelet["evictionHard"], map[string]string{"memory.available": "2Gi"}) {
 		t.Errorf("kubelet: %v", is.Kubelet)
 	}
 	want := []string{"cluster.apiServer.extraArgs.audit-log-maxage", "cluster.apiServer.extraArgs.profiling", "cluster.apiServer.extraArgs.v", "cluster.apiServer.extraVolumes",
-		"cluster.apiServer.timeoutForControlPlane", "cluster.scheduler.extraArgs.v", "kubelet.cgroupDriver", "kubelet.evictionHard.memory.available", "kubelet.maxPods"}
+		"cluster.apiServer.timeoutForControlPlane", "cluster.scheduler.extraArgs.v", "kubelet.evictionHard.memory.available", "kubelet.healthzPort", "kubelet.maxPods"}
 	if !slices.Equal(changed, want) {
 		t.Errorf("changed %q, want %q", changed, want)
 	}

@@ -2,10 +2,11 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
+	"slices"
 	"strings"
 
 	"github.com/kbuild/kbuild/firstboot/config/schema"
@@ -24,36 +25,51 @@ const apiV1beta2 = "v1beta2"
 // validates the whole. The warnings are for the log. The error is ErrNoRole,
 // ErrNoAddress or Problems.
 func Load(baked images.Baked, m Machine, docs ...Document) (*Node, []string, error) {
-	n, ignored, err := parse(baked, docs...)
+	l, err := parse(baked, docs...)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := Default(n, baked, m); err != nil {
-		return nil, nil, withExcerpts(err, docs)
-	}
-	warnings, err := Validate(n, baked)
-	warnings = append(ignored, warnings...)
+	n, warnings, err := l.check(baked, m, docs)
 	if err != nil {
-		return nil, warnings, withExcerpts(err, docs)
+		return nil, warnings, err
 	}
 	return n, warnings, nil
+}
+
+// check makes a node of the layers, fills in what is missing and validates the
+// whole. The error is Problems where there are some: those of the documents'
+// form and those of the values that could be read.
+func (l *layers) check(baked images.Baked, m Machine, docs []Document) (*Node, []string, error) {
+	n, err := l.node()
+	if err != nil {
+		return nil, nil, cmp.Or(l.probs.err(), err)
+	}
+	warnings := append(l.ignored, n.takeSocket()...)
+	values, err := asProblems(Default(n, baked, m))
+	if err != nil {
+		return nil, warnings, cmp.Or(l.probs.err(), err)
+	}
+	said, err := Validate(n, baked)
+	warnings = append(warnings, said...)
+	more, err := asProblems(err)
+	if err != nil {
+		return nil, warnings, err
+	}
+	values = slices.Concat(values, placeholders(n), more).withExcerpts(docs)
+	return n, warnings, l.probs.and(values).err()
 }
 
 // Parse reads docs, each strictly, and lays the later over the earlier: fields
 // are merged, lists are replaced. Nothing is defaulted.
 func Parse(baked images.Baked, docs ...Document) (*Node, error) {
-	n, _, err := parse(baked, docs...)
-	return n, err
-}
-
-// parse is Parse, and warns of documents that it has no use for.
-func parse(baked images.Baked, docs ...Document) (*Node, []string, error) {
-	l, err := layersOf(baked, docs)
+	l, err := parse(baked, docs...)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	n, err := l.node()
-	return n, l.ignored, err
+	if err := l.probs.err(); err != nil {
+		return nil, err
+	}
+	return l.node()
 }
 
 // Supports says why no node of a release could read its configuration; nil where
@@ -65,8 +81,9 @@ func Supports(rel images.Release) error {
 	return nil
 }
 
-// layersOf reads docs and lays them on each other.
-func layersOf(baked images.Baked, docs []Document) (*layers, error) {
+// parse lays docs over each other. What is wrong with their form is in the
+// layers' problems; what could be read is there besides.
+func parse(baked images.Baked, docs ...Document) (*layers, error) {
 	if err := Supports(baked.Release); err != nil {
 		return nil, err
 	}
@@ -78,7 +95,7 @@ func layersOf(baked images.Baked, docs []Document) (*layers, error) {
 	for _, d := range docs {
 		l.lay(read(s, d, &l.probs))
 	}
-	return l, l.probs.err()
+	return l, nil
 }
 
 // layers is the configuration so far.
@@ -288,28 +305,4 @@ func into(m map[string]any, v any) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	return d.Decode(v)
-}
-
-// withExcerpts adds to problems the lines of docs that they speak of.
-func withExcerpts(err error, docs []Document) error {
-	var probs Problems
-	if !errors.As(err, &probs) {
-		return err
-	}
-	for i := range probs {
-		p := &probs[i]
-		src, num, ok := strings.Cut(p.Source, ", line ")
-		line, nerr := strconv.Atoi(num)
-		if !ok || nerr != nil || p.Line > 0 {
-			continue
-		}
-		p.Source, p.Line = src, line
-		for _, d := range docs {
-			if lines := strings.Split(string(d.Data), "\n"); d.Source == src && line <= len(lines) {
-				p.Column = columnOf(lines[line-1], p.Field)
-				p.Excerpt = excerpt(d.Data, line, p.Column)
-			}
-		}
-	}
-	return probs
 }

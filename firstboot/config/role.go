@@ -18,7 +18,7 @@ func (l *layers) setRole(objs []object) {
 			role = RoleInit
 		case "JoinConfiguration":
 			role = RoleWorker
-			if _, ok := o.value["controlPlane"]; ok {
+			if _, ok := o.lines["controlPlane"]; ok {
 				role = RoleControlPlane
 			}
 		case nodeMetadataKind:

@@ -170,6 +170,14 @@ type Etcd struct {
 	External *ExternalEtcd `json:"external,omitempty"`
 }
 
+// local is Local, empty where it is not set.
+func (e Etcd) local() LocalEtcd {
+	if e.Local == nil {
+		return LocalEtcd{}
+	}
+	return *e.Local
+}
+
 // LocalEtcd runs as a static pod.
 type LocalEtcd struct {
 	ImageMeta      `json:",inline"`

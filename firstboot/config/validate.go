@@ -75,11 +75,12 @@ func (v *validator) registration() {
 	const at = "init.nodeRegistration."
 	if errs := validation.IsDNS1123Subdomain(r.Name); len(errs) > 0 {
 		v.bad(at+"name", fmt.Sprintf("%q is no node name", printable(r.Name)), "use lower-case letters, digits, '-' and '.', at most 253, a letter or digit first and last")
-	} else if len(r.Name) > 64 {
-		v.bad(at+"name", fmt.Sprintf("%q has %d characters; a Linux host name has at most 64", printable(r.Name), len(r.Name)), "choose a shorter name")
+	} else if len(r.Name) > validation.LabelValueMaxLength {
+		v.bad(at+"name", fmt.Sprintf("%q has %d characters; the node's label kubernetes.io/hostname holds at most %d", printable(r.Name), len(r.Name), validation.LabelValueMaxLength), "choose a shorter name, such as the host name without its domain")
 	}
 	v.socket(at+"criSocket", r.CRISocket)
 	v.flags(at+"kubeletExtraArgs", r.KubeletExtraArgs)
+	v.cgroupDriver(at+"kubeletExtraArgs.cgroup-driver", r.KubeletExtraArgs["cgroup-driver"])
 	v.labels(at+"kubeletExtraArgs.node-labels", r.KubeletExtraArgs["node-labels"])
 	for i, t := range r.Taints {
 		v.taint(fmt.Sprintf("%staints[%d]", at, i), t)
@@ -111,7 +112,7 @@ func (v *validator) socket(at, s string) {
 		v.bad(at, fmt.Sprintf("%q is no path of a socket", printable(s)), "leave it out: the image's containerd is used")
 	case u.Scheme == "" && !path.IsAbs(u.Path), u.Scheme != "" && u.Scheme != "unix":
 		v.bad(at, fmt.Sprintf("%q is neither an absolute path nor a unix:// URL", printable(s)), "leave it out: the image's containerd is used")
-	case strings.TrimPrefix(s, "unix://") != CRISocket:
+	case socketPath(s) != CRISocket:
 		v.bad(at, fmt.Sprintf("this image has one container runtime, at %s", CRISocket), "leave the field out")
 	}
 }
@@ -217,6 +218,16 @@ func (v *validator) cluster() {
 	c := v.node.Cluster
 	v.absolute("cluster.certificatesDir", c.CertificatesDir)
 	v.sans("cluster.apiServer.certSANs", c.APIServer.CertSANs)
+	for path, s := range map[string]string{"imageRepository": c.ImageRepository, "dns.imageRepository": c.DNS.ImageRepository, "etcd.local.imageRepository": c.Etcd.local().ImageRepository} {
+		if what, remedy := images.WrongRepository(s); what != "" {
+			v.bad("cluster."+path, what, remedy)
+		}
+	}
+	for path, s := range map[string]string{"dns.imageTag": c.DNS.ImageTag, "etcd.local.imageTag": c.Etcd.local().ImageTag} {
+		if what, remedy := images.WrongTag(s); what != "" {
+			v.bad("cluster."+path, what, remedy)
+		}
+	}
 	if e := c.ControlPlaneEndpoint; e != "" {
 		if _, _, err := parseHostPort(e); err != nil {
 			v.bad("cluster.controlPlaneEndpoint", err.Error(), "write a DNS name or an address, and a port after a colon if it is not the API server's: api.example.org:6443, [fd00::1]:6443")

@@ -48,7 +48,7 @@ func (v *validator) discoveryToken(at string, t *BootstrapTokenDiscovery) {
 	if t.APIServerEndpoint == "" {
 		v.missing(at+".apiServerEndpoint", "nothing says where the cluster's API server is", "write its host and port (endpoint in NodeMetadata); "+joinRemedy)
 	} else if _, _, err := parseHostPort(t.APIServerEndpoint); err != nil {
-		v.bad(at+".apiServerEndpoint", printable(err.Error()), "write the API server's host and port, such as api.example.org:6443")
+		v.bad(at+".apiServerEndpoint", err.Error(), "write the API server's host and port, such as api.example.org:6443 or [fd00::1]:6443")
 	}
 	for i, pin := range t.CACertHashes {
 		if !pinForm.MatchString(pin) {

@@ -193,9 +193,8 @@ func (v *validator) components() {
 		check(n.KubeProxy, proxy, "clusterCIDR", n.Cluster.Networking.PodSubnet)
 	}
 	check(n.KubeProxy, proxy, "clientConnection.kubeconfig", "/var/lib/kube-proxy/kubeconfig.conf")
-	if d, _ := n.Kubelet["cgroupDriver"].(string); d != "systemd" && d != "cgroupfs" {
-		v.bad("kubelet.cgroupDriver", fmt.Sprintf("%q is no cgroup driver", printable(d)), "write systemd or cgroupfs, or leave it out")
-	}
+	d, _ := n.Kubelet["cgroupDriver"].(string)
+	v.cgroupDriver("kubelet.cgroupDriver", d)
 	switch m, _ := n.KubeProxy["mode"].(string); m {
 	case "", "iptables", "ipvs", "userspace":
 	default:
