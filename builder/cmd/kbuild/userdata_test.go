@@ -140,7 +140,7 @@ func TestWorkerIsSmall(t *testing.T) {
 	if code != cli.ExitOK {
 		t.Fatalf("%d %s", code, stderr)
 	}
-	name := strings.Repeat("n", 64)
+	name := strings.Repeat("n", 63)
 	for _, format := range []string{"yaml", "cloud-config", "ignition", "smbios"} {
 		out := mustKbuild(t, "cluster", "userdata", dir, "--role", "worker", "--node", name, "--format", format)
 		if len(out) > 1024 {
