@@ -15,8 +15,8 @@ import (
 	"github.com/kbuild/kbuild/test-vm/guest"
 )
 
-// bench holds what the three measurements share.
-type bench struct {
+// machines holds what the three measurements share.
+type machines struct {
 	image   testvm.Image
 	kubeadm string
 	state   string // tar file of a finished node's files, from the first run of a
@@ -33,7 +33,7 @@ const (
 )
 
 // firstboot measures a. The first run leaves the files of its node for b and c.
-func (b *bench) firstboot(ctx context.Context) (result, error) {
+func (b *machines) firstboot(ctx context.Context) (result, error) {
 	m, err := b.boot(ctx)
 	if err != nil {
 		return result{}, err
@@ -66,7 +66,7 @@ func (b *bench) firstboot(ctx context.Context) (result, error) {
 }
 
 // init measures b.
-func (b *bench) init(ctx context.Context) (result, error) {
+func (b *machines) init(ctx context.Context) (result, error) {
 	m, err := b.bootWithImages(ctx, cniFiles)
 	if err != nil {
 		return result{}, err
@@ -86,7 +86,7 @@ func (b *bench) init(ctx context.Context) (result, error) {
 }
 
 // floor measures c.
-func (b *bench) floor(ctx context.Context) (result, error) {
+func (b *machines) floor(ctx context.Context) (result, error) {
 	m, err := b.bootWithImages(ctx, allFiles)
 	if err != nil {
 		return result{}, err
@@ -95,7 +95,7 @@ func (b *bench) floor(ctx context.Context) (result, error) {
 	return timed(ctx, m, []string{"systemctl", "start", "--no-block", "kubelet.service"})
 }
 
-func (b *bench) userData() (string, error) {
+func (b *machines) userData() (string, error) {
 	r, err := images.Lookup(b.image.Version)
 	if err != nil {
 		return "", err
@@ -104,7 +104,7 @@ func (b *bench) userData() (string, error) {
 }
 
 // kubeadmConfig is what kubeadm needs to be told to make the same cluster.
-func (b *bench) kubeadmConfig() (string, error) {
+func (b *machines) kubeadmConfig() (string, error) {
 	user, err := b.userData()
 	if err != nil {
 		return "", err
@@ -120,13 +120,13 @@ func (b *bench) kubeadmConfig() (string, error) {
 }
 
 // options are those of a fresh container.
-func (b *bench) options() (testvm.Options, error) {
+func (b *machines) options() (testvm.Options, error) {
 	data, err := b.userData()
 	return testvm.Options{Image: b.image, Name: nodeName, UserData: data, Log: func(string, ...any) {}}, err
 }
 
 // boot boots one in which kbuild-firstboot does not start by itself.
-func (b *bench) boot(ctx context.Context) (testvm.Machine, error) {
+func (b *machines) boot(ctx context.Context) (testvm.Machine, error) {
 	o, err := b.options()
 	if err != nil {
 		return nil, err
@@ -136,7 +136,7 @@ func (b *bench) boot(ctx context.Context) (testvm.Machine, error) {
 
 // bootWithImages boots a container whose runtime holds the images, and lays
 // files of the finished node into it.
-func (b *bench) bootWithImages(ctx context.Context, files string) (testvm.Machine, error) {
+func (b *machines) bootWithImages(ctx context.Context, files string) (testvm.Machine, error) {
 	if b.state == "" {
 		return nil, errors.New("no finished node's files yet")
 	}

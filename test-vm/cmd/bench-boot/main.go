@@ -14,56 +14,28 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	testvm "github.com/kbuild/kbuild/test-vm"
+	"github.com/kbuild/kbuild/test-vm/bench"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
-	if err := run(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "bench-boot:", err)
-		os.Exit(1)
-	}
+	var kubeadm bench.Kubeadm
+	bench.Main("bench-boot", kubeadm.Flag, func(ctx context.Context, o bench.Options) error { return run(ctx, o, &kubeadm) })
 }
 
-func run(ctx context.Context, args []string) error {
-	f := flag.NewFlagSet("bench-boot", flag.ContinueOnError)
-	dir := f.String("image", os.Getenv("KBUILD_IMAGE"), "output `directory` of kbuild image")
-	kubeadm := f.String("kubeadm", "", "`path` of kubeadm of the image's version (default: compiled from its module)")
-	runs := f.Int("runs", 3, "how many times each is measured")
-	if err := f.Parse(args); err != nil {
-		return err
-	}
-	if *dir == "" {
-		return errors.New("no image: give --image, the output directory of kbuild image, or set KBUILD_IMAGE")
-	}
-	if *runs < 1 {
-		return fmt.Errorf("--runs is %d: want 1 or more", *runs)
-	}
-	image, err := testvm.OpenImage(*dir)
+func run(ctx context.Context, o bench.Options, named *bench.Kubeadm) error {
+	kubeadm, err := named.Path(ctx, o)
 	if err != nil {
 		return err
 	}
-	if image.Version == "" {
-		return fmt.Errorf("cannot tell the Kubernetes version of %s: it has no manifest.json", *dir)
-	}
-	if *kubeadm == "" {
-		if *kubeadm, err = testvm.CompileKubeadm(ctx, image.Version); err != nil {
-			return err
-		}
-	}
-	b := bench{image: image, kubeadm: *kubeadm}
+	b := machines{image: o.Image, kubeadm: kubeadm}
 	defer func() { os.Remove(b.state) }()
 	var rows [3][]result
-	for i := range *runs {
+	for i := range o.Runs {
 		for k, measure := range []func(context.Context) (result, error){b.firstboot, b.init, b.floor} {
 			name := "abc"[k : k+1]
 			r, err := measure(ctx)
@@ -74,7 +46,7 @@ func run(ctx context.Context, args []string) error {
 			rows[k] = append(rows[k], r)
 		}
 	}
-	report(image.Version, *runs, rows)
+	report(o.Image.Version, o.Runs, rows)
 	return nil
 }
 

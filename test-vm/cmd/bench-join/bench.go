@@ -21,8 +21,8 @@ const token = "kbuild.4aekgvwh7qkms9kr"
 // conflist is the pod network's CNI configuration.
 const conflist = "/etc/cni/net.d/10-flannel.conflist"
 
-// bench is a cluster of one control plane, and what joining it takes.
-type bench struct {
+// joins is a cluster of one control plane, and what joining it takes.
+type joins struct {
 	image    testvm.Image
 	kubeadm  string
 	net      *testvm.Network
@@ -34,8 +34,8 @@ type bench struct {
 
 func quiet(string, ...any) {}
 
-func begin(ctx context.Context, image testvm.Image, kubeadm string) (_ *bench, err error) {
-	b := &bench{image: image, kubeadm: kubeadm}
+func begin(ctx context.Context, image testvm.Image, kubeadm string) (_ *joins, err error) {
+	b := &joins{image: image, kubeadm: kubeadm}
 	defer func() {
 		if err != nil {
 			b.close()
@@ -68,7 +68,7 @@ func begin(ctx context.Context, image testvm.Image, kubeadm string) (_ *bench, e
 	return b, err
 }
 
-func (b *bench) close() {
+func (b *joins) close() {
 	if b.first != nil {
 		b.first.Close()
 	}
@@ -91,7 +91,7 @@ func pin(cert []byte) (string, error) {
 }
 
 // options are those of a fresh container with the network's k-th address.
-func (b *bench) options(k int, name, role, fields string) testvm.Options {
+func (b *joins) options(k int, name, role, fields string) testvm.Options {
 	return testvm.Options{
 		Image: b.image, Name: name, Network: b.net, Address: b.net.Address(k), Log: quiet,
 		UserData: "apiVersion: kbuild.dev/v1alpha1\nkind: NodeMetadata\nrole: " + role + "\nname: " + name + "\naddress: " + b.net.Address(k) +
@@ -100,7 +100,7 @@ func (b *bench) options(k int, name, role, fields string) testvm.Options {
 }
 
 // firstboot measures a.
-func (b *bench) firstboot(ctx context.Context, name string) (time.Duration, error) {
+func (b *joins) firstboot(ctx context.Context, name string) (time.Duration, error) {
 	m, err := testvm.NewIdle(ctx, b.options(3, name, "worker", "caCertHashes: ["+b.pin+"]\n"))
 	if err != nil {
 		return 0, err
@@ -110,7 +110,7 @@ func (b *bench) firstboot(ctx context.Context, name string) (time.Duration, erro
 }
 
 // join measures b.
-func (b *bench) join(ctx context.Context, name string) (time.Duration, error) {
+func (b *joins) join(ctx context.Context, name string) (time.Duration, error) {
 	m, err := testvm.NewKubeadm(ctx, b.options(3, name, "init", ""), b.kubeadm)
 	if err != nil {
 		return 0, err
@@ -129,7 +129,7 @@ func (b *bench) join(ctx context.Context, name string) (time.Duration, error) {
 // timed runs argv in the machine and waits until the control plane sees the
 // node Ready; then it takes the node out of the cluster again. The clock of a
 // container is the host's.
-func (b *bench) timed(ctx context.Context, m testvm.Machine, node string, argv []string) (time.Duration, error) {
+func (b *joins) timed(ctx context.Context, m testvm.Machine, node string, argv []string) (time.Duration, error) {
 	var t guest.Times
 	if err := b.first.Ask(ctx, guest.CmdTimes, guest.TimesArgs{Node: node}, &t); err != nil {
 		return 0, err

@@ -20,43 +20,28 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/kbuild/kbuild/images"
 	testvm "github.com/kbuild/kbuild/test-vm"
+	"github.com/kbuild/kbuild/test-vm/bench"
 	"github.com/kbuild/kbuild/test-vm/guest"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
-	if err := run(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "bench-upgrade:", err)
-		os.Exit(1)
+	var other string
+	own := func(f *flag.FlagSet) {
+		f.StringVar(&other, "other", os.Getenv("KBUILD_OTHER_IMAGE"), "output `directory` of kbuild image of the next minor version")
 	}
+	bench.Main("bench-upgrade", own, func(ctx context.Context, o bench.Options) error { return run(ctx, o, other) })
 }
 
-func run(ctx context.Context, args []string) error {
-	f := flag.NewFlagSet("bench-upgrade", flag.ContinueOnError)
-	dir := f.String("image", os.Getenv("KBUILD_IMAGE"), "output `directory` of kbuild image")
-	other := f.String("other", os.Getenv("KBUILD_OTHER_IMAGE"), "output `directory` of kbuild image of the next minor version")
-	runs := f.Int("runs", 3, "how many times each is measured")
-	if err := f.Parse(args); err != nil {
-		return err
+func run(ctx context.Context, o bench.Options, other string) error {
+	if other == "" {
+		return errors.New("no image to move to: give --other, the output directory of kbuild image of the next minor version")
 	}
-	if *dir == "" || *other == "" {
-		return errors.New("no images: give --image and --other, output directories of kbuild image")
-	}
-	if *runs < 1 {
-		return fmt.Errorf("--runs is %d: want 1 or more", *runs)
-	}
-	old, err := testvm.OpenImage(*dir)
-	if err != nil {
-		return err
-	}
-	next, err := testvm.OpenImage(*other)
+	old := o.Image
+	next, err := testvm.OpenImage(other)
 	if err != nil {
 		return err
 	}
@@ -76,7 +61,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	reboot := func(ctx context.Context, m testvm.Machine) error { return m.Reboot(ctx) }
 	var rows [4][]result
-	for i := range *runs {
+	for i := range o.Runs {
 		for n, measure := range []func(context.Context) (result, error){settle(swap), settle(reboot), settle(swap), k.upgrade} {
 			r, err := measure(ctx)
 			if err != nil {
@@ -86,7 +71,7 @@ func run(ctx context.Context, args []string) error {
 			rows[n] = append(rows[n], r)
 		}
 	}
-	fmt.Printf("medians of %d\n\n| | API away | all done |\n|---|---|---|\n", *runs)
+	fmt.Printf("medians of %d\n\n| | API away | all done |\n|---|---|---|\n", o.Runs)
 	var medians [4]result
 	for n, all := range rows {
 		var away, whole []time.Duration
