@@ -8,6 +8,8 @@
 //	sh parsed: WHY     the commands' flags and arguments are parsed
 //	yaml [NAME]        user-data, loaded as a node loads it; a file of the commands that run
 //	yaml NAME: WHAT    another file that the commands that run are given
+//	yaml NAME: refused user-data that is wrong; the next block is the error
+//	text error         that error, whole
 //	text quoted        each line is a message of the program; … is what varies
 //	text picture       a drawing
 //	mermaid            a drawing

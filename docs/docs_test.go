@@ -35,7 +35,7 @@ func TestBlocks(t *testing.T) {
 		for _, b := range d.Blocks {
 			kind, why, _ := strings.Cut(b.Mark, ":")
 			switch {
-			case b.Lang == "sh" && b.Mark == "run", b.Lang == "yaml", b.Lang == "text" && b.Mark == "quoted":
+			case b.Lang == "sh" && b.Mark == "run", b.Lang == "yaml", b.Lang == "text" && (b.Mark == "quoted" || b.Mark == "error"):
 			case b.Lang == "mermaid" && b.Mark == "", b.Lang == "text" && b.Mark == "picture":
 				kind = "picture"
 			case b.Lang == "sh" && kind == "parsed" && len(strings.Fields(why)) >= 2:
@@ -71,10 +71,15 @@ func TestExamples(t *testing.T) {
 		Links:  []config.Link{{Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.11/24")}}},
 		Routes: []config.Route{{Link: "eth0"}}}
 	for _, d := range read(t) {
-		for _, b := range d.Blocks {
-			_, what, other := strings.Cut(b.Mark, ": ")
+		for i, b := range d.Blocks {
+			name, what, other := strings.Cut(b.Mark, ": ")
 			switch {
 			case b.Lang != "yaml":
+			case what == "refused":
+				_, _, err := config.Load(baked, machine, config.Document{Source: name, Data: []byte(b.Text)})
+				if i+1 == len(d.Blocks) || d.Blocks[i+1].Mark != "error" || err == nil || strings.TrimSpace(err.Error()) != strings.TrimSpace(d.Blocks[i+1].Text) {
+					t.Errorf("%s: the next block is not the error that a node shows:\n%v", b.At(), err)
+				}
 			case !other:
 				_, warnings, err := config.Load(baked, machine, config.Document{Source: b.At(), Data: []byte(b.Text)})
 				if err != nil || len(warnings) > 0 {
@@ -91,7 +96,6 @@ func TestExamples(t *testing.T) {
 					t.Errorf("%s: %v", b.At(), err)
 				}
 			case !slices.ContainsFunc(d.Blocks, func(o Block) bool {
-				name, _, _ := strings.Cut(b.Mark, ":")
 				return o.Lang == "sh" && o.Mark == "run" && strings.Contains(o.Text, name)
 			}):
 				t.Errorf("%s: no command that runs is given this file", b.At())
