@@ -7,25 +7,11 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 )
-
-// Roles are the roles that a list exists for.
-func Roles() []string {
-	return []string{"", string(config.RoleInit), string(config.RoleControlPlane), string(config.RoleWorker)}
-}
-
-// Options narrow a pass through the list.
-type Options struct {
-	Until string   // stop after this step; empty is the end of the list
-	Skip  []string // steps that are left out
-	Only  string   // this step alone, after those that tell who the node is
-}
 
 // Run goes through the steps: what holds is skipped, what does not is
 // made so, and must hold afterwards. The steps of list("") come first, because
@@ -84,55 +70,6 @@ func runRole(ctx context.Context, m *node.Machine, list func(role string) []Step
 	report.sources(m.Node.Sources)
 	report.begin(all)
 	return walk(ctx, m, all[head:], o, report)
-}
-
-// learns refuses steps that build on the cluster's configuration on a node that
-// has not found its cluster, where the step that finds it is left out.
-func (o Options) learns(n *config.Node, steps []Step) error {
-	finds := slices.IndexFunc(steps, func(s Step) bool { return s.Loads })
-	if finds < 0 || n.KnowsCluster() {
-		return nil
-	}
-	name := steps[finds].Name
-	only := slices.IndexFunc(steps, func(s Step) bool { return s.Name == o.Only })
-	if only <= finds && !o.skips(name) {
-		return nil
-	}
-	return fmt.Errorf("cannot go on: this node has not found its cluster yet; run `kbuild-firstboot phase %s` first", name)
-}
-
-// within says whether steps are all that is asked for.
-func (o Options) within(steps []Step) bool {
-	return slices.ContainsFunc(steps, func(s Step) bool { return s.Name == o.Until || s.Name == o.Only })
-}
-
-// skips says whether a step is left out, or the phase that it is part of.
-func (o Options) skips(name string) bool {
-	phase, _, _ := strings.Cut(name, "/")
-	return slices.Contains(o.Skip, name) || slices.Contains(o.Skip, phase)
-}
-
-// check refuses names that no list has.
-func (o Options) check(list func(string) []Step) error {
-	names := map[string]bool{"": true}
-	for _, role := range Roles() {
-		for _, s := range list(role) {
-			names[s.Name] = true
-		}
-	}
-	for _, n := range append([]string{o.Until, o.Only}, o.Skip...) {
-		if !names[n] {
-			return UnknownStep{n}
-		}
-	}
-	return nil
-}
-
-// UnknownStep is the error of a step's name that no list has.
-type UnknownStep struct{ Name string }
-
-func (e UnknownStep) Error() string {
-	return fmt.Sprintf("there is no step %q; `kbuild-firstboot plan` lists them", e.Name)
 }
 
 // StepError is the error that a step ended with. The report has told it already.

@@ -32,7 +32,7 @@ func Facts(ctx context.Context, h *host.Host) (config.Machine, error) {
 		return m, err
 	}
 	for _, l := range links {
-		m.Links = append(m.Links, config.Link{Name: l.Name, Up: l.Up, Loopback: l.Loopback, Addrs: l.Addrs})
+		m.Links = append(m.Links, config.Link(l))
 	}
 	m.Routes = DefaultRoutes(h)
 	state, err := h.Systemd.Active(ctx, "systemd-resolved.service")

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// BackupDir is what a node has kept of the version before this one: the files
+	// BackupDir is the backup of a node in the version before this one: the files
 	// below it at their paths, and backupRecord. It is there whole or not at all.
 	BackupDir    = "/var/lib/kbuild/kept"
 	backupRecord = BackupDir + "/kept.json"
@@ -24,7 +24,7 @@ const (
 
 // Backup says what BackupDir is.
 type Backup struct {
-	Version string    `json:"version"` // of Kubernetes, that it was kept of
+	Version string    `json:"version"` // of Kubernetes, that it is a backup of
 	To      string    `json:"to"`      // the version that the node moved to
 	Etcd    string    `json:"etcd"`    // tag of the etcd that it moved to
 	Data    string    `json:"data"`    // directory of etcd's data; empty without a member here

@@ -40,7 +40,7 @@ func TestMayRollBack(t *testing.T) {
 		t.Errorf("a node: %v", err)
 	}
 	check("another image of the version", "v1.20.15", "")
-	check("made in this version", "v1.19.12", "has kept nothing of that version")
+	check("made in this version", "v1.19.12", "has no backup of that version")
 	if err := m.Host.WriteJSON(backupRecord, Backup{Version: "v1.19.12", To: "v1.20.15", Etcd: "3.4.13-0", Data: "/var/lib/etcd"}); err != nil {
 		t.Fatal(err)
 	}

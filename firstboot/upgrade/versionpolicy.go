@@ -68,7 +68,7 @@ func moveVersion(_ context.Context, m *node.Machine) error {
 		return err
 	}
 	if k.Version == own {
-		m.Host.Log.Warn("going back to what this node has kept of this version", slog.String("version", own), slog.String("from", k.To), slog.Time("kept", k.Time))
+		m.Host.Log.Warn("going back to the backup of this version", slog.String("version", own), slog.String("from", k.To), slog.Time("made", k.Time))
 		return restore(m, k)
 	}
 	if frozen, err := frozenVersion(m); err != nil || frozen == own {
