@@ -44,7 +44,7 @@ func (u *unwrapper) unwrap(d config.Document) (config.Document, error) {
 		}
 		return u.unwrap(config.Document{Source: d.Source, Data: b})
 	}
-	d.Data = bytes.TrimPrefix(d.Data, []byte("\xef\xbb\xbf")) // a byte order mark
+	d.Data = config.Text(d.Data)
 	text := bytes.TrimLeft(d.Data, "\r\n")
 	line, _, _ := bytes.Cut(text, []byte("\n"))
 	first := strings.TrimSpace(string(line))

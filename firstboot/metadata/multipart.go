@@ -75,6 +75,8 @@ func (u *unwrapper) multipart(d config.Document) (config.Document, error) {
 		ours = append(ours, kind{config.Document{Source: part(d, fmt.Sprintf("part %d", n)), Data: body}, typ != partType})
 	}
 	switch {
+	case len(ours) == 0 && len(others) == 0 && !bytes.Contains(d.Data, []byte("--"+params["boundary"])):
+		return d, noBoundary(d.Data, params["boundary"])
 	case len(ours) == 0:
 		return d, fmt.Errorf("no part of the MIME multipart is for kbuild: give one the type %s, or a key %s to the text/cloud-config", partType, cloudKey)
 	case len(ours) > 1:
@@ -87,6 +89,17 @@ func (u *unwrapper) multipart(d config.Document) (config.Document, error) {
 		return u.cloudConfig(ours[0].Document)
 	}
 	return u.unwrap(ours[0].Document)
+}
+
+// noBoundary says why the MIME multipart text has no parts: no line of it begins
+// one (RFC 2046, 5.1.1).
+func noBoundary(text []byte, boundary string) error {
+	for i, line := range strings.Split(string(text), "\n") {
+		if line = strings.TrimSpace(line); line == boundary || line == boundary+"--" {
+			return fmt.Errorf("the MIME multipart has no parts: line %d is the boundary without the two dashes that must stand before it: write --%.70s there and at each other boundary, and --%.70s-- at the end", i+1, boundary, boundary)
+		}
+	}
+	return fmt.Errorf("the MIME multipart has no parts: none of its lines is --%.70s, as its Content-Type says", boundary)
 }
 
 // partBody is a part's content, at the lines where it stands in whole if it

@@ -68,7 +68,13 @@ func readVolume(r io.ReaderAt, want ...string) (files map[string][]byte, err err
 // lookUp reads the file at path below the directory that holds entries.
 func lookUp(entries []entry, path string) ([]byte, error) {
 	name, rest, more := strings.Cut(path, "/")
-	i := slices.IndexFunc(entries, func(e entry) bool { return sameName(e.name, name) && (e.list != nil) == more })
+	find := func(name string) int {
+		return slices.IndexFunc(entries, func(e entry) bool { return sameName(e.name, name) && (e.list != nil) == more })
+	}
+	i := find(name)
+	if i < 0 {
+		i = find(levelOneName(name))
+	}
 	switch {
 	case i < 0:
 		return nil, fs.ErrNotExist
@@ -89,6 +95,16 @@ func lookUp(entries []entry, path string) ([]byte, error) {
 func sameName(a, b string) bool {
 	fold := strings.NewReplacer("_", "-")
 	return strings.EqualFold(fold.Replace(a), fold.Replace(b))
+}
+
+// levelOneName is what level 1 of ISO 9660 (ECMA-119, 10.1), which disc writers
+// default to, leaves of a name: eight characters, and three after the dot.
+func levelOneName(name string) string {
+	stem, ext, dot := strings.Cut(name, ".")
+	if stem = stem[:min(len(stem), 8)]; !dot {
+		return stem
+	}
+	return stem + "." + ext[:min(len(ext), 3)]
 }
 
 // readAt reads size bytes at off.
