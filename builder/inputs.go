@@ -160,7 +160,7 @@ func (f *files) readButane(s Spec) error {
 	return err
 }
 
-// readChecks reads the programs to bake that judge a new slot.
+// readChecks reads the programs to bake that check a new slot.
 func (f *files) readChecks(s Spec) error {
 	for _, file := range s.Checks {
 		data, err := os.ReadFile(file)

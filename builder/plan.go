@@ -134,7 +134,7 @@ func imageNames(cs []source.Component, w source.Want) []string {
 }
 
 // anyHash stands in an output's name for the beginning of the root hash, which
-// nobody knows before the build.
+// is not known before the build.
 const anyHash = "*"
 
 // outputs are the names of the files that will be written; rootHash may be

@@ -25,8 +25,8 @@ import (
 
 // Spec is what the user wants: the flags of `kbuild image`. In a Plan, the
 // digest of a file's content stands for its name, so that it does not matter
-// where the file lies; where the outputs go, and what only guards a build
-// (Lock), is not part of the Plan.
+// where the file is. Where the outputs go, and the Lock, which only prevents a build,
+// are not part of the Plan.
 type Spec struct {
 	Version   string    `json:"version"`             // "v1.19.12"
 	Source    string    `json:"source"`              // "modules", "release" or "dir:PATH"
@@ -56,7 +56,7 @@ type Spec struct {
 	TrialLimit time.Duration `json:"trialLimit"`
 	// TrialBoots is how many boots of a new slot may end without becoming healthy.
 	TrialBoots int      `json:"trialBoots"`
-	Checks     []string `json:"checks,omitempty"` // programs to bake that judge a new slot
+	Checks     []string `json:"checks,omitempty"` // programs to bake that check a new slot
 	Out        string   `json:"-"`                // directory for the outputs
 }
 

@@ -12,8 +12,8 @@ import (
 var version string
 
 // Version is kbuild's own: what the Makefile took from git, else the module
-// version of `go install`, else "devel". An image names it, since whoever wants
-// to build the same bytes needs the same kbuild.
+// version of `go install`, else "devel". An image names it, since the same
+// bytes can only be built with the same kbuild.
 func Version() string {
 	if version != "" {
 		return version

@@ -94,7 +94,8 @@ func writeEntry(dst string, e Entry, c contents) error {
 	return replace(dst, func() error { return writeFile(dst, from, mode) })
 }
 
-// replace makes dst anew, in directories that are made if they are missing.
+// replace removes dst, makes missing directories above it, and calls do, which
+// makes it again.
 func replace(dst string, do func() error) error {
 	if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
 		return err

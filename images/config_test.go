@@ -36,7 +36,7 @@ func TestParseListConfig(t *testing.T) {
 		head + "<<: {imageRepository: b}\n":               `merge keys are not read`,
 		head + "---\n" + head:                             `c.yaml:4: ClusterConfiguration is given twice, first in line 1`,
 		head + "kubernetesVersion: stable-1.19\n":         `labels such as stable-1 need the network`,
-		head + "imageRepository: \"a b\"\n":               `cannot use c.yaml: imageRepository: "a b" is no image repository`,
+		head + "imageRepository: \"a b\"\n":               `cannot use c.yaml: imageRepository: "a b" is not an image repository`,
 		"kind: ClusterConfiguration\n":                    `c.yaml:1: kind and apiVersion (GROUP/VERSION) must be set`,
 		"- a\n":                                           `c.yaml:1: the document must be a mapping`,
 		"":                                                `cannot use c.yaml: it holds neither`,

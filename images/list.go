@@ -148,7 +148,7 @@ func WrongRepository(s string) (what, remedy string) {
 	if s == "" || repository.MatchString(s) {
 		return "", ""
 	}
-	return fmt.Sprintf("%.80q is no image repository", s), "write HOST[:PORT][/PATH] without scheme and without a slash at the end, in lower case, as in registry.example.com:5000/k8s"
+	return fmt.Sprintf("%.80q is not an image repository", s), "write HOST[:PORT][/PATH] without scheme and without a slash at the end, in lower case, as in registry.example.com:5000/k8s"
 }
 
 // WrongTag says why s cannot be an image's tag, and what to write; both are
@@ -157,7 +157,7 @@ func WrongTag(s string) (what, remedy string) {
 	if s == "" || tagFormat.MatchString(s) {
 		return "", ""
 	}
-	return fmt.Sprintf("%.80q is no image tag", s), "write at most 128 letters, digits, '_', '.' and '-', the first no '.' or '-', as in 3.4.13-0"
+	return fmt.Sprintf("%.80q is not an image tag", s), "write at most 128 letters, digits, '_', '.' and '-', the first no '.' or '-', as in 3.4.13-0"
 }
 
 func (r Release) check(c ListConfig) error {
@@ -183,11 +183,11 @@ func (r Release) check(c ListConfig) error {
 	}
 	switch {
 	case c.HyperKube && !r.Has(FactHyperKube):
-		return fmt.Errorf("useHyperKubeImage: there is no hyperkube image any more: remove the field")
+		return fmt.Errorf("useHyperKubeImage: the hyperkube image no longer exists: remove the field")
 	case c.DNSType != "" && c.DNSType != CoreDNS && c.DNSType != KubeDNS:
 		return fmt.Errorf("dns.type: %q is neither %s nor %s", c.DNSType, CoreDNS, KubeDNS)
 	case c.DNSType == KubeDNS && r.KubeDNS == "":
-		return fmt.Errorf("dns.type: there is no kube-dns any more: use %s", CoreDNS)
+		return fmt.Errorf("dns.type: kube-dns is no longer supported: use %s", CoreDNS)
 	}
 	return nil
 }
@@ -203,7 +203,7 @@ var longVersion = regexp.MustCompile(`^v?(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1
 func parseLong(v string) (major, minor, patch int, err error) {
 	m := longVersion.FindStringSubmatch(v)
 	if m == nil {
-		return 0, 0, 0, fmt.Errorf("%q is no full version: write vMAJOR.MINOR.PATCH, as in v1.19.12 (labels such as stable-1 need the network and are not looked up)", v)
+		return 0, 0, 0, fmt.Errorf("%q is not a full version: write vMAJOR.MINOR.PATCH, as in v1.19.12 (labels such as stable-1 need the network and are not looked up)", v)
 	}
 	return parse(strings.Join(m[1:4], "."))
 }

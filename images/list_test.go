@@ -119,17 +119,17 @@ func TestList(t *testing.T) {
 		c    images.ListConfig
 		want string
 	}{
-		{images.ListConfig{HyperKube: true}, "no hyperkube image any more"},
-		{images.ListConfig{DNSType: images.KubeDNS}, "no kube-dns any more"},
+		{images.ListConfig{HyperKube: true}, "the hyperkube image no longer exists"},
+		{images.ListConfig{DNSType: images.KubeDNS}, "kube-dns is no longer supported"},
 		{images.ListConfig{DNSType: "bind"}, "neither CoreDNS nor kube-dns"},
 		{images.ListConfig{KubernetesVersion: "stable-1"}, "not looked up"},
 		{images.ListConfig{KubernetesVersion: "v1.35.9"}, "no control plane below v1.36.0"},
 		{images.ListConfig{KubernetesVersion: "v1.36.0-rc.1"}, "no control plane below v1.36.0"},
 		{images.ListConfig{KubernetesVersion: "v2.36.1"}, "no control plane below"},
-		{images.ListConfig{ImageRepository: "https://x"}, "no image repository"},
-		{images.ListConfig{ImageRepository: "a b"}, "no image repository"},
+		{images.ListConfig{ImageRepository: "https://x"}, "not an image repository"},
+		{images.ListConfig{ImageRepository: "a b"}, "not an image repository"},
 		{images.ListConfig{DNSRepository: "x/"}, "dns.imageRepository"},
-		{images.ListConfig{EtcdTag: "a:b"}, "no image tag"},
+		{images.ListConfig{EtcdTag: "a:b"}, "not an image tag"},
 	} {
 		if l, err := images.List(r, c.c); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v, %v; want %q", c.c, l, err, c.want)

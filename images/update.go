@@ -75,7 +75,7 @@ func ReadUpdate(b []byte) (Update, error) {
 	}
 	var errs []error
 	if !isHash(u.RootHash) {
-		errs = append(errs, fmt.Errorf("rootHash %q is no SHA-256", u.RootHash))
+		errs = append(errs, fmt.Errorf("rootHash %q is not a SHA-256", u.RootHash))
 	}
 	if _, _, _, err := parse(u.Release.Version); err != nil {
 		errs = append(errs, err)

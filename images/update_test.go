@@ -25,10 +25,10 @@ func update(t testing.TB) images.Update {
 // says what is wrong.
 func TestReadUpdate(t *testing.T) {
 	for want, spoil := range map[string]func(*images.Update){
-		"":                              func(*images.Update) {},
-		`rootHash "ab" is no SHA-256`:   func(u *images.Update) { u.RootHash = "ab" },
-		`of root.erofs has name "../x"`: func(u *images.Update) { u.Root.Name = "../x" },
-		"of root.verity has name":       func(u *images.Update) { u.Verity = images.Part{} },
+		"":                               func(*images.Update) {},
+		`rootHash "ab" is not a SHA-256`: func(u *images.Update) { u.RootHash = "ab" },
+		`of root.erofs has name "../x"`:  func(u *images.Update) { u.Root.Name = "../x" },
+		"of root.verity has name":        func(u *images.Update) { u.Verity = images.Part{} },
 		"of uki.efi has name \"kbuild_v1.20.15_abababababababab.uki.efi\", size -1": func(u *images.Update) { u.UKI.Size = -1 },
 		// The file of another image.
 		`of root.erofs has name "kbuild_v1.20.15_cdcdcdcdcdcdcdcd.root.erofs"`: func(u *images.Update) { u.Root.Name = strings.ReplaceAll(u.Root.Name, "ab", "cd") },

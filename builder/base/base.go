@@ -47,8 +47,8 @@ type Tree struct {
 }
 
 // OS returns the operating system of a node, without anything of Kubernetes.
-// The kernel lies in /usr/lib/modules/VERSION/vmlinuz, /var is empty and
-// filled by tmpfiles.d at boot, /etc holds the node's links into /var.
+// The kernel is /usr/lib/modules/VERSION/vmlinuz; /var is empty, and filled by
+// tmpfiles.d at boot; /etc has links into /var.
 func OS(ctx context.Context, c Config) (Tree, error) { return get(ctx, c, osRecipe) }
 
 // Tools returns the tree in which disks are made: systemd-repart, ukify,

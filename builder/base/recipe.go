@@ -121,7 +121,7 @@ var toolsRecipe = recipe{
 	Include: []string{
 		"systemd-repart", "systemd-ukify", "systemd-boot-efi", "erofs-utils", "cryptsetup-bin", "dosfstools", "mtools",
 		"e2fsprogs", "fdisk", "qemu-utils", "zstd", "cpio", "binutils",
-		"sbsigntool", // sbverify, which judges what systemd-sbsign has signed
+		"sbsigntool", // sbverify, which tests use to verify signatures
 		"mount", "util-linux",
 	},
 	Exclude: docs,

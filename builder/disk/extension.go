@@ -42,7 +42,7 @@ func ExtensionPlan(l Layout) []Partition {
 }
 
 // Extension packs Root as a system extension image that systemd-sysext(8)
-// merges, verified where its root hash lies beside it. It needs root, also of
+// merges, verified if its root hash is beside it. It needs root, also of
 // a user namespace. Same root, tools, seed and epoch give the same bytes.
 func Extension(ctx context.Context, in ExtensionInput) (ExtensionOutput, error) {
 	out, err := extension(ctx, in)

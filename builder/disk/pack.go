@@ -20,7 +20,7 @@ type pack struct {
 	root  string // the finished root directory; only read
 	tools base.Tree
 	epoch time.Time
-	work  string      // directory for root.erofs, root.verity and all that lies between
+	work  string      // directory for root.erofs, root.verity and intermediate files
 	binds []base.Bind // what the tools see besides
 }
 

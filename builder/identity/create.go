@@ -49,7 +49,7 @@ func Create(h *host.Host, dir string, id *Identity, lock Lock) error {
 	return nil
 }
 
-// claim makes the directory tmp anew, for this process alone.
+// claim creates the directory tmp, in place of an old one, for this process alone.
 func claim(h *host.Host, tmp string) (unlock func(), err error) {
 	if err := h.Root.Mkdir(tmp, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err

@@ -19,7 +19,7 @@ func To(w io.Writer) Log {
 	return func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
 }
 
-// How long work goes on until it is announced, and then between two lines on
+// How long work takes before it is announced, and the time between two lines on
 // how far it is.
 const (
 	announceAfter = 5 * time.Second
@@ -27,7 +27,7 @@ const (
 )
 
 // Task follows one piece of work: it is announced when it takes longer than a
-// few seconds, tells how far it is every half minute, and End says how long it
+// few seconds, says how far it is every half minute, and End says how long it
 // took. So quick work is one line, and long work is never silent.
 func (log Log) Task(what string) *Task {
 	t := &Task{log: log, what: what, begun: time.Now(), ended: make(chan struct{}), silent: make(chan struct{})}

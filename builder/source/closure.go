@@ -93,7 +93,7 @@ func (c closure) add(name string) error {
 		return err
 	}
 	if !st.Mode().IsRegular() {
-		return fmt.Errorf("%s is no regular file", at)
+		return fmt.Errorf("%s is not a regular file", at)
 	}
 	// The directory may be a link itself (/lib64); the name in it is kept.
 	dir, err := resolve(c.tree, path.Dir(name))

@@ -17,14 +17,14 @@ import (
 	"time"
 )
 
-// downloader fetches files over HTTP: it tries again after trouble that may
-// pass, goes on where it stopped, and checks what came against a checksum.
+// downloader fetches files over HTTP: it retries after temporary errors, resumes
+// where it stopped, and verifies checksums.
 type downloader struct {
 	client *http.Client
 	tries  int
-	stall  time.Duration // a transfer without a byte for so long has failed
+	stall  time.Duration // a transfer that receives nothing for so long has failed
 	wait   func(context.Context, time.Duration) error
-	far    func(have int64) // told how many bytes are here whenever some came; may be nil
+	far    func(have int64) // called with the number of bytes received so far; may be nil
 }
 
 func newDownloader() downloader {
@@ -103,8 +103,8 @@ func (d downloader) text(ctx context.Context, url string) (string, error) {
 	return s.String(), err
 }
 
-// file fetches url into path, which must not be there. What came before an
-// interruption is kept at part, and the next call goes on from there.
+// file fetches url into path, which must not exist. An interrupted download is kept
+// at part, and the next call resumes it.
 func (d downloader) file(ctx context.Context, url, part, path string, want checksum) error {
 	if err := os.MkdirAll(filepath.Dir(part), 0o755); err != nil {
 		return fmt.Errorf("cannot download %s: %w", url, err)
@@ -124,14 +124,14 @@ func (d downloader) file(ctx context.Context, url, part, path string, want check
 		if err := os.Remove(part); err != nil {
 			return err
 		}
-		// What an earlier run left may be of another file: once from the start.
+		// The part of an earlier run may be of another file: start over once.
 		if had == 0 || fresh {
 			return fmt.Errorf("cannot use %s: its checksum is %s, its checksum file says %s", url, got, want.hex)
 		}
 	}
 }
 
-// append goes on with a file where part ends.
+// append resumes a download where part ends.
 func (d downloader) append(ctx context.Context, url, part string) error {
 	return d.get(ctx, url, size(part), func(r io.Reader, from int64) error {
 		f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE, 0o644)
@@ -180,7 +180,7 @@ func (d downloader) get(ctx context.Context, url string, from int64, use func(r 
 			return fmt.Errorf("%s sends %q, which was not asked for", url, resp.Header.Get("Content-Range"))
 		}
 	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && from > 0:
-		return nil // nothing is missing; the checksum tells
+		return nil // nothing is missing, or the checksum is wrong
 	default:
 		seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
 		return &statusError{url, resp.StatusCode, time.Duration(seconds) * time.Second}

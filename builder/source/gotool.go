@@ -80,7 +80,7 @@ type command struct {
 	stderr     io.Writer // gets its standard error, too; may be nil
 }
 
-// runCommand is command.run for a command whose output is of no further use.
+// runCommand is command.run without a transcript.
 func runCommand(ctx context.Context, dir string, env []string, args ...string) ([]byte, error) {
 	return command{dir: dir, env: env}.run(ctx, args...)
 }
@@ -128,7 +128,7 @@ type module struct {
 // download brings a module into Go's module cache, checked against the
 // checksum database, and against sum unless that is empty.
 func download(ctx context.Context, path, version, sum string) (module, error) {
-	// Outside of any module, so that no go.mod has a say.
+	// Outside of any module, so that no go.mod has an effect.
 	dir, err := os.MkdirTemp("", "kbuild-download-")
 	if err != nil {
 		return module{}, err

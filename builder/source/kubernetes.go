@@ -14,7 +14,8 @@ import (
 
 const hostArch = runtime.GOARCH
 
-// mains holds the programs and stand-ins that kbuild adds to build modules.
+// mains holds the programs and replacement packages that kbuild adds to build
+// modules.
 //
 //go:embed mains pause/main.go
 var mains embed.FS

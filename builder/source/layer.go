@@ -129,7 +129,7 @@ func (s store) layerFile(ctx context.Context, l layer, epoch time.Time, log prog
 				return "", fmt.Errorf("cannot make the layer %s: %w", l.name, err)
 			}
 		}
-		files[i].From = "" // where a file lies does not matter, what it is does
+		files[i].From = "" // only the content matters, not where it is
 	}
 	dir, err := s.entry(ctx, "layer", key(files, epoch.Unix()), log, func(ctx context.Context, dir string) error {
 		f, err := os.Create(filepath.Join(dir, "layer.tar"))

@@ -1,15 +1,14 @@
-// Package source says where the components of a node image come from:
-// compiled from Go modules, downloaded as official releases, or laid out by
-// hand in a directory.
+// Package source provides the components of a node image: compiled from Go modules,
+// downloaded as official releases, or taken from a directory that the user has
+// filled.
 //
-// What always holds: Resolve is a pure function of its input (of the
-// directory's content, for one laid out by hand), and Fetch gives exactly what
-// Resolve named. What was fetched lies in a store of entries, each named by
-// what it was made from; an entry is whole or not there, and one whose bytes
-// changed is made again. Everything that is compiled or assembled is a
-// function of committed pins, our own sources, the Go toolchain, the epoch and
-// the Debian tree, to the byte. All sources hand over the same: programs for
-// the host, and an OCI layout of every image.
+// What always holds: Resolve is a pure function of its input (and of that
+// directory's content), and Fetch gives exactly what Resolve named. What was fetched
+// is kept in a store of entries, each named by what it was made from; an entry is
+// complete or missing, and one whose bytes have changed is made again. Everything
+// that is compiled or assembled is a function of committed pins, our own sources,
+// the Go toolchain, the epoch and the Debian tree, to the byte. All sources give the
+// same: programs for the host, and an OCI layout with every image.
 package source
 
 import (
@@ -58,7 +57,7 @@ type Source interface {
 	// Resolve names every component without fetching contents.
 	Resolve(ctx context.Context, w Want) ([]Component, error)
 	// Fetch makes every component, verifies it, and keeps it in the cache.
-	// It may be stopped at any time and goes on where it stopped. osTree is
+	// It may be stopped at any time, and resumes where it stopped. osTree is
 	// the directory of the node's Debian tree: images that need iptables,
 	// conntrack, ipset, kmod, ip or CA certificates get copies of its own.
 	Fetch(ctx context.Context, w Want, osTree string, log progress.Log) (Output, error)

@@ -636,7 +636,7 @@ func TestRefusals(t *testing.T) {
 			}
 		}, "boots only what is signed"},
 		"same":      {func(t *testing.T, n *node, up *update) { up.u.RootHash = strings.Repeat("ab", 32); n.sign(t, up) }, "this very image"},
-		"no update": {func(t *testing.T, n *node, up *update) { up.u.RootHash = "x"; n.sign(t, up) }, "no SHA-256"},
+		"no update": {func(t *testing.T, n *node, up *update) { up.u.RootHash = "x"; n.sign(t, up) }, "not a SHA-256"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t)

@@ -44,7 +44,7 @@ func ParseLock(file string, b []byte) (Lock, error) {
 			return fail("%s is not a full image name: write %s", w[0], full)
 		}
 		if h, err := v1.NewHash(w[1]); err != nil || h.Algorithm != "sha256" {
-			return fail("%q is no digest: want sha256: and 64 hexadecimal digits", w[1])
+			return fail("%q is not a digest: want sha256: and 64 hexadecimal digits", w[1])
 		}
 		if l[w[0]] != "" {
 			return fail("%s is named twice", w[0])

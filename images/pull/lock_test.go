@@ -46,12 +46,12 @@ func TestParseLock(t *testing.T) {
 	for in, want := range map[string]string{
 		"# comment\n\n  k8s.gcr.io/a:1   " + d + "\r\n": "",
 		"k8s.gcr.io/a:1":             "f:1: want NAME DIGEST",
-		"\nk8s.gcr.io/a:1 sha256:aa": "f:2: \"sha256:aa\" is no digest",
+		"\nk8s.gcr.io/a:1 sha256:aa": "f:2: \"sha256:aa\" is not a digest",
 		"busybox " + d:               "f:1: busybox is not a full image name: write docker.io/library/busybox:latest",
 		"A B":                        "f:1: ",
 		"k8s.gcr.io/a:1 " + d + "\nk8s.gcr.io/a:1 " + d:                   "f:2: k8s.gcr.io/a:1 is named twice",
-		"k8s.gcr.io/a:1 sha512:" + strings.Repeat("a", 128):               "is no digest",
-		"k8s.gcr.io/a:1 sha256:" + strings.Repeat("A", 64) + "\nb:1 " + d: "is no digest",
+		"k8s.gcr.io/a:1 sha512:" + strings.Repeat("a", 128):               "is not a digest",
+		"k8s.gcr.io/a:1 sha256:" + strings.Repeat("A", 64) + "\nb:1 " + d: "is not a digest",
 	} {
 		l, err := ParseLock("f", []byte(in))
 		if want == "" && (err != nil || l["k8s.gcr.io/a:1"] != d) || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {

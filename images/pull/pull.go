@@ -34,7 +34,7 @@ type Options struct {
 	Mirrors  []Mirror
 	Lock     Lock        // if not nil, the digest that each image must have
 	Parallel int         // transfers at a time; 0 is 4
-	Report   func(Event) // told what happens, one call at a time; may be nil
+	Report   func(Event) // called for each event, one call at a time; may be nil
 
 	Keychain  authn.Keychain    // nil: that of Docker's config
 	Transport http.RoundTripper // nil: one with timeouts and the environment's proxies
