@@ -15,8 +15,11 @@ func Join(on *node.Machine) []Check {
 	m, n := machine{on}, on.Node
 	checks := append(m.any(),
 		m.empty("/etc/kubernetes/manifests"),
-		m.absent("/etc/kubernetes/kubelet.conf"),
-		m.absent("/etc/kubernetes/bootstrap-kubelet.conf"))
+		m.absent(node.KubeletKubeconfig))
+	// One that has found its cluster already, in an earlier image, has its own.
+	if !m.Host.Exists(node.ClusterFile) {
+		checks = append(checks, m.absent(node.BootstrapKubeconfig))
+	}
 	checks = append(checks, m.common()...)
 	if n.Role == config.RoleWorker {
 		checks = append(checks, m.absent(n.Join.CACertPath))

@@ -45,6 +45,10 @@ func TestJoin(t *testing.T) {
 		{"worker", Join, busy(10250), "Port-10250"},
 		{"worker", Join, func(b *bench) { b.write(t, "/etc/kubernetes/kubelet.conf", "x") }, "FileAvailable--etc-kubernetes-kubelet.conf"},
 		{"worker", Join, func(b *bench) { b.write(t, "/etc/kubernetes/bootstrap-kubelet.conf", "x") }, "FileAvailable--etc-kubernetes-bootstrap-kubelet.conf"},
+		{"worker", Join, func(b *bench) {
+			b.write(t, "/etc/kubernetes/bootstrap-kubelet.conf", "x")
+			b.write(t, "/var/lib/kbuild/cluster.json", "{}")
+		}, ""},
 		{"worker", Join, func(b *bench) { b.write(t, "/etc/kubernetes/pki/ca.crt", "x") }, "FileAvailable--etc-kubernetes-pki-ca.crt"},
 		{"control-plane", Join, func(b *bench) { b.write(t, "/etc/kubernetes/pki/ca.crt", "x") }, ""},
 		{"worker", Join, func(b *bench) { b.write(t, "/etc/kubernetes/manifests/x.yaml", "x") }, "DirAvailable--etc-kubernetes-manifests"},
