@@ -16,6 +16,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/metadata"
 	"github.com/kbuild/kbuild/images"
+	"github.com/kbuild/kbuild/test-vm/golden"
 )
 
 func read(t *testing.T) []Document {
@@ -201,26 +202,10 @@ func anchor(title string) string {
 }
 
 // Tables that the code makes stand in the documents as it makes them.
-// UPDATE_GOLDEN=1 writes them.
+// make golden writes them.
 func TestTables(t *testing.T) {
 	for name, table := range map[string]string{"fields": config.MetadataTable(), "sources": metadata.Table()} {
-		b, err := os.ReadFile("user-data.md")
-		if err != nil {
-			t.Fatal(err)
-		}
-		before, rest, _ := strings.Cut(string(b), "<!-- generated: "+name+" -->\n")
-		have, after, ok := strings.Cut(rest, "<!-- end -->")
-		switch {
-		case !ok:
-			t.Errorf("user-data.md has no table %s", name)
-		case have != table && os.Getenv("UPDATE_GOLDEN") != "":
-			b = []byte(before + "<!-- generated: " + name + " -->\n" + table + "<!-- end -->" + after)
-			if err := os.WriteFile("user-data.md", b, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		case have != table:
-			t.Errorf("the table %s in user-data.md is not the code's; UPDATE_GOLDEN=1 writes it:\n%s", name, table)
-		}
+		golden.Section(t, "user-data.md", "<!-- generated: "+name+" -->", table)
 	}
 }
 

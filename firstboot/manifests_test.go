@@ -7,10 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/node"
+	"github.com/kbuild/kbuild/test-vm/golden"
 )
 
 // TestManifestsGolden holds the static pods of some of the oracle's
@@ -45,19 +44,7 @@ func TestManifestsGolden(t *testing.T) {
 				}
 				got.WriteString("--- # " + name + "\n" + string(b))
 			}
-			golden := filepath.Join("testdata/manifests", c.name+"."+c.version+".golden")
-			if os.Getenv("UPDATE_GOLDEN") != "" {
-				if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if d := cmp.Diff(string(want), got.String()); d != "" {
-				t.Errorf("%s (-golden +now):\n%s", golden, d)
-			}
+			golden.Compare(t, filepath.Join("testdata/manifests", c.name+"."+c.version+".golden"), got.String())
 		})
 	}
 }

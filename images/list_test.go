@@ -2,13 +2,13 @@ package images_test
 
 import (
 	"encoding/json"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/kbuild/kbuild/images"
+	"github.com/kbuild/kbuild/test-vm/golden"
 )
 
 func lookup(t *testing.T, v string) images.Release {
@@ -18,27 +18,6 @@ func lookup(t *testing.T, v string) images.Release {
 		t.Fatal(err)
 	}
 	return r
-}
-
-// golden compares got with testdata/name; UPDATE_GOLDEN=1 writes it.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if os.Getenv("UPDATE_GOLDEN") != "" {
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs (UPDATE_GOLDEN=1 rewrites it); got:\n%s", file, got)
-	}
 }
 
 // TestGoldens: all facts of the releases, and what is listed for each config
@@ -51,7 +30,7 @@ func TestGoldens(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		golden(t, "release-"+v+".json", string(b)+"\n")
+		golden.Compare(t, filepath.Join("testdata", "release-"+v+".json"), string(b)+"\n")
 	}
 	for _, v := range oracleVersions {
 		r := lookup(t, v)
@@ -66,7 +45,7 @@ func TestGoldens(t *testing.T) {
 			}
 			s.WriteString("# " + c.name + "\n" + out + "\n")
 		}
-		golden(t, "list-"+v+".txt", s.String())
+		golden.Compare(t, filepath.Join("testdata", "list-"+v+".txt"), s.String())
 	}
 }
 

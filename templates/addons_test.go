@@ -2,12 +2,13 @@ package templates
 
 import (
 	"encoding/json"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/kbuild/kbuild/test-vm/golden"
 )
 
 func testParams() AddonParams {
@@ -19,7 +20,7 @@ func testParams() AddonParams {
 	}
 }
 
-// TestAddons compares what is rendered with testdata/addons; UPDATE_GOLDEN=1
+// TestAddons compares what is rendered with testdata/addons; make golden
 // rewrites that.
 func TestAddons(t *testing.T) {
 	dual := testParams()
@@ -38,19 +39,7 @@ func TestAddons(t *testing.T) {
 					t.Errorf("%s: not YAML: %v\n%s", a, err, doc)
 				}
 			}
-			file := filepath.Join("testdata/addons", string(a)+"."+name+".yaml")
-			if os.Getenv("UPDATE_GOLDEN") != "" {
-				if err := os.WriteFile(file, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if string(got) != string(want) {
-				t.Errorf("%s is not what is rendered now; UPDATE_GOLDEN=1 writes:\n%s", file, got)
-			}
+			golden.Compare(t, filepath.Join("testdata/addons", string(a)+"."+name+".yaml"), string(got))
 		}
 	}
 }

@@ -3,12 +3,12 @@ package disk
 import (
 	"encoding/json"
 	"io/fs"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/kbuild/kbuild/templates"
+	"github.com/kbuild/kbuild/test-vm/golden"
 )
 
 func TestPlan(t *testing.T) {
@@ -21,26 +21,9 @@ func TestPlan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "testdata/plan.json", string(b)+"\n")
+	golden.Compare(t, "testdata/plan.json", string(b)+"\n")
 	if other := Plan(Layout{Seed: "another", Version: l.Version}); other[0].UUID == plan[0].UUID {
 		t.Error("two seeds give one GUID")
-	}
-}
-
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	if os.Getenv("UPDATE_GOLDEN") == "1" {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("differs from %s (UPDATE_GOLDEN=1 rewrites it):\n%s", file, got)
 	}
 }
 

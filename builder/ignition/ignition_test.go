@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/kbuild/kbuild/templates"
+	"github.com/kbuild/kbuild/test-vm/golden"
 )
 
 // params are those of an extension that nobody has built.
@@ -48,7 +49,7 @@ func site(t *testing.T) string {
 }
 
 // TestGolden holds both configs whole, alone and with a user's config in them.
-// UPDATE_GOLDEN=1 writes them.
+// make golden writes them.
 func TestGolden(t *testing.T) {
 	merged := params(t)
 	merged.Merge = site(t)
@@ -58,19 +59,7 @@ func TestGolden(t *testing.T) {
 			t.Fatal(err)
 		}
 		for ext, got := range map[string][]byte{".bu": c.Butane, ".ign": c.Ignition} {
-			file := filepath.Join("testdata", name+ext)
-			if os.Getenv("UPDATE_GOLDEN") != "" {
-				if err := os.WriteFile(file, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if string(got) != string(want) {
-				t.Errorf("differs from %s (UPDATE_GOLDEN=1 rewrites it):\n%s", file, got)
-			}
+			golden.Compare(t, filepath.Join("testdata", name+ext), string(got))
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kbuild/kbuild/images"
+	"github.com/kbuild/kbuild/test-vm/golden"
 )
 
 func machine() Machine {
@@ -54,23 +55,6 @@ func mustLoad(t testing.TB, text string) *Node {
 
 const short = "apiVersion: kbuild.dev/v1alpha1\nkind: NodeMetadata\nrole: init\n"
 
-// golden compares with a file; UPDATE_GOLDEN=1 rewrites it.
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	if os.Getenv("UPDATE_GOLDEN") == "1" {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(string(want), got); d != "" {
-		t.Errorf("%s differs (UPDATE_GOLDEN=1 rewrites it):\n%s", file, d)
-	}
-}
-
 func glob(t *testing.T, pattern string, least int) []string {
 	t.Helper()
 	files, err := filepath.Glob(pattern)
@@ -104,7 +88,7 @@ func TestBad(t *testing.T) {
 					t.Errorf("the error shows a secret:\n%s", err)
 				}
 			}
-			golden(t, strings.TrimSuffix(file, ".yaml")+".golden", err.Error()+"\n")
+			golden.Compare(t, strings.TrimSuffix(file, ".yaml")+".golden", err.Error()+"\n")
 		})
 	}
 }
@@ -125,7 +109,7 @@ func TestExamples(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden(t, strings.TrimSuffix(file, ".yaml")+".golden", string(out)+"\n")
+			golden.Compare(t, strings.TrimSuffix(file, ".yaml")+".golden", string(out)+"\n")
 			// What is frozen is read back as it was.
 			var back Node
 			if err := json.Unmarshal(out, &back); err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/kbuild/kbuild/images"
+	"github.com/kbuild/kbuild/test-vm/golden"
 )
 
 // What kubeadm prints is what people begin with. The golden files of
@@ -37,7 +38,7 @@ func TestKubeadmPrints(t *testing.T) {
 			t.Run(version+"/"+c.name, func(t *testing.T) {
 				file := filepath.Join("testdata/kubeadm/print", c.name+"."+version+".yaml")
 				if os.Getenv("KBUILD_ORACLE") != "" {
-					golden(t, file, printed(t, oracle(t, version), version, c.name, c.args))
+					golden.Compare(t, file, printed(t, oracle(t, version), version, c.name, c.args))
 				}
 				text, err := os.ReadFile(file)
 				if err != nil {

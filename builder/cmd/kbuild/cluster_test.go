@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/kbuild/kbuild/cli"
+	"github.com/kbuild/kbuild/test-vm/golden"
 )
 
 // quick is a configuration whose keys take no time to make.
@@ -79,19 +80,7 @@ func goldenText(t *testing.T, name, got string) {
 	} {
 		got = regexp.MustCompile(pattern).ReplaceAllString(got, with)
 	}
-	file := filepath.Join("testdata", name)
-	if os.Getenv("UPDATE_GOLDEN") == "1" {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(string(want), got); d != "" {
-		t.Errorf("%s differs (UPDATE_GOLDEN=1 rewrites it):\n%s", file, d)
-	}
+	golden.Compare(t, filepath.Join("testdata", name), got)
 }
 
 // TestClusterGolden holds what is printed, whole.

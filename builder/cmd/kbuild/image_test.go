@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kbuild/kbuild/cli"
+	"github.com/kbuild/kbuild/test-vm/golden"
 )
 
 // kbuild runs the command line and returns its exit code and output.
@@ -24,7 +25,7 @@ func kbuild(t *testing.T, args ...string) (code int, stdout, stderr string) {
 }
 
 // TestPlanGolden holds the whole Plan: whoever changes what an image is made
-// of sees it in the diff. UPDATE_GOLDEN=1 writes it.
+// of sees it in the diff. make golden writes it.
 func TestPlanGolden(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "")
 	t.Setenv("KBUILD_CACHE", t.TempDir())
@@ -41,19 +42,7 @@ func TestPlanGolden(t *testing.T) {
 		if first != again {
 			t.Error("the same flags gave other bytes")
 		}
-		file := filepath.Join("testdata", file)
-		if os.Getenv("UPDATE_GOLDEN") != "" {
-			if err := os.WriteFile(file, []byte(first), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if first != string(want) {
-			t.Errorf("the plan is not that of %s; see `make golden`, and the diff that it leaves", file)
-		}
+		golden.Compare(t, filepath.Join("testdata", file), first)
 	}
 	if entries, err := os.ReadDir(os.Getenv("KBUILD_CACHE")); err != nil || len(entries) != 0 {
 		t.Errorf("planning left %v in the cache, %v", entries, err)
