@@ -60,6 +60,9 @@ func TestDiscoveryReal(t *testing.T) {
 	if done, err := stepDiscovery().Done(t.Context(), r); !done || err != nil {
 		t.Errorf("what was found is not kept: %t, %v", done, err)
 	}
+	if r.Node, _, err = node.Load(r.Host); err != nil {
+		t.Fatal(err)
+	}
 	if kc, err := r.Host.ReadFile(node.BootstrapKubeconfig); err != nil || !strings.Contains(string(kc), s.URL) || r.Node.Cluster.Networking.PodSubnet != "10.244.0.0/16" {
 		t.Errorf("it found %+v, %v", r.Node.Cluster.Networking, err)
 	}
