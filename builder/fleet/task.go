@@ -209,17 +209,6 @@ func stateOf(p *corev1.Pod) taskState {
 	return s
 }
 
-// said is the output of a program, without its name.
-func said(message string) string {
-	var lines []string
-	for line := range strings.Lines(message) {
-		if line = strings.TrimPrefix(strings.TrimSpace(line), "kbuild-firstboot: "); line != "" {
-			lines = append(lines, line)
-		}
-	}
-	return strings.Join(lines, "\n")
-}
-
 // end removes a Job and its Pods.
 func (f *Fleet) end(ctx context.Context, job *batchv1.Job) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
