@@ -35,6 +35,7 @@ func ReadCluster(n *Node, baked images.Baked, m Machine, docs ...Document) (Clus
 	kinds := map[string]map[string]any{}
 	in := *n
 	in.Sources = maps.Clone(n.Sources)
+	in.CgroupDriver = m.CgroupDriver
 	for _, d := range docs {
 		d.kept = true
 		for _, o := range read(s, d, &probs) {

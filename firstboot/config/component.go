@@ -61,7 +61,7 @@ func defaultKubelet(n *Node, m Machine) {
 	if m.Resolved {
 		fill("resolvConf", resolvedConf)
 	}
-	fill("cgroupDriver", cgroupDriver)
+	fill("cgroupDriver", n.cgroupDriver())
 }
 
 // dnsIP is the tenth address of the (first) service subnet.

@@ -44,7 +44,7 @@ const sourceDefault = "default"
 //   - without a default route the one usable address is advertised;
 //   - a machine without a host name is named after its machine ID;
 //   - the CRI socket is the image's containerd, it is not searched for;
-//   - the kubelet's cgroup driver is systemd;
+//   - the kubelet's cgroup driver is that of the machine's containerd;
 //   - the pod subnet is the one that the image's pod network names;
 //   - a token that has an expiry date gets no TTL besides (kubeadm sets one
 //     and then refuses the two).
@@ -54,6 +54,7 @@ func Default(n *Node, baked images.Baked, m Machine) error {
 	if n.Sources == nil {
 		n.Sources = map[string]string{}
 	}
+	n.CgroupDriver = m.CgroupDriver
 	probs := checkVersion(n, baked)
 	if n.Role.Joins() {
 		defaultJoin(n)

@@ -16,7 +16,10 @@ type Machine struct {
 	Links     []Link
 	Routes    []Route // the default routes, in the kernel's order
 	Resolved  bool    // systemd-resolved is active
-	Random    io.Reader
+	// CgroupDriver is what its container runtime makes cgroups by, "systemd" or
+	// "cgroupfs"; empty is what images have, systemd.
+	CgroupDriver string
+	Random       io.Reader
 }
 
 // Link is a network interface.

@@ -1,16 +1,17 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
 
-// What is fixed by the image's container runtime: a node has one containerd,
-// at CRISocket, and it makes cgroups by way of systemd.
+// What is fixed by the machine's container runtime: a node has one containerd,
+// at CRISocket, and in an image it makes cgroups by way of systemd.
 
-// cgroupDriver is what containerd and the kubelet of an image use. The two must
-// agree: with another one in the kubelet, no pod starts.
-const cgroupDriver = "systemd"
+// cgroupDriver is what the machine's containerd uses, and so must the kubelet:
+// with another one, no pod starts.
+func (n *Node) cgroupDriver() string { return cmp.Or(n.CgroupDriver, "systemd") }
 
 // dockershim is the socket that kubeadm up to v1.23 writes where none is given.
 const dockershim = "/run/dockershim.sock"
@@ -40,8 +41,8 @@ func (n *Node) takeSocket() []string {
 }
 
 func (v *validator) cgroupDriver(at, d string) {
-	if d != "" && d != cgroupDriver {
-		v.bad(at, fmt.Sprintf("the image's containerd uses the cgroup driver %s; with %q in the kubelet no pod would start", cgroupDriver, printable(d)), "remove the field, or write "+cgroupDriver)
+	if own := v.node.cgroupDriver(); d != "" && d != own {
+		v.bad(at, fmt.Sprintf("this node's containerd uses the cgroup driver %s; with %q in the kubelet no pod would start", own, printable(d)), "remove the field, or write "+own)
 	}
 }
 
@@ -49,9 +50,10 @@ func (v *validator) cgroupDriver(at, d string) {
 // cgroup driver, and returns a warning where the cluster's is another.
 func (n *Node) takeCgroupDriver() []string {
 	d, _ := n.Kubelet["cgroupDriver"].(string)
-	if d == "" || d == cgroupDriver {
+	own := n.cgroupDriver()
+	if d == "" || d == own {
 		return nil
 	}
-	n.Kubelet["cgroupDriver"] = cgroupDriver
-	return []string{fmt.Sprintf("the cluster's kubelets use the cgroup driver %q; this node's uses %s, as its containerd does", printable(d), cgroupDriver)}
+	n.Kubelet["cgroupDriver"] = own
+	return []string{fmt.Sprintf("the cluster's kubelets use the cgroup driver %q; this node's uses %s, as its containerd does", printable(d), own)}
 }

@@ -26,6 +26,9 @@ type Node struct {
 	// Sources tells where each value came from: "init.nodeRegistration.name" →
 	// "credential kbuild.userdata, line 4", "hostname", "default".
 	Sources map[string]string `json:"sources,omitempty"`
+	// CgroupDriver is that of the machine's container runtime, "systemd" or
+	// "cgroupfs"; empty is systemd.
+	CgroupDriver string `json:"cgroupDriver,omitempty"`
 	// Scrubbed says that the secrets have served and are gone from here.
 	Scrubbed bool `json:"forgotten,omitempty"`
 }

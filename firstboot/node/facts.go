@@ -2,8 +2,11 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"regexp"
 	"strings"
 
 	"github.com/kbuild/kbuild/firstboot/config"
@@ -35,6 +38,7 @@ func Facts(ctx context.Context, h *host.Host) (config.Machine, error) {
 		m.Links = append(m.Links, config.Link(l))
 	}
 	m.Routes = DefaultRoutes(h)
+	m.CgroupDriver = cgroupDriver(h)
 	state, err := h.Systemd.Active(ctx, "systemd-resolved.service")
 	if err != nil {
 		h.Log.Warn("cannot ask whether systemd-resolved is active; taken for no", slog.Any("error", err))
@@ -42,6 +46,30 @@ func Facts(ctx context.Context, h *host.Host) (config.Machine, error) {
 	// A unit that is on its way will be there when the kubelet asks it.
 	m.Resolved = state == "active" || state == "activating" || state == "reloading"
 	return m, nil
+}
+
+// systemdCgroup is the line of containerd's configuration that says how runc makes
+// cgroups.
+var systemdCgroup = regexp.MustCompile(`(?m)^[ \t]*SystemdCgroup[ \t]*=[ \t]*(true|false)\b`)
+
+// cgroupDriver is that of the machine's containerd; empty where its configuration
+// does not say. Where kbuild is a system extension, its containerd has a
+// configuration of its own.
+func cgroupDriver(h *host.Host) string {
+	b, err := h.ReadFile("/usr/lib/kbuild/containerd.toml")
+	if errors.Is(err, fs.ErrNotExist) {
+		b, err = h.ReadFile("/etc/containerd/config.toml")
+	}
+	if err != nil {
+		return ""
+	}
+	switch m := systemdCgroup.FindSubmatch(b); {
+	case m == nil:
+		return ""
+	case string(m[1]) == "true":
+		return "systemd"
+	}
+	return "cgroupfs"
 }
 
 // DefaultRoutes reads the kernel's routing tables (proc(5), net/route and
