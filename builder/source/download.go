@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/kbuild/kbuild/images/fetch"
 )
 
 // downloader fetches files over HTTP: it retries after temporary errors, resumes
@@ -155,45 +157,35 @@ func (d downloader) append(ctx context.Context, url, part string) error {
 // get asks for url from an offset on and hands its body to use, with the
 // offset that the body begins at: 0 where the server sends all.
 func (d downloader) get(ctx context.Context, url string, from int64, use func(r io.Reader, from int64) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	if from > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
-	}
-	stalled := fmt.Errorf("no byte came for %v", d.stall)
-	watch := time.AfterFunc(d.stall, func() { cancel(stalled) })
-	defer watch.Stop()
-	resp, err := d.client.Do(req)
+	fetch.From(req, from)
+	resp, err := fetch.Do(d.client, req, d.stall)
 	if err != nil {
-		return because(ctx, err)
+		return err
 	}
 	defer resp.Body.Close()
 	switch {
-	case resp.StatusCode == http.StatusOK:
-		from = 0
-	case resp.StatusCode == http.StatusPartialContent && from > 0:
-		if !strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", from)) {
-			return fmt.Errorf("%s sends %q, which was not asked for", url, resp.Header.Get("Content-Range"))
-		}
+	case resp.StatusCode == http.StatusOK, resp.StatusCode == http.StatusPartialContent && from > 0:
 	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && from > 0:
-		return nil // nothing is missing, or the checksum is wrong
+		return nil // nothing is missing; the checksum tells
 	default:
 		seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
 		return &statusError{url, resp.StatusCode, time.Duration(seconds) * time.Second}
 	}
-	have := from
-	return because(ctx, use(readerFunc(func(p []byte) (int, error) {
+	have, err := fetch.Begin(resp, from)
+	if err != nil {
+		return fmt.Errorf("cannot go on with %s: %w", url, err)
+	}
+	return use(readerFunc(func(p []byte) (int, error) {
 		n, err := resp.Body.Read(p)
-		watch.Reset(d.stall)
 		if have += int64(n); d.far != nil {
 			d.far(have)
 		}
 		return n, err
-	}), from))
+	}), have)
 }
 
 // because replaces an error that follows from the context's end by its cause.

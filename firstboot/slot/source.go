@@ -22,6 +22,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/host"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
+	"github.com/kbuild/kbuild/images/fetch"
 )
 
 // source is a directory with an image's files: open returns one of them from a
@@ -72,33 +73,29 @@ func openSource(h *host.Host, where string) (source, error) {
 func httpSource(h *host.Host, u *url.URL) source {
 	client := downloads(h)
 	return source{u.String(), func(ctx context.Context, file string, from int64) (io.ReadCloser, error) {
-		ctx, cancel := context.WithCancelCause(ctx)
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.JoinPath(file).String(), nil)
-		if err == nil && from > 0 {
-			req.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
-		}
-		var resp *http.Response
-		if err == nil {
-			resp, err = client.Do(req)
-		}
 		if err != nil {
-			cancel(nil)
 			return nil, err
 		}
-		body := &patient{resp.Body, cancel, time.AfterFunc(stall, func() { cancel(errStalled) }), ctx}
+		fetch.From(req, from)
+		resp, err := fetch.Do(client, req, stall)
+		if err != nil {
+			return nil, err
+		}
+		begin, err := fetch.Begin(resp, from)
 		switch {
 		case resp.StatusCode == http.StatusNotFound:
 			err = fmt.Errorf("%s: %w", file, fs.ErrNotExist)
-		case from > 0 && resp.StatusCode == http.StatusOK:
-			// A server without ranges gives all of it again.
-			_, err = io.CopyN(io.Discard, body, from)
-		case from > 0 && resp.StatusCode != http.StatusPartialContent, from == 0 && resp.StatusCode != http.StatusOK:
+		case resp.StatusCode != http.StatusOK && (from == 0 || resp.StatusCode != http.StatusPartialContent):
 			err = fmt.Errorf("the server answers %s for %s", resp.Status, file)
+		case err == nil && begin < from:
+			// A server without ranges gives all of it again.
+			_, err = io.CopyN(io.Discard, resp.Body, from)
 		}
 		if err != nil {
-			return nil, errors.Join(err, body.Close())
+			return nil, errors.Join(err, resp.Body.Close())
 		}
-		return body, nil
+		return resp.Body, nil
 	}}
 }
 
@@ -108,31 +105,6 @@ func downloads(h *host.Host) *http.Client {
 	c.Timeout = 0
 	c.CheckRedirect = nil
 	return &c
-}
-
-var errStalled = fmt.Errorf("no byte came for %s", stall)
-
-// patient is a body that is given up only when nothing comes any more.
-type patient struct {
-	io.ReadCloser
-	cancel context.CancelCauseFunc
-	timer  *time.Timer
-	ctx    context.Context
-}
-
-func (p *patient) Read(b []byte) (int, error) {
-	n, err := p.ReadCloser.Read(b)
-	p.timer.Reset(stall)
-	if err != nil && !errors.Is(err, io.EOF) && p.ctx.Err() != nil {
-		err = context.Cause(p.ctx)
-	}
-	return n, err
-}
-
-func (p *patient) Close() error {
-	p.timer.Stop()
-	p.cancel(nil)
-	return p.ReadCloser.Close()
 }
 
 // small reads a whole file of at most limit bytes.

@@ -18,6 +18,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/kbuild/kbuild/images/fetch"
 )
 
 // maxManifest is the size that registries must support (OCI distribution spec,
@@ -88,69 +90,30 @@ func noDowngrade(req *http.Request, via []*http.Request) error {
 }
 
 // get requests path below /v2/REPOSITORY/. The caller closes the body, whose
-// reads fail with errStalled if no data arrives within the stall time.
+// reads fail with fetch.Stalled if no data arrives within the stall time.
 func (r *registries) get(ctx context.Context, at name.Repository, path string, header http.Header) (*http.Response, error) {
 	c, err := r.client(ctx, at)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
 	u := url.URL{Scheme: at.Scheme(), Host: at.RegistryStr(), Path: "/v2/" + at.RepositoryStr() + "/" + path}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		cancel(nil)
 		return nil, err
 	}
 	req.Header = header
 	// The bytes as they are: a digest is that of the stored form.
 	req.Header.Set("Accept-Encoding", "identity")
-	timer := time.AfterFunc(r.stall, func() { cancel(errStalled) })
-	resp, err := c.Do(req)
+	resp, err := fetch.Do(c, req, r.stall)
 	if err != nil {
-		if context.Cause(ctx) == errStalled {
-			err = errStalled
-		}
-		timer.Stop()
-		cancel(nil)
 		return nil, fmt.Errorf("cannot reach %s: %w", at.RegistryStr(), withoutURL(err))
 	}
 	switch resp.StatusCode {
 	case http.StatusOK, http.StatusPartialContent:
-	default:
-		resp.Body.Close()
-		timer.Stop()
-		cancel(nil)
-		return nil, &statusError{resp.StatusCode, retryAfter(resp.Header, time.Now())}
+		return resp, nil
 	}
-	resp.Body = &watchedBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, stall: r.stall, timer: timer}
-	return resp, nil
-}
-
-// watchedBody ends a transfer that stalls.
-type watchedBody struct {
-	io.ReadCloser
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	stall  time.Duration
-	timer  *time.Timer
-}
-
-func (b *watchedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if n > 0 {
-		b.timer.Reset(b.stall)
-	}
-	if err != nil && err != io.EOF && errors.Is(context.Cause(b.ctx), errStalled) {
-		err = errStalled
-	}
-	return n, err
-}
-
-func (b *watchedBody) Close() error {
-	b.timer.Stop()
-	err := b.ReadCloser.Close()
-	b.cancel(nil)
-	return err
+	resp.Body.Close()
+	return nil, &statusError{resp.StatusCode, retryAfter(resp.Header, time.Now())}
 }
 
 // manifest gets the manifest or index that id, a tag or digest, names.

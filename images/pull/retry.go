@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/kbuild/kbuild/images/fetch"
 )
 
 // Retry says how often a request is tried that fails temporarily, and how long to
@@ -58,9 +60,6 @@ type brokenError struct{ error }
 
 func (e *brokenError) Unwrap() error { return e.error }
 
-// errStalled ends a transfer that receives no more data.
-var errStalled = errors.New("the transfer stalled")
-
 // temporary says whether err may be gone at the next try, and the wait that the
 // registry asks for.
 func temporary(err error) (bool, time.Duration) {
@@ -76,10 +75,11 @@ func temporary(err error) (bool, time.Duration) {
 	var b *brokenError
 	var dns *net.DNSError
 	var timeout net.Error
+	var stalled fetch.Stalled
 	switch {
 	case errors.As(err, &dns):
 		return dns.IsTemporary || dns.IsTimeout, 0
-	case errors.As(err, &c), errors.As(err, &b), errors.Is(err, errStalled),
+	case errors.As(err, &c), errors.As(err, &b), errors.As(err, &stalled),
 		errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF),
 		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EPIPE):
 		return true, 0

@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/kbuild/kbuild/images/fetch"
 )
 
 // keyed is a lock for each blob.
@@ -114,18 +116,15 @@ func (p *puller) stream(ctx context.Context, at name.Repository, b Blob, f *os.F
 		return have, err
 	}
 	defer resp.Body.Close()
-	if have > 0 {
-		var first int64
-		if resp.StatusCode == http.StatusPartialContent {
-			if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-", &first); err != nil || first != have {
-				return have, &contentError{fmt.Sprintf("the registry answers with the range %q to a request from byte %d on", resp.Header.Get("Content-Range"), have)}
-			}
-		} else {
-			if err := restart(f, sum); err != nil {
-				return 0, err
-			}
-			have = 0
+	begin, err := fetch.Begin(resp, have)
+	if err != nil {
+		return have, &contentError{err.Error()}
+	}
+	if begin == 0 && have > 0 {
+		if err := restart(f, sum); err != nil {
+			return 0, err
 		}
+		have = 0
 	}
 	buf := make([]byte, 128<<10)
 	// One byte more than expected, to notice content that is too long.
