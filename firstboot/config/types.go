@@ -27,8 +27,8 @@ type Node struct {
 	// "credential kbuild.userdata, line 4", "hostname", "default".
 	Sources map[string]string `json:"sources,omitempty"`
 	// CgroupDriver is that of the machine's container runtime, "systemd" or
-	// "cgroupfs"; empty is systemd.
-	CgroupDriver string `json:"cgroupDriver,omitempty"`
+	// "cgroupfs"; empty is systemd. It is the running image's, and so not frozen.
+	CgroupDriver string `json:"-"`
 	// Scrubbed says that the secrets have served and are gone from here.
 	Scrubbed bool `json:"forgotten,omitempty"`
 }

@@ -49,7 +49,7 @@ func Load(h *host.Host) (*config.Node, bool, error) {
 	return n, true, nil
 }
 
-// Frozen reads the frozen configuration alone.
+// Frozen reads the frozen configuration alone, for the machine as it is now.
 func Frozen(h *host.Host) (*config.Node, error) {
 	n := &config.Node{}
 	b, err := h.ReadFile(ConfigFile)
@@ -59,6 +59,7 @@ func Frozen(h *host.Host) (*config.Node, error) {
 	if err := strictly(b, n); err != nil {
 		return nil, fmt.Errorf("cannot read the frozen configuration %s: %w; it was not written by this kbuild: wipe the var partition to set the node up anew", ConfigFile, err)
 	}
+	n.CgroupDriver = cgroupDriver(h)
 	return n, nil
 }
 
