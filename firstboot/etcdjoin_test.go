@@ -27,6 +27,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/firstboot/reset"
+	"github.com/kbuild/kbuild/images"
 )
 
 // etcdCluster is a cluster whose first control plane runs real etcd, with
@@ -365,7 +366,7 @@ func TestRemoveMember(t *testing.T) {
 		}
 		e.publish(t, name, 12+k)
 	}
-	e.first.Baked.Release.ClusterStatus = false // there is no kubeadm-config here
+	delete(e.first.Baked.Release.Facts, string(images.FactClusterStatus)) // there is no kubeadm-config here
 	if err := e.first.Freeze(e.first.Node); err != nil {
 		t.Fatal(err)
 	}

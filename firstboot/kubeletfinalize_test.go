@@ -138,7 +138,7 @@ func TestKubeletFinalizeCrash(t *testing.T) {
 func TestKubeletFinalizeWithoutRotation(t *testing.T) {
 	restarts := 0
 	m := finalizeRun(t, &restarts)
-	m.Node.Init.NodeRegistration.KubeletExtraArgs = map[string]string{"rotate-certificates": "false"}
+	m.Node.Init.NodeRegistration.KubeletExtraArgs = config.Args{"rotate-certificates": {"false"}}
 	if done, err := stepKubeletFinalize().Done(context.Background(), m); !done || err != nil {
 		t.Errorf("Done = %v, %v; want true: nothing is rotated", done, err)
 	}

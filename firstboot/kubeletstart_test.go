@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/kubelet"
 	"github.com/kbuild/kbuild/firstboot/node"
 )
@@ -38,7 +39,7 @@ func TestKubeletStart(t *testing.T) {
 	expect("all is so", 1)
 	state = "failed"
 	expect("the kubelet failed", 2)
-	m.Node.Init.NodeRegistration.KubeletExtraArgs = map[string]string{"v": "4"}
+	m.Node.Init.NodeRegistration.KubeletExtraArgs = config.Args{"v": {"4"}}
 	expect("another flag", 3)
 	if err := os.WriteFile(m.Host.Path(kubelet.ConfigFile), []byte("kind: KubeletConfiguration\n"), 0o644); err != nil {
 		t.Fatal(err)

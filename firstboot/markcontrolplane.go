@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/node"
 )
@@ -61,13 +62,9 @@ func (m marks) record() (string, error) {
 func wantedMarks(m *node.Machine) marks {
 	want := marks{Labels: m.Baked.Release.Labels, Taints: m.Node.Init.NodeRegistration.Taints}
 	if want.Taints == nil {
-		want.Taints, want.Default = []corev1.Taint{defaultTaint(m)}, true
+		want.Taints, want.Default = config.DefaultTaints(m.Baked.Release), true
 	}
 	return want
-}
-
-func defaultTaint(m *node.Machine) corev1.Taint {
-	return corev1.Taint{Key: m.Baked.Release.Taint, Effect: corev1.TaintEffectNoSchedule}
 }
 
 // mark labels and taints n with what is not recorded on it. Taints of others
@@ -78,7 +75,7 @@ func mark(n *corev1.Node, m *node.Machine) {
 	record, marked := n.Annotations[markedAnnotation]
 	switch {
 	case !marked && len(want.Taints) == 0:
-		was.Taints = []corev1.Taint{defaultTaint(m)} // of an earlier configuration, or the kubelet's
+		was.Taints = config.DefaultTaints(m.Baked.Release) // of an earlier configuration, or the kubelet's
 	case marked && json.Unmarshal([]byte(record), &was) != nil:
 		was.Taints = want.Taints // it does not say which
 	}

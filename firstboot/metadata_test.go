@@ -504,7 +504,7 @@ func TestMetadataOtherImage(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got := m.Node.Cluster.APIServer.ExtraArgs["v"]; got != want || m.Node.Init.NodeRegistration.Name != "cp-1.example.org" {
+		if got := m.Node.Cluster.APIServer.ExtraArgs.Get("v"); got != want || m.Node.Init.NodeRegistration.Name != "cp-1.example.org" {
 			t.Errorf("v is %q, want %q; %s", got, want, m.Node.Init.NodeRegistration.Name)
 		}
 	}

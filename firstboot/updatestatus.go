@@ -7,6 +7,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/node"
+	"github.com/kbuild/kbuild/images"
 )
 
 // stepUpdateStatus adds this node to the list of API servers, in versions that
@@ -15,7 +16,7 @@ func stepUpdateStatus() converge.Step {
 	return converge.Step{
 		Name: "update-status",
 		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
-			if !m.Baked.Release.ClusterStatus {
+			if !m.Baked.Release.Has(images.FactClusterStatus) {
 				return true, nil
 			}
 			c, _, err := m.AsAdmin()

@@ -100,9 +100,9 @@ func kubeadmConfigPart(m *node.Machine, c kubernetes.Interface) (cluster.Part, e
 	}
 	rules := readable(nodesKubeadmConfig, metav1.NamespaceSystem, "configmaps", node.KubeadmConfig, group(bootstrapGroup), group(nodesGroup))
 	name, self := m.Node.Init.NodeRegistration.Name, m.Node.Init.LocalAPIEndpoint
-	wants := []any{cm, rules, m.Baked.Release.ClusterStatus, name, self}
+	wants := []any{cm, rules, m.Baked.Release.Has(images.FactClusterStatus), name, self}
 	return cluster.Part{Name: "upload-config.kubeadm", Wants: wants, Objects: rules, Apply: func(ctx context.Context, before cluster.Before) ([]string, error) {
-		if m.Baked.Release.ClusterStatus {
+		if m.Baked.Release.Has(images.FactClusterStatus) {
 			endpoints, err := node.APIEndpoints(ctx, c)
 			if err != nil {
 				return nil, err

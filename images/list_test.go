@@ -53,7 +53,7 @@ func TestLookup(t *testing.T) {
 	for v, want := range map[string]string{
 		"v1.19.12":   "",
 		"1.20.15":    "",
-		"v1.21.0":    "unknown Kubernetes version v1.21.0: this kbuild knows v1.19.0-v1.19.16, v1.20.0-v1.20.15, v1.37.0-",
+		"v1.38.0":    "unknown Kubernetes version v1.38.0: this kbuild knows v1.19.0-v1.19.16, v1.20.0-v1.20.15, v1.21.0-",
 		"v1.18.20":   "unknown Kubernetes version",
 		"v2.19.12":   "unknown Kubernetes version",
 		"v1.19.17":   "the newest v1.19 that this kbuild knows is v1.19.16",

@@ -33,8 +33,8 @@ func (r Release) CheckUpgradeFrom(old string) error {
 // the newest known patch of its own minor release and of the next one.
 func Targets(old string) []string {
 	var targets []string
-	for _, row := range table() {
-		r, err := Lookup(fmt.Sprintf("v1.%d.%d", row.minor, row.newest))
+	for _, known := range Known() {
+		r, err := Lookup(known.Newest)
 		if err == nil && r.Version != old && r.CheckUpgradeFrom(old) == nil {
 			targets = append(targets, r.Version)
 		}

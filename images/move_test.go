@@ -13,7 +13,8 @@ func TestFollows(t *testing.T) {
 		{"v1.20.15", "v1.19.12", "it is older"},
 		{"v1.19.12", "v1.19.11", "it is older"},
 		{"v1.20.15", "v1.37.2", "v1.21 first"},
-		{"v1.25.0", "v1.37.2", "does not know"},
+		{"v1.25.0", "v1.37.2", "v1.26 first"},
+		{"v1.18.0", "v1.19.12", "does not know"},
 	} {
 		r, err := Lookup(c.to)
 		if err != nil {
@@ -30,9 +31,10 @@ func TestTargets(t *testing.T) {
 	for old, want := range map[string]string{
 		"v1.19.12": "v1.19.16 v1.20.15",
 		"v1.19.16": "v1.20.15",
-		"v1.20.15": "", // v1.21 is not in the table
+		"v1.20.15": "v1.21.14",
 		"v1.37.0":  "v1.37.2",
-		"v1.25.0":  "",
+		"v1.25.0":  "v1.25.16 v1.26.15",
+		"v1.18.0":  "",
 	} {
 		if got := strings.Join(Targets(old), " "); got != want {
 			t.Errorf("from %s: %q, want %q", old, got, want)

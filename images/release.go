@@ -1,8 +1,8 @@
 // Package images knows what a Kubernetes version is made of.
 //
 // What differs between versions (image tags, config API versions, names that
-// came and went) is a table of Release values, and Lookup is the only way to
-// read it. No other package compares version numbers: it asks for a fact.
+// came and went) stands in tables of what holds from which version on, and
+// Lookup, which makes a Release of them, is the only way to read them. No other package compares version numbers: it asks for a fact.
 // A version that the table does not know is an error, never a guess.
 package images
 
@@ -49,10 +49,14 @@ type Release struct {
 	OutputAPI        string   `json:"outputAPI"`        // version of output.kubeadm.k8s.io in its JSON output: "v1alpha1"
 	KubeletConfigMap string   `json:"kubeletConfigMap"` // "kubelet-config-1.19"
 	Labels           []string `json:"labels"`           // of a control-plane node, value ""
-	Taint            string   `json:"taint"`            // NoSchedule taint key of a control-plane node
-	ClusterStatus    bool     `json:"clusterStatus"`    // kubeadm-config holds ClusterStatus
-	SuperAdminConf   bool     `json:"superAdminConf"`   // super-admin.conf exists
-	CRI              string   `json:"cri"`              // newest CRI its kubelet speaks: "v1alpha2" or "v1"
+	Taints           []string `json:"taints"`           // keys of a control-plane node's NoSchedule taints
+	ExternalEtcd     string   `json:"externalEtcd"`     // oldest etcd that may be external, as an image's tag: "3.4.13-4"
+	KubeletSkew      int      `json:"kubeletSkew"`      // minor versions that a kubelet may be older than the API server
+	CRI              []string `json:"cri"`              // versions of the CRI that its kubelet speaks, oldest first: "v1alpha2", "v1"
+
+	// KubeletClient is the group of the certificate by which the API server is
+	// known to kubelets; empty where a binding gives its user the rights.
+	KubeletClient string `json:"kubeletClient"`
 
 	// Flannel is the full name of the pod network's image that goes with this
 	// version by default, e.g. "ghcr.io/flannel-io/flannel:v0.28.10".
@@ -60,50 +64,6 @@ type Release struct {
 
 	Facts map[string]bool `json:"facts,omitempty"` // see the Fact constants
 }
-
-// Fact names a yes-or-no difference between versions.
-type Fact string
-
-// Facts. A missing fact is false.
-const (
-	// FactInsecurePort: kubeadm sets --insecure-port=0 for kube-apiserver, and
-	// --port=0 for kube-controller-manager and kube-scheduler.
-	FactInsecurePort Fact = "insecure-port"
-	// FactServiceAccountIssuer: kubeadm sets --service-account-issuer and
-	// --service-account-signing-key-file for kube-apiserver.
-	FactServiceAccountIssuer Fact = "service-account-issuer"
-	// FactNodeCIDRMask: kubeadm sets --node-cidr-mask-size (or its -ipv4 and
-	// -ipv6 forms) for kube-controller-manager where there is a pod subnet.
-	FactNodeCIDRMask Fact = "node-cidr-mask"
-	// FactEtcdRequests: kubeadm's etcd static pod requests 100m of CPU and
-	// 100Mi of memory.
-	FactEtcdRequests Fact = "etcd-requests"
-	// FactRemoteRuntimeFlag: the kubelet needs --container-runtime=remote for any
-	// runtime but Docker.
-	FactRemoteRuntimeFlag Fact = "remote-runtime-flag"
-	// FactDockerProbe: the kubelet looks for Docker for five seconds whenever it
-	// starts, whatever its runtime is.
-	FactDockerProbe Fact = "docker-probe"
-	// FactSlowReady: the kubelet reports that it has become ready only when it
-	// starts, and every ten seconds.
-	FactSlowReady Fact = "slow-ready"
-	// FactInstanceConfig: kubeadm tells the kubelet its container runtime's
-	// socket in instance-config.yaml, which overrides config.yaml, and not by a flag.
-	FactInstanceConfig Fact = "instance-config"
-	// FactProbePort: the static pods name their probe port "probe-port".
-	FactProbePort Fact = "probe-port"
-	// FactHyperKube: the config field useHyperKubeImage works.
-	FactHyperKube Fact = "hyperkube"
-	// FactDNSFirst: kubeadm lists the DNS image before pause and etcd, not
-	// after them.
-	FactDNSFirst Fact = "dns-first"
-	// FactMemCheck: kubeadm's preflight wants 1700 MB of memory for a control
-	// plane.
-	FactMemCheck Fact = "mem-check"
-)
-
-// Has says whether a yes-or-no fact holds for the release.
-func (r Release) Has(f Fact) bool { return r.Facts[string(f)] }
 
 // Minor is the minor number of the release: 19 for v1.19.12.
 func (r Release) Minor() int {

@@ -45,7 +45,7 @@ func (p PodParams) apiServer() *corev1.Pod {
 		"tls-cert-file":                      p.pki("apiserver.crt"),
 		"tls-private-key-file":               p.pki("apiserver.key"),
 	}
-	if p.Release.Has(images.FactInsecurePort) {
+	if p.Release.Has(images.FactAPIServerInsecurePort) {
 		args["insecure-port"] = "0"
 	}
 	if p.Release.Has(images.FactServiceAccountIssuer) {
@@ -69,16 +69,16 @@ func (p PodParams) apiServer() *corev1.Pod {
 		args["etcd-cafile"] = p.pki("etcd/ca.crt")
 		args["etcd-certfile"] = p.pki("apiserver-etcd-client.crt")
 		args["etcd-keyfile"] = p.pki("apiserver-etcd-client.key")
-		if l := c.Etcd.Local; l != nil && l.ExtraArgs["advertise-client-urls"] != "" {
-			args["etcd-servers"] = l.ExtraArgs["advertise-client-urls"]
+		if l := c.Etcd.Local; l != nil && l.ExtraArgs.Get("advertise-client-urls") != "" {
+			args["etcd-servers"] = l.ExtraArgs.Get("advertise-client-urls")
 		}
 	}
 	p.featureGates(args)
 	extra := maps.Clone(c.APIServer.ExtraArgs)
 	if extra == nil {
-		extra = map[string]string{}
+		extra = config.Args{}
 	}
-	extra["authorization-mode"] = authorizationModes(extra["authorization-mode"])
+	extra.Set("authorization-mode", authorizationModes(extra.Get("authorization-mode")))
 	vols.extra(c.APIServer.ExtraVolumes)
 
 	host, port := probeAddress(local.AdvertiseAddress), int(local.BindPort)
@@ -181,7 +181,7 @@ func (p PodParams) controllerManager() *corev1.Pod {
 	p.caCerts(vols)
 	vols.file("kubeconfig", conf)
 	flex := "/usr/libexec/kubernetes/kubelet-plugins/volume/exec"
-	if dir, ok := c.ControllerManager.ExtraArgs["flex-volume-plugin-dir"]; ok {
+	if dir := c.ControllerManager.ExtraArgs.Get("flex-volume-plugin-dir"); dir != "" {
 		flex = dir
 	}
 	vols.dir("flexvolume-dir", flex, false)
@@ -211,7 +211,7 @@ func (p PodParams) scheduler() *corev1.Pod {
 // local is the endpoint of a component that serves its health on loopback.
 func (p PodParams) local(name, cpu string, port int, args map[string]string, c config.ControlPlaneComponent, vols volumes) *corev1.Pod {
 	host := "127.0.0.1"
-	if bind, ok := c.ExtraArgs["bind-address"]; ok {
+	if bind := c.ExtraArgs.Get("bind-address"); bind != "" {
 		host = probeAddress(bind)
 	}
 	health := secure(host, "/healthz", port)

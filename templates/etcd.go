@@ -84,8 +84,8 @@ func EtcdPod(p PodParams) *corev1.Pod {
 // listen-metrics-urls, or where kubeadm has it.
 func (p PodParams) etcdHealth() endpoint {
 	e := endpoint{p.localhost(), "/health", etcdMetricsPort, corev1.URISchemeHTTP}
-	arg, ok := p.Node.Cluster.Etcd.Local.ExtraArgs["listen-metrics-urls"]
-	if !ok {
+	arg := p.Node.Cluster.Etcd.Local.ExtraArgs.Get("listen-metrics-urls")
+	if arg == "" {
 		return e
 	}
 	first, _, _ := strings.Cut(arg, ",")

@@ -69,14 +69,13 @@ func (p PodParams) localhost() string {
 
 // arguments are the flags of a component, sorted; extra ones take the place of
 // defaults.
-func arguments(defaults, extra map[string]string) []string {
-	all := maps.Clone(defaults)
-	maps.Copy(all, extra)
-	var args []string
-	for _, k := range slices.Sorted(maps.Keys(all)) {
-		args = append(args, "--"+k+"="+all[k])
+func arguments(defaults map[string]string, extra config.Args) []string {
+	all := config.Args{}
+	for name, value := range defaults {
+		all.Set(name, value)
 	}
-	return args
+	maps.Copy(all, extra)
+	return all.Lines()
 }
 
 // proxies are the environment variables that name proxies: an

@@ -75,10 +75,6 @@ func ReadCluster(n *Node, baked images.Baked, m Machine, docs ...Document) (Clus
 	return Cluster{in.Cluster, in.Kubelet, in.KubeProxy}, warnings, nil
 }
 
-// maxSkew is how many minor versions a kubelet may be behind the API server
-// (https://kubernetes.io/releases/version-skew-policy/, as of v1.19).
-const maxSkew = 2
-
 // checkSkew refuses to join a cluster of a version that this image does not go
 // with.
 func (n *Node) checkSkew(rel images.Release) error {
@@ -92,8 +88,8 @@ func (n *Node) checkSkew(rel images.Release) error {
 		return bad(fmt.Sprintf("the cluster is of a version that this image does not know: %v", err), "boot an image of the cluster's version")
 	case n.Role == RoleControlPlane && cluster.Version != rel.Version:
 		return bad(fmt.Sprintf("the cluster is %s, this image is %s", cluster.Version, rel.Version), "boot a control-plane node from an image of the cluster's version")
-	case rel.Minor() > cluster.Minor() || rel.Minor() < cluster.Minor()-maxSkew:
-		return bad(fmt.Sprintf("the cluster is %s, this image is %s: a kubelet may be up to %d minor versions older than its API server, and never newer", cluster.Version, rel.Version, maxSkew), "boot an image of the cluster's version")
+	case rel.Minor() > cluster.Minor() || rel.Minor() < cluster.Minor()-rel.KubeletSkew:
+		return bad(fmt.Sprintf("the cluster is %s, this image is %s: a kubelet may be up to %d minor versions older than its API server, and never newer", cluster.Version, rel.Version, rel.KubeletSkew), "boot an image of the cluster's version")
 	}
 	return nil
 }

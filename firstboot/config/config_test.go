@@ -147,7 +147,7 @@ func TestLayers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"v": "2", "profiling": "false", "authorization-mode": "Node,RBAC"}
+	want := Args{"v": {"2"}, "profiling": {"false"}, "authorization-mode": {"Node,RBAC"}}
 	if d := cmp.Diff(want, n.Cluster.APIServer.ExtraArgs); d != "" {
 		t.Error(d)
 	}

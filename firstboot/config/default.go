@@ -132,11 +132,11 @@ func defaultCluster(n *Node, baked images.Baked) {
 	}
 	// kubeadm sets this while it writes the API server's manifest, and so it
 	// stands in the ConfigMap as well.
-	if c.APIServer.ExtraArgs[authorizationMode] == "" {
+	if c.APIServer.ExtraArgs.Get(authorizationMode) == "" {
 		if c.APIServer.ExtraArgs == nil {
-			c.APIServer.ExtraArgs = map[string]string{}
+			c.APIServer.ExtraArgs = Args{}
 		}
-		c.APIServer.ExtraArgs[authorizationMode] = "Node,RBAC"
+		c.APIServer.ExtraArgs.Set(authorizationMode, "Node,RBAC")
 		n.Sources["cluster.apiServer.extraArgs."+authorizationMode] = sourceDefault
 	}
 	for i, san := range c.APIServer.CertSANs {
@@ -162,7 +162,7 @@ func defaultInit(n *Node, baked images.Baked, m Machine) error {
 		reg.Taints = []corev1.Taint{}
 		n.Sources["init.nodeRegistration.taints"] = sourceDefault
 	case reg.Taints == nil:
-		reg.Taints = []corev1.Taint{{Key: baked.Release.Taint, Effect: corev1.TaintEffectNoSchedule}}
+		reg.Taints = DefaultTaints(baked.Release)
 		n.Sources["init.nodeRegistration.taints"] = sourceDefault
 	}
 	set(n, "init.localAPIEndpoint.bindPort", &c.LocalAPIEndpoint.BindPort, defaultBindPort, sourceDefault)

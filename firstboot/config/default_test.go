@@ -125,14 +125,14 @@ endpoint: api.example.org
 bindPort: 7443
 `)
 	args := n.Init.NodeRegistration.KubeletExtraArgs
-	if args["node-ip"] != "192.0.2.9" || args["node-labels"] != "a=1,b=2" || args["v"] != "4" || len(args) != 3 {
+	if args.Get("node-ip") != "192.0.2.9" || args.Get("node-labels") != "a=1,b=2" || args.Get("v") != "4" || len(args) != 3 {
 		t.Errorf("%v", args)
 	}
 	if n.Init.LocalAPIEndpoint.AdvertiseAddress != "192.0.2.9" || !n.Init.UploadCerts || n.Cluster.ControlPlaneEndpoint != "api.example.org:7443" {
 		t.Errorf("%+v %s", n.Init, n.Cluster.ControlPlaneEndpoint)
 	}
 	n = mustLoad(t, short+"address: 192.0.2.9\nadvertiseAddress: 192.0.2.10\nuploadCerts: true\n")
-	if n.Init.LocalAPIEndpoint.AdvertiseAddress != "192.0.2.10" || n.Init.NodeRegistration.KubeletExtraArgs["node-ip"] != "192.0.2.9" || !n.Init.UploadCerts {
+	if n.Init.LocalAPIEndpoint.AdvertiseAddress != "192.0.2.10" || n.Init.NodeRegistration.KubeletExtraArgs.Get("node-ip") != "192.0.2.9" || !n.Init.UploadCerts {
 		t.Errorf("%+v", n.Init)
 	}
 }

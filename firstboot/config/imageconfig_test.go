@@ -55,7 +55,7 @@ func TestApplyImageConfig(t *testing.T) {
 	after := bakedCluster + "networking:\n  dnsDomain: two.example\napiServer:\n  extraArgs:\n    v: \"3\"\n    max-requests-inflight: \"300\"\n    profiling: \"false\"\n  extraVolumes:\n  - {name: a, hostPath: /a, mountPath: /a}\n" +
 		"---\napiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nevictionHard:\n  memory.available: 2Gi\n"
 	was, is, changed, kept := applied(t, before, user, after)
-	if d := cmp.Diff(map[string]string{"v": "3", "profiling": "false", "max-requests-inflight": "200", "authorization-mode": "Node,RBAC"}, is.Cluster.APIServer.ExtraArgs); d != "" {
+	if d := cmp.Diff(Args{"v": {"3"}, "profiling": {"false"}, "max-requests-inflight": {"200"}, "authorization-mode": {"Node,RBAC"}}, is.Cluster.APIServer.ExtraArgs); d != "" {
 		t.Errorf("the API server's arguments (-want +got):\n%s", d)
 	}
 	if len(is.Cluster.Scheduler.ExtraArgs) != 0 || len(is.Cluster.APIServer.ExtraVolumes) != 1 || is.Cluster.APIServer.TimeoutForControlPlane.Duration != defaultTimeout {
@@ -113,7 +113,7 @@ func TestApplyImageConfigJoined(t *testing.T) {
 	user := "apiVersion: kbuild.dev/v1alpha1\nkind: NodeMetadata\nrole: worker\nname: w1\nendpoint: 10.0.0.1:6443\ntoken: abcdef.0123456789abcdef\ncaCertHashes: [sha256:" + strings.Repeat("ab", 32) + "]\n"
 	after := bakedCluster + "apiServer:\n  extraArgs:\n    v: \"3\"\n---\napiVersion: kubeadm.k8s.io/v1beta2\nkind: JoinConfiguration\nnodeRegistration:\n  name: other\n  kubeletExtraArgs:\n    v: \"5\"\n"
 	_, is, changed, kept := applied(t, "", user, after)
-	if is.Init.NodeRegistration.KubeletExtraArgs["v"] != "5" || is.Init.NodeRegistration.Name != "w1" || len(is.Cluster.APIServer.ExtraArgs) != 0 {
+	if is.Init.NodeRegistration.KubeletExtraArgs.Get("v") != "5" || is.Init.NodeRegistration.Name != "w1" || len(is.Cluster.APIServer.ExtraArgs) != 0 {
 		t.Errorf("%+v", is)
 	}
 	if !slices.Equal(changed, []string{"init.nodeRegistration.kubeletExtraArgs.v"}) {

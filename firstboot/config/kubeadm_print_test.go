@@ -157,7 +157,7 @@ func TestTaken(t *testing.T) {
 func TestMergeKeys(t *testing.T) {
 	const text = "apiVersion: kubeadm.k8s.io/v1beta2\nkind: InitConfiguration\nx-a: &a {name: from-a, kubeletExtraArgs: {v: \"2\"}}\nx-b: &b {name: from-b, kubeletExtraArgs: {v: \"3\"}, taints: []}\nnodeRegistration:\n  <<: [*a, *b]\n  name: own\nlocalAPIEndpoint: {advertiseAddress: 192.0.2.5}\n"
 	n := mustLoad(t, text)
-	if r := n.Init.NodeRegistration; r.Name != "own" || r.KubeletExtraArgs["v"] != "2" || len(r.Taints) != 0 {
+	if r := n.Init.NodeRegistration; r.Name != "own" || r.KubeletExtraArgs.Get("v") != "2" || len(r.Taints) != 0 {
 		t.Errorf("%+v", r)
 	}
 	for _, circle := range []string{"x-a: &a {<<: *a}\nnodeRegistration: *a\n", "x-a: &a [*a, *a]\nnodeRegistration: {<<: *a}\n"} {

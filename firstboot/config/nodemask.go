@@ -51,7 +51,7 @@ func (v *validator) nodeMask(p netip.Prefix, rel images.Release) {
 		}
 	}
 	args := v.node.Cluster.ControllerManager.ExtraArgs
-	given := args[arg]
+	given := args.Get(arg)
 	if given != "" {
 		n, err := strconv.Atoi(given)
 		if err != nil {
@@ -64,7 +64,7 @@ func (v *validator) nodeMask(p netip.Prefix, rel images.Release) {
 	// manager itself has it for IPv6 alone.
 	limited := p.Addr().Is6() || !rel.Has(images.FactNodeCIDRMask)
 	switch {
-	case args["allocate-node-cidrs"] == "false":
+	case args.Get("allocate-node-cidrs") == "false":
 	case p.Bits() > mask:
 		v.bad(at, fmt.Sprintf("%s is smaller than what each node gets of it, a /%d", p, mask), fmt.Sprintf("write a mask of /%d or shorter, or set %s in controllerManager.extraArgs", mask, arg))
 	case limited && mask-p.Bits() > maxNodeMaskDiff:

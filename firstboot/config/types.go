@@ -3,6 +3,8 @@ package config
 import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kbuild/kbuild/images"
 )
 
 // Node is who this node is: everything that the steps need to know, defaulted
@@ -114,9 +116,18 @@ type NodeRegistration struct {
 	Name      string `json:"name,omitempty"`
 	CRISocket string `json:"criSocket,omitempty"`
 	// Taints: nil means the default for the role, empty means none.
-	Taints                []corev1.Taint    `json:"taints"`
-	KubeletExtraArgs      map[string]string `json:"kubeletExtraArgs,omitempty"`
-	IgnorePreflightErrors []string          `json:"ignorePreflightErrors,omitempty"`
+	Taints                []corev1.Taint `json:"taints"`
+	KubeletExtraArgs      Args           `json:"kubeletExtraArgs,omitempty"`
+	IgnorePreflightErrors []string       `json:"ignorePreflightErrors,omitempty"`
+}
+
+// DefaultTaints are those of a control-plane node whose configuration names none.
+func DefaultTaints(rel images.Release) []corev1.Taint {
+	var taints []corev1.Taint
+	for _, key := range rel.Taints {
+		taints = append(taints, corev1.Taint{Key: key, Effect: corev1.TaintEffectNoSchedule})
+	}
+	return taints
 }
 
 // APIEndpoint is where this node's API server listens.
@@ -144,8 +155,8 @@ type ClusterConfiguration struct {
 
 // ControlPlaneComponent holds what is common to the control plane's parts.
 type ControlPlaneComponent struct {
-	ExtraArgs    map[string]string `json:"extraArgs,omitempty"`
-	ExtraVolumes []HostPathMount   `json:"extraVolumes,omitempty"`
+	ExtraArgs    Args            `json:"extraArgs,omitempty"`
+	ExtraVolumes []HostPathMount `json:"extraVolumes,omitempty"`
 }
 
 // APIServer is the API server's part of ClusterConfiguration.
@@ -184,10 +195,10 @@ func (e Etcd) local() LocalEtcd {
 // LocalEtcd runs as a static pod.
 type LocalEtcd struct {
 	ImageMeta      `json:",inline"`
-	DataDir        string            `json:"dataDir"`
-	ExtraArgs      map[string]string `json:"extraArgs,omitempty"`
-	ServerCertSANs []string          `json:"serverCertSANs,omitempty"`
-	PeerCertSANs   []string          `json:"peerCertSANs,omitempty"`
+	DataDir        string   `json:"dataDir"`
+	ExtraArgs      Args     `json:"extraArgs,omitempty"`
+	ServerCertSANs []string `json:"serverCertSANs,omitempty"`
+	PeerCertSANs   []string `json:"peerCertSANs,omitempty"`
 }
 
 // ExternalEtcd runs elsewhere.

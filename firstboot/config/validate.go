@@ -80,8 +80,8 @@ func (v *validator) registration() {
 	}
 	v.socket(at+"criSocket", r.CRISocket)
 	v.flags(at+"kubeletExtraArgs", r.KubeletExtraArgs)
-	v.cgroupDriver(at+"kubeletExtraArgs.cgroup-driver", r.KubeletExtraArgs["cgroup-driver"])
-	v.labels(at+"kubeletExtraArgs.node-labels", r.KubeletExtraArgs["node-labels"])
+	v.cgroupDriver(at+"kubeletExtraArgs.cgroup-driver", r.KubeletExtraArgs.Get("cgroup-driver"))
+	v.labels(at+"kubeletExtraArgs.node-labels", r.KubeletExtraArgs.Get("node-labels"))
 	for i, t := range r.Taints {
 		v.taint(fmt.Sprintf("%staints[%d]", at, i), t)
 	}
@@ -123,7 +123,7 @@ func (v *validator) absolute(at, p string) {
 	}
 }
 
-func (v *validator) flags(at string, args map[string]string) {
+func (v *validator) flags(at string, args Args) {
 	for name := range args {
 		if !flagForm.MatchString(name) {
 			v.bad(at+"."+name, fmt.Sprintf("%q is no flag's name", printable(name)), "write the flag's name without leading dashes, as in `v: \"4\"`")
@@ -259,7 +259,7 @@ func (v *validator) cluster() {
 		v.volumes("cluster."+name+".extraVolumes", comp.ExtraVolumes)
 	}
 	modes := []string{"Node", "RBAC", "Webhook", "ABAC", "AlwaysAllow", "AlwaysDeny"}
-	for _, mode := range strings.Split(c.APIServer.ExtraArgs[authorizationMode], ",") {
+	for _, mode := range strings.Split(c.APIServer.ExtraArgs.Get(authorizationMode), ",") {
 		if !slices.Contains(modes, mode) {
 			v.bad("cluster.apiServer.extraArgs."+authorizationMode, fmt.Sprintf("there is no authorization mode %q", printable(mode)), "modes are "+list(modes)+", separated by commas")
 		}

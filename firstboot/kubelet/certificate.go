@@ -112,7 +112,7 @@ const (
 
 // Rotates says whether the kubelet rotates its client certificate.
 func Rotates(n *config.Node) bool {
-	if v, ok := n.Init.NodeRegistration.KubeletExtraArgs["rotate-certificates"]; ok {
+	if v := n.Init.NodeRegistration.KubeletExtraArgs.Get("rotate-certificates"); v != "" {
 		return v != "false"
 	}
 	on, _ := n.Kubelet["rotateCertificates"].(bool)
@@ -123,7 +123,7 @@ func Rotates(n *config.Node) bool {
 // client certificate and key.
 func CurrentCertificate(n *config.Node) string {
 	dir := PKIDir
-	if d := n.Init.NodeRegistration.KubeletExtraArgs["cert-dir"]; d != "" {
+	if d := n.Init.NodeRegistration.KubeletExtraArgs.Get("cert-dir"); d != "" {
 		dir = d
 	}
 	return path.Join(dir, "kubelet-client-current.pem")

@@ -48,12 +48,12 @@ func Files(m *node.Machine) (files map[string][]byte, digest string, err error) 
 // --hostname-override is never needed.
 func arguments(n *config.Node, rel images.Release) []string {
 	reg := n.Init.NodeRegistration
-	args := map[string]string{}
+	args := config.Args{}
 	if rel.Has(images.FactRemoteRuntimeFlag) {
-		args["container-runtime"] = "remote"
+		args.Set("container-runtime", "remote")
 	}
 	if !rel.Has(images.FactInstanceConfig) {
-		args["container-runtime-endpoint"] = reg.CRISocket
+		args.Set("container-runtime-endpoint", reg.CRISocket)
 	}
 	var taints []string
 	for _, t := range reg.Taints {
@@ -62,12 +62,8 @@ func arguments(n *config.Node, rel images.Release) []string {
 	if len(taints) > 0 && n.Role == config.RoleWorker {
 		// Those of a control plane are set by mark-control-plane, when its
 		// API server answers.
-		args["register-with-taints"] = strings.Join(taints, ",")
+		args.Set("register-with-taints", strings.Join(taints, ","))
 	}
 	maps.Copy(args, reg.KubeletExtraArgs)
-	var out []string
-	for _, k := range slices.Sorted(maps.Keys(args)) {
-		out = append(out, "--"+k+"="+args[k])
-	}
-	return out
+	return args.Lines()
 }

@@ -5,8 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/images"
 )
@@ -18,7 +16,7 @@ func TestKubeletTaints(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := &config.Node{Role: config.RoleInit}
-	n.Init.NodeRegistration.Taints = []corev1.Taint{{Key: release.Taint, Effect: corev1.TaintEffectNoSchedule}}
+	n.Init.NodeRegistration.Taints = config.DefaultTaints(release)
 	const flag = "--register-with-taints=node-role.kubernetes.io/master:NoSchedule"
 	if args := arguments(n, release); slices.Contains(args, flag) {
 		t.Errorf("a control plane's flags are %q", args)

@@ -43,7 +43,7 @@ func Kubeconfigs(n *config.Node, rel images.Release) []Kubeconfig {
 	endpoint := Endpoint(n)
 	admin := []string{masters}
 	ks := []Kubeconfig{{"admin.conf", endpoint, "kubernetes-admin", admin}}
-	if rel.SuperAdminConf {
+	if rel.Has(images.FactSuperAdminConf) {
 		// Since 1.29 the everyday administrator is bound by RBAC, and the
 		// one that RBAC cannot bind has a file of its own.
 		ks[0].Org = []string{"kubeadm:cluster-admins"}

@@ -16,6 +16,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/kubelet"
 	"github.com/kbuild/kbuild/firstboot/node"
+	"github.com/kbuild/kbuild/images"
 )
 
 // stepStopKubelet ends the kubelet, so that neither the Node nor a container
@@ -39,7 +40,7 @@ func stepLeaveClusterStatus() converge.Step {
 	return leaving(converge.Step{
 		Name: "update-cluster-status",
 		Done: func(ctx context.Context, m *node.Machine) (bool, error) {
-			if !m.Baked.Release.ClusterStatus || m.Node.Role == config.RoleWorker {
+			if !m.Baked.Release.Has(images.FactClusterStatus) || m.Node.Role == config.RoleWorker {
 				return true, nil
 			}
 			c, _, err := m.AsAdmin()

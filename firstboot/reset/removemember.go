@@ -14,6 +14,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
+	"github.com/kbuild/kbuild/images"
 )
 
 // RemoveMember takes out of etcd, and in versions that have one out of ClusterStatus,
@@ -59,7 +60,7 @@ func RemoveMember(ctx context.Context, m *node.Machine, name string) error {
 			return err
 		}
 	}
-	if !m.Baked.Release.ClusterStatus {
+	if !m.Baked.Release.Has(images.FactClusterStatus) {
 		return nil
 	}
 	return m.ChangeClusterStatus(ctx, func(e map[string]config.APIEndpoint) { delete(e, name) })

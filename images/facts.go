@@ -1,0 +1,221 @@
+package images
+
+// Fact names a yes-or-no difference between versions.
+type Fact string
+
+// Facts. Which versions have them is said in factSpans.
+const (
+	// Configuration.
+
+	// FactClusterStatus: kubeadm-config holds a ClusterStatus beside the
+	// ClusterConfiguration.
+	FactClusterStatus Fact = "cluster-status"
+	// FactHyperKube: the config field useHyperKubeImage works.
+	FactHyperKube Fact = "hyperkube"
+	// FactVersionedKubeletConfig: the ConfigMap kubelet-config carries the minor
+	// version in its name.
+	FactVersionedKubeletConfig Fact = "versioned-kubelet-config"
+	// FactAuthorizationModeInConfig: kubeadm writes the API server's
+	// authorization-mode into the extraArgs of kubeadm-config.
+	FactAuthorizationModeInConfig Fact = "authorization-mode-in-config"
+	// FactAuthorizationConfig: kubeadm sets no authorization-mode where the user
+	// gives authorization-config.
+	FactAuthorizationConfig Fact = "authorization-config"
+	// FactDualStackGate: dual-stack is a feature gate of kubeadm, which is passed
+	// on to the components.
+	FactDualStackGate Fact = "dual-stack-gate"
+	// FactDualStack: dual-stack is on unless a gate turns it off.
+	FactDualStack Fact = "dual-stack"
+	// FactDNSFirst: kubeadm lists the DNS image before pause and etcd, not
+	// after them.
+	FactDNSFirst Fact = "dns-first"
+	// FactMemCheck: kubeadm's preflight wants 1700 MB of memory for a control
+	// plane.
+	FactMemCheck Fact = "mem-check"
+
+	// Static pods.
+
+	// FactAPIServerInsecurePort: kubeadm sets --insecure-port=0 for
+	// kube-apiserver.
+	FactAPIServerInsecurePort Fact = "apiserver-insecure-port"
+	// FactInsecurePort: kubeadm sets --port=0 for kube-controller-manager and
+	// kube-scheduler.
+	FactInsecurePort Fact = "insecure-port"
+	// FactServiceAccountIssuer: kubeadm sets --service-account-issuer and
+	// --service-account-signing-key-file for kube-apiserver.
+	FactServiceAccountIssuer Fact = "service-account-issuer"
+	// FactNodeCIDRMask: kubeadm sets --node-cidr-mask-size (or its -ipv4 and
+	// -ipv6 forms) for kube-controller-manager where there is a pod subnet.
+	FactNodeCIDRMask Fact = "node-cidr-mask"
+	// FactArgsAppended: a component's own flags follow kubeadm's, in the order in
+	// which they were given; before, all were sorted by name.
+	FactArgsAppended Fact = "args-appended"
+	// FactFlexVolume: kubeadm mounts the directory of FlexVolume drivers into
+	// kube-controller-manager.
+	FactFlexVolume Fact = "flex-volume"
+	// FactCATrust: kubeadm mounts /etc/pki/ca-trust and /etc/pki/tls/certs, not
+	// all of /etc/pki.
+	FactCATrust Fact = "ca-trust"
+	// FactSeccomp: the static pods ask for the runtime's seccomp profile.
+	FactSeccomp Fact = "seccomp"
+	// FactPodPriority: the static pods carry the number of their priority class.
+	FactPodPriority Fact = "pod-priority"
+	// FactProbePort: the static pods name the port of their probes "probe-port".
+	FactProbePort Fact = "probe-port"
+	// FactSchedulerReadyz: kube-scheduler is probed at /livez and /readyz, not at
+	// /healthz alone.
+	FactSchedulerReadyz Fact = "scheduler-readyz"
+
+	// etcd.
+
+	// FactEtcdRequests: kubeadm's etcd static pod requests 100m of CPU and
+	// 100Mi of memory.
+	FactEtcdRequests Fact = "etcd-requests"
+	// FactEtcdCorruptCheck: etcd checks its data for corruption before it serves.
+	FactEtcdCorruptCheck Fact = "etcd-corrupt-check"
+	// FactEtcdWatchProgress: etcd notifies watchers of its progress every 5 s.
+	FactEtcdWatchProgress Fact = "etcd-watch-progress"
+	// FactEtcdFeatureGates: the two above are no experimental flags any more
+	// (etcd 3.6).
+	FactEtcdFeatureGates Fact = "etcd-feature-gates"
+	// FactEtcdHealthQuery: etcd's probes ask /health with the queries
+	// exclude=NOSPACE and serializable.
+	FactEtcdHealthQuery Fact = "etcd-health-query"
+	// FactEtcdLivez: etcd is probed at /livez and /readyz.
+	FactEtcdLivez Fact = "etcd-livez"
+
+	// The kubelet.
+
+	// FactRemoteRuntimeFlag: the kubelet needs --container-runtime=remote for any
+	// runtime but Docker.
+	FactRemoteRuntimeFlag Fact = "remote-runtime-flag"
+	// FactPauseFlag: kubeadm tells the kubelet the sandbox image by
+	// --pod-infra-container-image, whatever the runtime is.
+	FactPauseFlag Fact = "pause-flag"
+	// FactCRISocketURL: the CRI socket is a URL (unix:///run/…) in flags,
+	// configuration and the Node's annotation.
+	FactCRISocketURL Fact = "cri-socket-url"
+	// FactCRISocketAnnotation: kubeadm notes the CRI socket on the Node.
+	FactCRISocketAnnotation Fact = "cri-socket-annotation"
+	// FactInstanceConfig: kubeadm tells the kubelet its container runtime's
+	// socket in instance-config.yaml, which overrides config.yaml, and not by a flag.
+	FactInstanceConfig Fact = "instance-config"
+	// FactLocalAPIServer: a control plane's kubelet talks to the API server of its
+	// own machine.
+	FactLocalAPIServer Fact = "local-api-server"
+	// FactDefaultCgroupDriver: kubeadm sets the kubelet's cgroupDriver, to
+	// "systemd", where the user does not.
+	FactDefaultCgroupDriver Fact = "default-cgroup-driver"
+	// FactLocalResolvConf: resolvConf is set on each node and not in the
+	// cluster's kubelet configuration.
+	FactLocalResolvConf Fact = "local-resolv-conf"
+	// FactDockerProbe: the kubelet looks for Docker for five seconds whenever it
+	// starts, whatever its runtime is.
+	FactDockerProbe Fact = "docker-probe"
+	// FactSlowReady: the kubelet reports that it has become ready only when it
+	// starts, and every ten seconds.
+	FactSlowReady Fact = "slow-ready"
+
+	// Identities.
+
+	// FactSuperAdminConf: system:masters is in super-admin.conf alone; admin.conf
+	// has the group kubeadm:cluster-admins, which a binding gives its rights.
+	FactSuperAdminConf Fact = "super-admin-conf"
+	// FactEtcdClientMasters: the clients' certificates of etcd name the
+	// organization system:masters.
+	FactEtcdClientMasters Fact = "etcd-client-masters"
+
+	// Add-ons.
+
+	// FactCoreDNSEndpointSlices: CoreDNS may list EndpointSlices.
+	FactCoreDNSEndpointSlices Fact = "coredns-endpointslices"
+	// FactCoreDNSNodes: CoreDNS may read Nodes.
+	FactCoreDNSNodes Fact = "coredns-nodes"
+	// FactProxyCriticalToleration: kube-proxy tolerates CriticalAddonsOnly by name
+	// besides everything.
+	FactProxyCriticalToleration Fact = "proxy-critical-toleration"
+)
+
+// span is a range of versions in which a fact holds, both ends included: "1.22"
+// as an end is all of its patches, and no end is every later version.
+type span struct {
+	Fact     Fact
+	From, To string
+}
+
+// factSpans is read from each version's own kubeadm: below cmd/kubeadm/app, in
+// the file that a comment names. What is marked "kubelet" is none of kubeadm's
+// and was measured.
+func factSpans() []span {
+	return []span{
+		{FactClusterStatus, "1.19", "1.21"},             // apis/kubeadm/types.go
+		{FactHyperKube, "1.19", "1.21"},                 // images/images.go
+		{FactVersionedKubeletConfig, "1.19", "1.23"},    // constants: GetKubeletConfigMapName; features: UnversionedKubeletConfigMap
+		{FactAuthorizationModeInConfig, "1.19", "1.29"}, // phases/controlplane/manifests.go
+		{FactAuthorizationConfig, "1.30", ""},           // phases/controlplane/manifests.go
+		{FactDualStackGate, "1.19", "1.23"},             // features/features.go
+		{FactDualStack, "1.21", ""},                     // features/features.go
+		{FactDNSFirst, "1.29", ""},                      // images/images.go
+		{FactMemCheck, "1.20", ""},                      // preflight/checks.go
+
+		{FactAPIServerInsecurePort, "1.19", "1.21"}, // phases/controlplane/manifests.go, also the next seven
+		{FactInsecurePort, "1.19", "1.22"},
+		{FactServiceAccountIssuer, "1.20", ""},
+		{FactNodeCIDRMask, "1.19", "1.19"},
+		{FactSchedulerReadyz, "1.32", ""},
+		{FactProbePort, "1.34", ""},
+		{FactFlexVolume, "1.19", "1.35"},     // phases/controlplane/volumes.go
+		{FactCATrust, "1.31", ""},            // phases/controlplane/volumes.go
+		{FactArgsAppended, "1.32", ""},       // util/arguments.go
+		{FactSeccomp, "1.22", ""},            // util/staticpod/utils.go: ComponentPod
+		{FactPodPriority, "1.25.12", "1.25"}, // util/staticpod/utils.go: ComponentPod
+		{FactPodPriority, "1.26.7", ""},
+
+		{FactEtcdRequests, "1.20", ""}, // phases/etcd/local.go, also the next six
+		{FactEtcdCorruptCheck, "1.22.10", "1.22"},
+		{FactEtcdCorruptCheck, "1.23.7", ""},
+		{FactEtcdWatchProgress, "1.25", ""},
+		{FactEtcdFeatureGates, "1.34", ""},
+		{FactEtcdHealthQuery, "1.25", "1.30"},
+		{FactEtcdLivez, "1.31", ""},
+
+		{FactRemoteRuntimeFlag, "1.19", "1.25"},   // phases/kubelet/flags.go
+		{FactPauseFlag, "1.21", "1.34"},           // phases/kubelet/flags.go
+		{FactCRISocketURL, "1.24", ""},            // constants: DefaultContainerRuntimeURLScheme
+		{FactCRISocketAnnotation, "1.19", "1.33"}, // phases/patchnode; features: NodeLocalCRISocket
+		{FactInstanceConfig, "1.34", ""},          // phases/kubelet/config.go; features: NodeLocalCRISocket
+		{FactLocalAPIServer, "1.33", ""},          // phases/kubeconfig/kubeconfig.go; features: ControlPlaneKubeletLocalMode
+		{FactDefaultCgroupDriver, "1.21", ""},     // componentconfigs/kubelet.go
+		{FactLocalResolvConf, "1.31", ""},         // componentconfigs/kubelet_unix.go: Mutate
+		{FactDockerProbe, "1.19", "1.20"},         // kubelet
+		{FactSlowReady, "1.19", "1.20"},           // kubelet
+
+		{FactSuperAdminConf, "1.29", ""},        // phases/kubeconfig/kubeconfig.go
+		{FactEtcdClientMasters, "1.19", "1.28"}, // phases/certs/certlist.go
+
+		{FactCoreDNSEndpointSlices, "1.22", ""},       // phases/addons/dns/manifests.go
+		{FactCoreDNSNodes, "1.19", "1.27"},            // phases/addons/dns/manifests.go
+		{FactProxyCriticalToleration, "1.19", "1.21"}, // phases/addons/proxy/manifests.go
+	}
+}
+
+// factsOf are the facts that hold in version v.
+func factsOf(v version) map[string]bool {
+	facts := map[string]bool{}
+	for _, s := range factSpans() {
+		if v.less(readVersion(s.From)) {
+			continue
+		}
+		if s.To != "" {
+			to := readVersion(s.To)
+			if v.minor > to.minor || v.minor == to.minor && to.patch >= 0 && v.patch > to.patch {
+				continue
+			}
+		}
+		facts[string(s.Fact)] = true
+	}
+	return facts
+}
+
+// Has says whether a yes-or-no fact holds for the release.
+func (r Release) Has(f Fact) bool { return r.Facts[string(f)] }
