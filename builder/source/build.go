@@ -37,7 +37,8 @@ type build struct {
 	Replace  []string          // replacements, in go.mod's syntax
 	Files    map[string]string // files of the build module beside go.mod
 	// Staging is set where Module replaces modules by directories of its own,
-	// each of which is published as k8s.io/NAME at this version.
+	// each of which is published as k8s.io/NAME at this version. Replace
+	// comes before it.
 	Staging string
 	// Overlay gives files that the upstream module lacks or has in a form
 	// that cannot be used: path below the module to contents. The module is
@@ -184,7 +185,8 @@ func firstMod(ctx context.Context, b build, m module) (string, error) {
 		mod += "require " + r + "\n"
 	}
 	for _, r := range up.Replace {
-		if b.Staging != "" && strings.HasPrefix(r.New.Path, "./staging/") {
+		own := slices.ContainsFunc(b.Replace, func(s string) bool { return strings.HasPrefix(s, r.Old.Path+" =>") })
+		if b.Staging != "" && !own && strings.HasPrefix(r.New.Path, "./staging/") {
 			mod += fmt.Sprintf("replace %s => %s %s\n", r.Old.Path, r.Old.Path, b.Staging)
 		}
 	}
