@@ -2,19 +2,48 @@ package source
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/kbuild/kbuild/images"
 )
 
 // What is compiled beside Kubernetes. Image tags come from images.Release;
-// which module a tag stands for is said here, and a tag that is not listed is
-// an error, never a guess.
+// which module a tag stands for is said here, by a rule for each family of
+// tags. A tag outside of them is an error, never a guess.
 
-// etcdBuild is the build module of etcd and etcdctl.
+// family are the tags of an image that follow one rule: prefix, a number, and
+// suffix. The module's version is the tag without suffix.
+type family struct {
+	prefix, suffix string
+	replace        []string // replacements that the family's modules need
+}
+
+// version is the version that a tag stands for ("3.5.24"), if one of the
+// families has it.
+func version(families []family, tag string) (v string, f family, ok bool) {
+	for _, f := range families {
+		patch, head := strings.CutPrefix(tag, f.prefix)
+		patch, tail := strings.CutSuffix(patch, f.suffix)
+		if n, err := strconv.Atoi(patch); head && tail && err == nil && strconv.Itoa(n) == patch && n >= 0 {
+			return strings.TrimPrefix(f.prefix, "v") + patch, f, true
+		}
+	}
+	return "", family{}, false
+}
+
+func etcdFamilies() []family {
+	return []family{
+		{"3.5.", "-0", reflectFixes()},
+		{"3.6.", "-0", nil},
+		{"3.7.", "-0", nil},
+	}
+}
+
+// etcdBuild is the build module of etcd and etcdctl. Upstream's images hold
+// the same two; etcdutl is in none of them.
 func etcdBuild(i images.Image) (build, error) {
-	switch i.Tag {
-	case "3.4.13-0":
+	if i.Tag == "3.4.13-0" {
 		// The commit that the tag v3.4.13 names. Its go.mod says
 		// go.etcd.io/etcd without /v3, so the tag itself is not a valid version.
 		const commit = "ae9734ed278b"
@@ -24,29 +53,55 @@ func etcdBuild(i images.Image) (build, error) {
 			Set:      map[string]string{"go.etcd.io/etcd/version.GitSHA": commit[:9]},
 			Replace:  reflectFixes(),
 		}, nil
-	case "3.7.0-0":
-		return build{
-			Name: "etcd-3.7.0", Module: "go.etcd.io/etcd/server/v3", Version: "v3.7.0",
-			Require:  []string{"go.etcd.io/etcd/etcdctl/v3 v3.7.0"},
-			Programs: map[string]string{"etcd": "go.etcd.io/etcd/server/v3", "etcdctl": "go.etcd.io/etcd/etcdctl/v3"},
-		}, nil
 	}
-	return build{}, unknownTag("etcd", i)
+	v, f, ok := version(etcdFamilies(), i.Tag)
+	if !ok {
+		return build{}, unknownTag("etcd", i)
+	}
+	return build{
+		Name: "etcd-" + v, Module: "go.etcd.io/etcd/server/v3", Version: "v" + v,
+		Require:  []string{"go.etcd.io/etcd/etcdctl/v3 v" + etcdctlFor(v)},
+		Programs: map[string]string{"etcd": "go.etcd.io/etcd/server/v3", "etcdctl": "go.etcd.io/etcd/etcdctl/v3"},
+		Replace:  f.replace,
+	}, nil
+}
+
+// etcdctlFor is the version of etcdctl's module for an etcd: its own, or the
+// last one before it where not every proxy serves that. Between the two, the
+// module's go.mod and go.sum differ, and no other file. What etcdctl reports is
+// the version of etcd's libraries, which is etcd's.
+func etcdctlFor(etcd string) string {
+	if etcd == "3.5.24" {
+		return "3.5.21"
+	}
+	return etcd
+}
+
+// CoreDNS had tags without "v" up to 1.7.
+func corednsFamilies() []family {
+	return []family{
+		{"1.7.", "", reflectFixes()},
+		{"v1.8.", "", reflectFixes()},
+		{"v1.9.", "", nil},
+		{"v1.10.", "", nil},
+		{"v1.11.", "", nil},
+		{"v1.12.", "", nil},
+		{"v1.13.", "", nil},
+		{"v1.14.", "", nil},
+	}
 }
 
 // corednsBuild is the build module of CoreDNS.
 func corednsBuild(i images.Image) (build, error) {
-	b := build{Module: "github.com/coredns/coredns", Programs: map[string]string{"coredns": "github.com/coredns/coredns"}}
-	switch i.Tag {
-	case "1.7.0":
-		b.Replace = reflectFixes()
-	case "v1.14.6":
-	default:
+	v, f, ok := version(corednsFamilies(), i.Tag)
+	if !ok {
 		return build{}, unknownTag("CoreDNS", i)
 	}
-	version := strings.TrimPrefix(i.Tag, "v")
-	b.Name, b.Version = "coredns-"+version, "v"+version
-	return b, nil
+	return build{
+		Name: "coredns-" + v, Module: "github.com/coredns/coredns", Version: "v" + v,
+		Programs: map[string]string{"coredns": "github.com/coredns/coredns"},
+		Replace:  f.replace,
+	}, nil
 }
 
 // flannelBuild is the build module of flanneld, of the image named ref.
