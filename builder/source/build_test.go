@@ -16,10 +16,11 @@ import (
 	"github.com/kbuild/kbuild/images"
 )
 
-// Each release of the table has its locks, and they name the module that is
-// compiled.
+// Each minor of the table has the locks of its newest patch, and so do the
+// versions that the project itself builds.
 func TestLocks(t *testing.T) {
-	for _, version := range []string{"v1.19.12", "v1.20.15", "v1.37.2"} {
+	versions := []string{"v1.19.12", "v1.20.15", "v1.37.2"}
+	for _, version := range versions {
 		r, err := images.Lookup(version)
 		if err != nil {
 			t.Fatal(err)
@@ -29,26 +30,65 @@ func TestLocks(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, b := range all {
-			if b.Module == "" {
-				continue
+			if b.Module != "" {
+				checkLock(t, b)
 			}
-			pair, err := compiler{}.lock(t.Context(), b, nil)
-			if err != nil {
-				t.Errorf("%s: %v", b.Name, err)
-			}
-			if !strings.HasPrefix(b.sum(), "h1:") {
-				t.Errorf("the lock of %s has no sum of %s %s", b.Name, b.Module, b.Version)
-			}
-			for _, want := range append(b.Require, b.Module+" "+b.Version) {
-				if !strings.Contains(pair.Mod, want) {
-					t.Errorf("the lock of %s does not require %s", b.Name, want)
-				}
-			}
-			for _, want := range b.Replace {
-				if !strings.Contains(pair.Mod, want) {
-					t.Errorf("the lock of %s does not replace %s", b.Name, want)
-				}
-			}
+		}
+	}
+}
+
+// Each lock is that of a build, and says what the build says.
+func TestLockFiles(t *testing.T) {
+	entries, err := lockFiles.ReadDir("lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), ".mod")
+		kind, version, _ := strings.Cut(name, "-")
+		var b build
+		switch {
+		case !ok:
+			continue
+		case kind == "kubernetes":
+			b, err = kubeBuild(images.Release{Version: version}, time.Unix(0, 0))
+		case kind == "etcd":
+			b, err = etcdBuild(images.Image{Tag: version + "-0"})
+		case name == "coredns-1.7.0":
+			b, err = corednsBuild(images.Image{Tag: version})
+		case kind == "coredns":
+			b, err = corednsBuild(images.Image{Tag: "v" + version})
+		default: // TestLocks reads them
+			continue
+		}
+		if err != nil || b.Name != name {
+			t.Errorf("%s is the lock of the build %q (%v)", e.Name(), b.Name, err)
+			continue
+		}
+		checkLock(t, b)
+	}
+}
+
+// checkLock checks that a build has a committed lock, and that it names the
+// modules that the build wants.
+func checkLock(t *testing.T, b build) {
+	t.Helper()
+	if !strings.HasPrefix(b.sum(), "h1:") {
+		t.Errorf("the lock of %s is missing, or has no sum of %s %s", b.Name, b.Module, b.Version)
+		return
+	}
+	pair, err := compiler{}.lock(t.Context(), b, nil)
+	if err != nil {
+		t.Errorf("%s: %v", b.Name, err)
+	}
+	for _, want := range append(b.Require, b.Module+" "+b.Version) {
+		if !strings.Contains(pair.Mod, want) {
+			t.Errorf("the lock of %s does not require %s", b.Name, want)
+		}
+	}
+	for _, want := range b.Replace {
+		if !strings.Contains(pair.Mod, want) {
+			t.Errorf("the lock of %s does not replace %s", b.Name, want)
 		}
 	}
 }
