@@ -28,7 +28,7 @@ var may = map[string][]string{
 	"firstboot/upgrade": {"firstboot/upgrade", "firstboot/cluster", "firstboot/config", "firstboot/converge", "firstboot/host", "firstboot/kubelet",
 		"firstboot/node", "firstboot/outcome", "firstboot/pki", "firstboot/slot", "images", "templates"},
 	"firstboot/reset": {"firstboot/reset", "firstboot/cluster", "firstboot/config", "firstboot/containerd", "firstboot/converge", "firstboot/host",
-		"firstboot/kubelet", "firstboot/metadata", "firstboot/node", "firstboot/outcome", "firstboot/slot"},
+		"firstboot/kubelet", "firstboot/metadata", "firstboot/node", "firstboot/outcome", "firstboot/slot", "images"},
 	"firstboot/pki": {"firstboot/pki", "firstboot/config", "firstboot/host", "firstboot/outcome", "images"},
 	"templates":     {"templates", "images", "firstboot/config"},
 	"firstboot":     {"firstboot", "templates", "images"},
