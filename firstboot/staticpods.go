@@ -38,10 +38,7 @@ const (
 // startupLimit is how long the control plane of this machine may take to start,
 // or to get on with it.
 func startupLimit(m *node.Machine) time.Duration {
-	limit := defaultTimeout
-	if t := m.Node.Cluster.APIServer.TimeoutForControlPlane; t != nil {
-		limit = t.Duration
-	}
+	limit, _ := m.Node.ControlPlaneTimeout()
 	if limit == defaultTimeout && m.Host.Emulated() {
 		return emulatedTimeout
 	}

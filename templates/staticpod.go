@@ -195,10 +195,7 @@ func (e endpoint) readiness() *corev1.Probe { return e.probe(0, 3, 1) }
 // startup allows as much time as the user allows the control plane, or as p
 // says.
 func (e endpoint) startup(p PodParams) *corev1.Probe {
-	limit := 4 * time.Minute // kubeadm's default
-	if t := p.Node.Cluster.APIServer.TimeoutForControlPlane; t != nil {
-		limit = t.Duration
-	}
+	limit, _ := p.Node.ControlPlaneTimeout()
 	if p.Startup > 0 {
 		limit = p.Startup
 	}

@@ -10,6 +10,7 @@ func (c ClusterConfiguration) ImageList() images.ListConfig {
 		KubernetesVersion: c.KubernetesVersion, ImageRepository: c.ImageRepository, HyperKube: c.UseHyperKubeImage,
 		EtcdExternal: c.Etcd.External != nil,
 		DNSType:      c.DNS.Type, DNSRepository: c.DNS.ImageRepository, DNSTag: c.DNS.ImageTag,
+		DNSDisabled: c.DNS.Disabled, ProxyDisabled: c.Proxy.Disabled,
 	}
 	if e := c.Etcd.Local; e != nil {
 		l.EtcdRepository, l.EtcdTag = e.ImageRepository, e.ImageTag

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -51,8 +53,9 @@ func (r Role) Joins() bool { return r == RoleControlPlane || r == RoleWorker }
 // the clear, because the frozen node configuration (mode 0600) must.
 type Secret string
 
-// InitConfiguration is kubeadm's kind, in the shape of v1beta2; newer API
-// versions are converted to it. Field names in JSON are kubeadm's.
+// InitConfiguration is kubeadm's kind. The types here hold what all versions of
+// the config API can say; each version is converted to them and from them (see
+// api.go). Field names in JSON are kubeadm's.
 type InitConfiguration struct {
 	BootstrapTokens  []BootstrapToken `json:"bootstrapTokens,omitempty"`
 	NodeRegistration NodeRegistration `json:"nodeRegistration,omitempty"`
@@ -64,14 +67,28 @@ type InitConfiguration struct {
 	SkipPhases []string `json:"skipPhases,omitempty"`
 	// Patches is a directory of patches for static pods (kubeadm --experimental-patches).
 	Patches string `json:"patches,omitempty"`
+	// Timeouts are kubeadm's, since v1beta4. A node waits for others as long as it
+	// takes; only ControlPlaneComponentHealthCheck has an effect.
+	Timeouts *Timeouts `json:"timeouts,omitempty"`
 	// PKI is the identity of a cluster that was made before its first boot: PEM
 	// by file below the certificates directory ("etcd/ca.key").
 	PKI map[string]Secret `json:"pki,omitempty"`
 }
 
-// JoinConfiguration is kubeadm's kind, in the shape of v1beta2, but for what
-// Node.Init holds: nodeRegistration, and controlPlane's localAPIEndpoint and
-// certificateKey.
+// Timeouts are how long kubeadm waits for what.
+type Timeouts struct {
+	ControlPlaneComponentHealthCheck *metav1.Duration `json:"controlPlaneComponentHealthCheck,omitempty"`
+	KubeletHealthCheck               *metav1.Duration `json:"kubeletHealthCheck,omitempty"`
+	KubernetesAPICall                *metav1.Duration `json:"kubernetesAPICall,omitempty"`
+	EtcdAPICall                      *metav1.Duration `json:"etcdAPICall,omitempty"`
+	TLSBootstrap                     *metav1.Duration `json:"tlsBootstrap,omitempty"`
+	Discovery                        *metav1.Duration `json:"discovery,omitempty"`
+	UpgradeManifests                 *metav1.Duration `json:"upgradeManifests,omitempty"`
+}
+
+// JoinConfiguration is kubeadm's kind, but for what Node.Init holds:
+// nodeRegistration, patches, skipPhases, timeouts, and controlPlane's
+// localAPIEndpoint and certificateKey.
 type JoinConfiguration struct {
 	CACertPath string    `json:"caCertPath,omitempty"`
 	Discovery  Discovery `json:"discovery,omitzero"`
@@ -116,9 +133,11 @@ type NodeRegistration struct {
 	Name      string `json:"name,omitempty"`
 	CRISocket string `json:"criSocket,omitempty"`
 	// Taints: nil means the default for the role, empty means none.
-	Taints                []corev1.Taint `json:"taints"`
-	KubeletExtraArgs      Args           `json:"kubeletExtraArgs,omitempty"`
-	IgnorePreflightErrors []string       `json:"ignorePreflightErrors,omitempty"`
+	Taints                []corev1.Taint    `json:"taints"`
+	KubeletExtraArgs      Args              `json:"kubeletExtraArgs,omitempty"`
+	IgnorePreflightErrors []string          `json:"ignorePreflightErrors,omitempty"`
+	ImagePullPolicy       corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
+	ImagePullSerial       *bool             `json:"imagePullSerial,omitempty"`
 }
 
 // DefaultTaints are those of a control-plane node whose configuration names none.
@@ -136,7 +155,7 @@ type APIEndpoint struct {
 	BindPort         int32  `json:"bindPort,omitempty"`
 }
 
-// ClusterConfiguration is kubeadm's kind, in the shape of v1beta2.
+// ClusterConfiguration is kubeadm's kind.
 type ClusterConfiguration struct {
 	Etcd                 Etcd                  `json:"etcd,omitempty"`
 	Networking           Networking            `json:"networking,omitempty"`
@@ -151,10 +170,36 @@ type ClusterConfiguration struct {
 	UseHyperKubeImage    bool                  `json:"useHyperKubeImage,omitempty"`
 	FeatureGates         map[string]bool       `json:"featureGates,omitempty"`
 	ClusterName          string                `json:"clusterName,omitempty"`
+	Proxy                Proxy                 `json:"proxy,omitzero"`
+	// EncryptionAlgorithm is that of keys, "RSA-2048" or another of kubeadm's
+	// names; empty is the version's default.
+	EncryptionAlgorithm string `json:"encryptionAlgorithm,omitempty"`
+	// How long certificates and the authorities' own are valid; nil is kubeadm's
+	// default, a year and ten years.
+	CertificateValidityPeriod   *metav1.Duration `json:"certificateValidityPeriod,omitempty"`
+	CACertificateValidityPeriod *metav1.Duration `json:"caCertificateValidityPeriod,omitempty"`
+}
+
+// ControlPlaneTimeout is how long the control plane may take to start, and
+// whether the configuration says so.
+func (n *Node) ControlPlaneTimeout() (limit time.Duration, given bool) {
+	if t := n.Init.Timeouts; t != nil && t.ControlPlaneComponentHealthCheck != nil {
+		return t.ControlPlaneComponentHealthCheck.Duration, true
+	}
+	if t := n.Cluster.APIServer.TimeoutForControlPlane; t != nil {
+		return t.Duration, true
+	}
+	return defaultTimeout, false
+}
+
+// Proxy is the add-on kube-proxy.
+type Proxy struct {
+	Disabled bool `json:"disabled,omitempty"`
 }
 
 // ControlPlaneComponent holds what is common to the control plane's parts.
 type ControlPlaneComponent struct {
+	ExtraEnvs    []corev1.EnvVar `json:"extraEnvs,omitempty"`
 	ExtraArgs    Args            `json:"extraArgs,omitempty"`
 	ExtraVolumes []HostPathMount `json:"extraVolumes,omitempty"`
 }
@@ -169,6 +214,7 @@ type APIServer struct {
 // DNS is the cluster's DNS add-on.
 type DNS struct {
 	Type      string `json:"type"`
+	Disabled  bool   `json:"disabled,omitempty"`
 	ImageMeta `json:",inline"`
 }
 
@@ -194,6 +240,7 @@ func (e Etcd) local() LocalEtcd {
 
 // LocalEtcd runs as a static pod.
 type LocalEtcd struct {
+	ExtraEnvs      []corev1.EnvVar `json:"extraEnvs,omitempty"`
 	ImageMeta      `json:",inline"`
 	DataDir        string   `json:"dataDir"`
 	ExtraArgs      Args     `json:"extraArgs,omitempty"`
@@ -207,6 +254,8 @@ type ExternalEtcd struct {
 	CAFile    string   `json:"caFile"`
 	CertFile  string   `json:"certFile"`
 	KeyFile   string   `json:"keyFile"`
+	// HTTPEndpoints serve health where Endpoints do not; since v1.35.
+	HTTPEndpoints []string `json:"httpEndpoints,omitempty"`
 }
 
 // Networking is the cluster's subnets (comma-separated pairs are dual-stack)
