@@ -116,6 +116,11 @@ const (
 	// starts, and every ten seconds.
 	FactSlowReady Fact = "slow-ready"
 
+	// FactContainerd2: the node's container runtime is containerd 2, which tells
+	// the kubelet its cgroup driver (CRI's RuntimeConfig), and not Debian's 1.7,
+	// which older kubelets need for CRI v1alpha2.
+	FactContainerd2 Fact = "containerd-2"
+
 	// Identities.
 
 	// FactSuperAdminConf: system:masters is in super-admin.conf alone; admin.conf
@@ -189,6 +194,7 @@ func factSpans() []span {
 		{FactLocalResolvConf, "1.31", ""},         // componentconfigs/kubelet_unix.go: Mutate
 		{FactDockerProbe, "1.19", "1.20"},         // kubelet
 		{FactSlowReady, "1.19", "1.20"},           // kubelet
+		{FactContainerd2, "1.36", ""},             // containerd's RELEASES.md: Kubernetes Support
 
 		{FactSuperAdminConf, "1.29", ""},        // phases/kubeconfig/kubeconfig.go
 		{FactEtcdClientMasters, "1.19", "1.28"}, // phases/certs/certlist.go
