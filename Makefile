@@ -126,7 +126,7 @@ kubeadms: ## compile real kubeadm of the versions that judge ours
 	@mkdir -p out/oracle
 	@for v in $(ORACLES); do ln -sfn "$$(go run ./builder/source/cmd/kubeadm $$v)" out/oracle/kubeadm-$$v || exit 1; done
 
-programs: ## compile real etcd, API server and controller manager, which tests run
+programs: ## compile real etcd, API server, controller manager and containerd, which tests run
 	go run ./builder/source/cmd/programs $(VERSION) out/test-bin
 
 oracle: kubeadms ## compare with real kubeadm, live

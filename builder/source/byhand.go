@@ -20,7 +20,7 @@ import (
 // byHand takes everything from a directory that the user has filled, and nothing
 // from the network:
 //
-//	bin/kubelet, bin/kubectl
+//	bin/kubelet, bin/kubectl, and where it is not Debian's the container runtime
 //	cni/NAME            CNI plugins
 //	images/*.tar        tarballs of docker save, or of OCI layouts
 //	images/index.json   or an OCI layout itself
@@ -54,6 +54,9 @@ type piece struct {
 func (h *byHand) survey(ctx context.Context, w Want) (programs, imgs []piece, err error) {
 	var missing []string
 	names := map[string]string{"kubelet": "bin/kubelet", "kubectl": "bin/kubectl"}
+	for _, p := range RuntimePrograms(w.Release) {
+		names[p] = "bin/" + p
+	}
 	must := []string{"bridge", "host-local", "loopback", "portmap"}
 	if w.CNI == "flannel" {
 		must = append(must, "flannel")
@@ -111,6 +114,9 @@ func (h *byHand) survey(ctx context.Context, w Want) (programs, imgs []piece, er
 func hint(name string, w Want) string {
 	if strings.HasPrefix(name, "cni/") {
 		return "the CNI plugin of that name, from cni-plugins-linux-" + w.Arch + "-VERSION.tgz"
+	}
+	if slices.Contains(RuntimePrograms(w.Release), name) {
+		return fmt.Sprintf("the program from containerd-static-%s-linux-%s.tar.gz of %s/%s", containerdVersion[1:], w.Arch, runtimeURL, containerdVersion)
 	}
 	return fmt.Sprintf("the program from %s/%s/bin/linux/%s/%s", releaseURL, w.Release.Version, w.Arch, name)
 }
@@ -204,7 +210,7 @@ func (h *byHand) Resolve(ctx context.Context, w Want) ([]Component, error) {
 	var cs []Component
 	for _, p := range programs {
 		cs = append(cs, Component{Name: p.name, Source: "file " + p.path, Digest: "sha256:" + p.digest})
-		if !strings.HasPrefix(p.name, "cni/") {
+		if p.name == "kubelet" || p.name == "kubectl" {
 			cs[len(cs)-1].Version = w.Release.Version
 		}
 	}

@@ -63,12 +63,12 @@ type checksum struct {
 }
 
 // checksumOf asks for the checksum file beside url: .sha512 if there is one,
-// else .sha256.
+// else .sha256, else .sha256sum.
 func (d downloader) checksumOf(ctx context.Context, url string) (checksum, error) {
 	kinds := []struct {
 		ext string
 		new func() hash.Hash
-	}{{".sha512", sha512.New}, {".sha256", sha256.New}}
+	}{{".sha512", sha512.New}, {".sha256", sha256.New}, {".sha256sum", sha256.New}}
 	var last error
 	for _, k := range kinds {
 		text, err := d.text(ctx, url+k.ext)

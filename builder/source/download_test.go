@@ -64,7 +64,7 @@ func (m *mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (m *mirror) release(path string, body []byte, ext string) {
 	m.files[path] = body
 	switch ext {
-	case ".sha256":
+	case ".sha256", ".sha256sum":
 		m.files[path+ext] = fmt.Appendf(nil, "%x  %s\n", sha256.Sum256(body), filepath.Base(path))
 	case ".sha512":
 		m.files[path+ext] = fmt.Appendf(nil, "%x", sha512.Sum512(body))
@@ -92,7 +92,7 @@ func TestDownload(t *testing.T) {
 	}{
 		"good":             {ext: ".sha512", ranges: []string{""}},
 		"only sha256":      {ext: ".sha256", ranges: []string{""}},
-		"no checksum":      {err: "kubelet.sha256 answers 404 Not Found"},
+		"no checksum":      {err: "kubelet.sha256sum answers 404 Not Found"},
 		"absent":           {ext: "absent", err: "answers 404 Not Found"},
 		"busy":             {ext: ".sha512", faults: []string{"429", "503"}, sum: []string{"429"}, ranges: []string{"", "", ""}},
 		"busy for ever":    {ext: ".sha512", faults: []string{"500", "500", "500", "500"}, err: "answers 500 Internal Server Error (tried 4 times)"},

@@ -39,6 +39,9 @@ func builds(w Want, epoch time.Time) ([]build, error) {
 		return nil, err
 	}
 	all := []build{kube, etcd, dns, pause, pluginsBuild()}
+	if len(RuntimePrograms(w.Release)) > 0 {
+		all = append(all, containerdBuilds()...)
+	}
 	switch w.CNI {
 	case "none":
 	case "flannel":
@@ -78,6 +81,13 @@ func (m *modules) Resolve(_ context.Context, w Want) ([]Component, error) {
 	cs := []Component{part("kubelet", "kubernetes", ""), part("kubectl", "kubernetes", "")}
 	for _, name := range []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"} {
 		cs = append(cs, part(name, "kubernetes", r.KubernetesImage(name, list)))
+	}
+	for _, b := range all {
+		if strings.HasPrefix(b.kind(), "containerd") {
+			for _, name := range slices.Sorted(maps.Keys(b.Programs)) {
+				cs = append(cs, part(name, b.kind(), ""))
+			}
+		}
 	}
 	if !list.EtcdExternal {
 		cs = append(cs, part("etcd", "etcd", r.EtcdImage(list)), part("etcdctl", "etcd", r.EtcdImage(list)))
@@ -130,9 +140,12 @@ func (m *modules) Fetch(ctx context.Context, w Want, osTree string, log progress
 		out.Binaries[name] = filepath.Join(bin["kubernetes"], "kube")
 	}
 	for _, b := range all {
-		if strings.HasPrefix(b.kind(), "cni") {
-			for name := range b.Programs {
-				out.Binaries["cni/"+name] = filepath.Join(bin[b.kind()], name)
+		for name := range b.Programs {
+			switch at := filepath.Join(bin[b.kind()], name); {
+			case strings.HasPrefix(b.kind(), "cni"):
+				out.Binaries["cni/"+name] = at
+			case strings.HasPrefix(b.kind(), "containerd"):
+				out.Binaries[name] = at
 			}
 		}
 	}

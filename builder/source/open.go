@@ -23,6 +23,8 @@ type Config struct {
 	BaseURL string
 	// PluginsURL replaces https://github.com/containernetworking/plugins/releases/download.
 	PluginsURL string
+	// RuntimeURL replaces https://github.com/containerd/containerd/releases/download.
+	RuntimeURL string
 }
 
 // Open returns the source that name picks: "modules", "release" or

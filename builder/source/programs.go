@@ -15,7 +15,9 @@ import (
 
 // Programs makes dir a directory of a version's programs for this machine,
 // under their own names: what tests run an API server and upstream's kubeadm
-// with. They are links into the cache.
+// with. Beside them is the containerd 2 of newer versions, whatever the version:
+// the tests of the hand-over run both it and Debian's. They are links into the
+// cache.
 func Programs(ctx context.Context, c Config, version, dir string, log progress.Log) error {
 	c, err := c.withCache()
 	if err != nil {
@@ -34,7 +36,7 @@ func Programs(ctx context.Context, c Config, version, dir string, log progress.L
 		return err
 	}
 	links := map[string]string{}
-	for _, b := range []build{kube, etcd} {
+	for _, b := range append(containerdBuilds(), kube, etcd) {
 		at, err := (compiler{c.store(), hostArch}).compile(ctx, b, log)
 		if err != nil {
 			return err

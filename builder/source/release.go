@@ -20,6 +20,7 @@ import (
 const (
 	releaseURL = "https://dl.k8s.io/release"
 	pluginsURL = "https://github.com/containernetworking/plugins/releases/download"
+	runtimeURL = "https://github.com/containerd/containerd/releases/download"
 
 	pluginsVersion       = "v1.9.1"
 	flannelPluginVersion = "v0.9.1" // the last with the plugin "flannel"
@@ -46,7 +47,12 @@ func newOfficials(c Config) *officials {
 	if c.PluginsURL == "" {
 		c.PluginsURL = pluginsURL
 	}
-	c.BaseURL, c.PluginsURL = strings.TrimRight(c.BaseURL, "/"), strings.TrimRight(c.PluginsURL, "/")
+	if c.RuntimeURL == "" {
+		c.RuntimeURL = runtimeURL
+	}
+	for _, url := range []*string{&c.BaseURL, &c.PluginsURL, &c.RuntimeURL} {
+		*url = strings.TrimRight(*url, "/")
+	}
 	return &officials{config: c, store: c.store(), get: newDownloader()}
 }
 
@@ -58,11 +64,22 @@ func (o *officials) tarball(w Want, version string) string {
 	return fmt.Sprintf("%s/%s/cni-plugins-linux-%s-%s.tgz", o.config.PluginsURL, version, w.Arch, version)
 }
 
-// archives are the plugin tarballs and what to take of each.
-func (o *officials) archives(w Want) map[string][]string {
-	a := map[string][]string{pluginsVersion: plugins()}
+// archive is a tarball, and the programs to take of it.
+type archive struct {
+	url, version string
+	dir          string // in the tarball, that holds them
+	prefix       string // of their names as components
+	names        []string
+}
+
+func (o *officials) archives(w Want) []archive {
+	a := []archive{{o.tarball(w, pluginsVersion), pluginsVersion, "", "cni/", plugins()}}
 	if w.CNI == "flannel" {
-		a[flannelPluginVersion] = []string{"flannel"}
+		a = append(a, archive{o.tarball(w, flannelPluginVersion), flannelPluginVersion, "", "cni/", []string{"flannel"}})
+	}
+	if names := RuntimePrograms(w.Release); len(names) > 0 {
+		url := fmt.Sprintf("%s/%s/containerd-static-%s-linux-%s.tar.gz", o.config.RuntimeURL, containerdVersion, containerdVersion[1:], w.Arch)
+		a = append(a, archive{url, containerdVersion, "bin", "", names})
 	}
 	return a
 }
@@ -105,9 +122,9 @@ func (o *officials) Resolve(_ context.Context, w Want) ([]Component, error) {
 	for _, name := range []string{"kubelet", "kubectl"} {
 		cs = append(cs, Component{Name: name, Version: w.Release.Version, Source: o.program(w, name)})
 	}
-	for _, version := range []string{pluginsVersion, flannelPluginVersion} {
-		for _, name := range o.archives(w)[version] {
-			cs = append(cs, Component{Name: "cni/" + name, Version: version, Source: o.tarball(w, version)})
+	for _, a := range o.archives(w) {
+		for _, name := range a.names {
+			cs = append(cs, Component{Name: a.prefix + name, Version: a.version, Source: a.url})
 		}
 	}
 	return append(cs, pulled(refs)...), nil
@@ -133,14 +150,13 @@ func (o *officials) Fetch(ctx context.Context, w Want, _ string, log progress.Lo
 		}
 		out.Binaries[name] = filepath.Join(dir, name)
 	}
-	for version, names := range o.archives(w) {
-		url := o.tarball(w, version)
-		dir, err := o.fetch(ctx, url, log, func(file, dir string) error { return untarPlugins(file, dir, names) })
+	for _, a := range o.archives(w) {
+		dir, err := o.fetch(ctx, a.url, log, a.unpack)
 		if err != nil {
 			return Output{}, err
 		}
-		for _, name := range names {
-			out.Binaries["cni/"+name] = filepath.Join(dir, name)
+		for _, name := range a.names {
+			out.Binaries[a.prefix+name] = filepath.Join(dir, name)
 		}
 	}
 	imgs, err := o.config.pull(ctx, o.store, refs, w.Arch, log)
@@ -175,8 +191,8 @@ func (o *officials) fetch(ctx context.Context, url string, log progress.Log, kee
 	})
 }
 
-// untarPlugins takes the named programs out of a gzipped tar archive.
-func untarPlugins(file, dir string, names []string) error {
+// unpack takes the programs out of the tarball, which is file.
+func (a archive) unpack(file, dir string) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
@@ -186,7 +202,7 @@ func untarPlugins(file, dir string, names []string) error {
 	if err != nil {
 		return err
 	}
-	missing := slices.Clone(names)
+	missing := slices.Clone(a.names)
 	for tr := tar.NewReader(z); ; {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
@@ -195,7 +211,11 @@ func untarPlugins(file, dir string, names []string) error {
 		if err != nil {
 			return err
 		}
-		i := slices.Index(missing, path.Clean(h.Name))
+		in, name := path.Split(path.Clean(h.Name))
+		i := slices.Index(missing, name)
+		if path.Clean(in) != path.Clean(a.dir) {
+			i = -1
+		}
 		if i < 0 || h.Typeflag != tar.TypeReg {
 			continue
 		}

@@ -183,6 +183,52 @@ func TestRelease(t *testing.T) {
 	}
 }
 
+// The container runtime comes from its own project's tarball, for those versions
+// that want one.
+func TestReleaseRuntime(t *testing.T) {
+	m, url := newMirror(t)
+	src, err := Open("release", Config{Cache: t.TempDir(), RuntimeURL: url + "/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := src.(*officials)
+	for version, want := range map[string]string{"v1.19.12": "", "v1.37.2": url + "/v2.4.2/containerd-static-2.4.2-linux-amd64.tar.gz"} {
+		r, err := images.Lookup(version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cs, err := src.Resolve(t.Context(), Want{Release: r, Arch: "amd64", CNI: "none"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]string{}
+		for _, c := range cs {
+			got[c.Name] = c.Source
+		}
+		for _, name := range []string{"containerd", "containerd-shim-runc-v2", "ctr"} {
+			if got[name] != want {
+				t.Errorf("%s of %s is from %q, want %q", name, version, got[name], want)
+			}
+		}
+		if want == "" {
+			continue
+		}
+		all := o.archives(Want{Release: r, Arch: "amd64"})
+		a := all[len(all)-1]
+		m.release(strings.TrimPrefix(want, url), tgz(t, map[string]string{"ctr": "not in bin", "bin/ctr": "a ctr", "bin/containerd": "a containerd",
+			"bin/containerd-shim-runc-v2": "a shim", "bin/containerd-stress": "stress"}), ".sha256sum")
+		dir, err := o.fetch(t.Context(), a.url, progress.To(new(strings.Builder)), a.unpack)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]string{"ctr": "a ctr", "containerd": "a containerd", "containerd-shim-runc-v2": "a shim", "containerd-stress": ""} {
+			if b, _ := os.ReadFile(filepath.Join(dir, name)); string(b) != want {
+				t.Errorf("%s holds %q, want %q", name, b, want)
+			}
+		}
+	}
+}
+
 func indexRefs(t *testing.T, index v1.ImageIndex) []string {
 	m, err := index.IndexManifest()
 	if err != nil {

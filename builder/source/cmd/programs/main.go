@@ -1,7 +1,7 @@
 // Command programs compiles etcd, kube-apiserver, kube-controller-manager,
-// kubectl and upstream's kubeadm of a version, keeps them in kbuild's cache,
-// and links them into a directory. Tests against a real API server take it as
-// KBUILD_TEST_BIN:
+// kubectl and upstream's kubeadm of a version, and containerd 2, keeps them in
+// kbuild's cache, and links them into a directory. Tests against a real API
+// server, and of the hand-over to containerd, take it as KBUILD_TEST_BIN:
 //
 //	go run ./builder/source/cmd/programs v1.19.12 out/test-bin
 //	KBUILD_TEST_BIN=$PWD/out/test-bin go test ./firstboot/...
