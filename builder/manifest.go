@@ -64,7 +64,7 @@ func writeRecords(dir string, p *Plan, sign ed25519.PrivateKey, key string, made
 		Partitions: d.Partitions, Components: p.Components, Images: made.images, Packages: os_.Packages,
 	}
 	if x := made.sysext; x.RootHash != "" {
-		m.Sysext = &Sysext{RootHash: x.RootHash, URL: p.Spec.SysextURL, Partitions: x.Partitions, Packages: sysextPackages}
+		m.Sysext = &Sysext{RootHash: x.RootHash, URL: p.Spec.SysextURL, Partitions: x.Partitions, Packages: p.sysextPackages()}
 	}
 	names := outputs(p.Spec, d.RootHash)
 	for _, name := range names {

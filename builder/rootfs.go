@@ -15,6 +15,9 @@ func (t *tree) addDisk(p *Plan, f *files) error {
 	if err := t.overlay("templates", templates.Root()); err != nil {
 		return err
 	}
+	if err := t.addRuntime(p, "/etc/containerd/config.toml", "/usr/bin"); err != nil {
+		return err
+	}
 	if err := t.addBaked(p, f); err != nil {
 		return err
 	}

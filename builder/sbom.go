@@ -36,6 +36,9 @@ func writeSBOM(file string, m Manifest) error {
 		if m.RootHash == "" && !slices.Contains(m.Sysext.Packages, p.Name) {
 			continue // of the base OS, but not in the extension
 		}
+		if slices.Contains(replaced(m.Components), p.Name) {
+			continue // of the base OS, but written over
+		}
 		purl := fmt.Sprintf("pkg:deb/debian/%s@%s?arch=%s", p.Name, strings.ReplaceAll(p.Version, "+", "%2B"), p.Arch)
 		c := cdx.Component{BOMRef: purl, Type: cdx.ComponentTypeLibrary, Name: p.Name, Version: p.Version, PackageURL: purl}
 		if p.SHA256 != "" {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/kbuild/kbuild/builder/base"
@@ -31,25 +33,37 @@ var sysextShared = map[string]string{
 	"usr/lib/modules-load.d/kbuild.conf":              "",
 	"usr/lib/sysctl.d/90-kbuild.conf":                 "",
 	"usr/lib/tmpfiles.d/kbuild-node.conf":             "",
-	"etc/containerd/config.toml":                      "usr/lib/kbuild/containerd.toml",
 }
+
+// sysextBin is the directory of the runtime's programs in an extension.
+const sysextBin = "usr/lib/kbuild/bin"
 
 // sysextBase are the files of the base OS that an extension includes, and where
-// they go: the runtime, the one library that it needs besides libc, and their
-// copyright files.
-var sysextBase = map[string]string{
-	"usr/bin/containerd":                       "usr/lib/kbuild/bin/containerd",
-	"usr/bin/containerd-shim-runc-v2":          "usr/lib/kbuild/bin/containerd-shim-runc-v2",
-	"usr/bin/ctr":                              "usr/lib/kbuild/bin/ctr",
-	"usr/sbin/runc":                            "usr/lib/kbuild/bin/runc",
-	"usr/lib/x86_64-linux-gnu/libseccomp.so.2": "usr/lib/kbuild/lib/libseccomp.so.2",
-	"usr/share/doc/containerd/copyright":       "usr/share/doc/kbuild/containerd.copyright",
-	"usr/share/doc/runc/copyright":             "usr/share/doc/kbuild/runc.copyright",
-	"usr/share/doc/libseccomp2/copyright":      "usr/share/doc/kbuild/libseccomp2.copyright",
+// they go, by package: the runtime, where it is Debian's, the one library that it
+// needs besides libc, and their copyright files.
+var sysextBase = map[string]map[string]string{
+	runtimePackage: {
+		"usr/bin/containerd":                 sysextBin + "/containerd",
+		"usr/bin/containerd-shim-runc-v2":    sysextBin + "/containerd-shim-runc-v2",
+		"usr/bin/ctr":                        sysextBin + "/ctr",
+		"usr/share/doc/containerd/copyright": "usr/share/doc/kbuild/containerd.copyright",
+	},
+	"runc": {
+		"usr/sbin/runc":                sysextBin + "/runc",
+		"usr/share/doc/runc/copyright": "usr/share/doc/kbuild/runc.copyright",
+	},
+	"libseccomp2": {
+		"usr/lib/x86_64-linux-gnu/libseccomp.so.2": "usr/lib/kbuild/lib/libseccomp.so.2",
+		"usr/share/doc/libseccomp2/copyright":      "usr/share/doc/kbuild/libseccomp2.copyright",
+	},
 }
 
-// sysextPackages are the packages that sysextBase is of.
-var sysextPackages = []string{"containerd", "libseccomp2", "runc"}
+// sysextPackages are the packages of the base OS that the extension takes files
+// from, sorted.
+func (p *Plan) sysextPackages() []string {
+	all := slices.Sorted(maps.Keys(sysextBase))
+	return slices.DeleteFunc(all, func(name string) bool { return slices.Contains(replaced(p.Components), name) })
+}
 
 // sysextStore is the image store inside the extension. images.StoreDir is a
 // link to it on another mount of the extension; templates/sysext says why.
@@ -79,14 +93,19 @@ func (t *tree) addSysext(p *Plan, f *files) error {
 			return err
 		}
 	}
-	for name, to := range sysextBase {
-		mode := fs.FileMode(0o644)
-		if strings.HasPrefix(to, "usr/lib/kbuild/bin/") {
-			mode = 0o755
+	for _, pkg := range p.sysextPackages() {
+		for name, to := range sysextBase[pkg] {
+			mode := fs.FileMode(0o644)
+			if strings.HasPrefix(to, sysextBin) {
+				mode = 0o755
+			}
+			if err := t.place(file(to, "base", mode, "base:/"+name)); err != nil {
+				return err
+			}
 		}
-		if err := t.place(file(to, "base", mode, "base:/"+name)); err != nil {
-			return err
-		}
+	}
+	if err := t.addRuntime(p, "/usr/lib/kbuild/containerd.toml", sysextBin); err != nil {
+		return err
 	}
 	if err := t.addBaked(p, f); err != nil {
 		return err

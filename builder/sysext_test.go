@@ -41,9 +41,19 @@ func TestSysextHidesNothing(t *testing.T) {
 // TestSysextIsWhole: every program and unit that the extension's units name is
 // in it, or is systemd's; and its image store is where its own mount shows it.
 func TestSysextIsWhole(t *testing.T) {
-	p, in := planned(t, Spec{Version: "v1.19.12", Formats: []string{ignitionFormat}})
+	for _, version := range []string{"v1.19.12", "v1.37.2"} {
+		t.Run(version, func(t *testing.T) { sysextIsWhole(t, version) })
+	}
+}
+
+func sysextIsWhole(t *testing.T, version string) {
+	p, in := laidOut(t, version)
 	osTree := base.Tree{Dir: t.TempDir()}
-	for name := range sysextBase {
+	for _, e := range p.Sysext {
+		name, ok := strings.CutPrefix(e.Content, "base:")
+		if !ok {
+			continue
+		}
 		file := filepath.Join(osTree.Dir, name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
@@ -57,9 +67,9 @@ func TestSysextIsWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	root := t.TempDir()
-	binaries := map[string]string{"kubelet": program, "kubectl": program}
-	for _, name := range p.plugins() {
-		binaries["cni/"+name] = program
+	binaries := map[string]string{}
+	for _, c := range p.Components {
+		binaries[c.Name] = program
 	}
 	c := contents{bytes: in.content, programs: source.Output{Binaries: binaries}, base: osTree, firstboot: program}
 	if err := writeTree(root, p.Sysext, c); err != nil {

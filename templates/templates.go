@@ -6,6 +6,8 @@ package templates
 import (
 	"embed"
 	"io/fs"
+
+	"github.com/kbuild/kbuild/images"
 )
 
 //go:embed all:root
@@ -16,6 +18,9 @@ var initrd embed.FS
 
 //go:embed all:sysext
 var sysext embed.FS
+
+//go:embed containerd
+var containerd embed.FS
 
 //go:embed butane/node.bu
 var butane string
@@ -30,6 +35,20 @@ func Initrd() fs.FS { return sub(initrd, "initrd") }
 // Sysext returns the files that a system extension has beside those of Root
 // that it shares.
 func Sysext() fs.FS { return sub(sysext, "sysext") }
+
+// Containerd returns the configuration of the containerd that nodes of a release
+// have.
+func Containerd(r images.Release) []byte {
+	name := "containerd/config-1.toml"
+	if r.Has(images.FactContainerd2) {
+		name = "containerd/config-2.toml"
+	}
+	b, err := containerd.ReadFile(name)
+	if err != nil {
+		panic(err) // the names are constants above
+	}
+	return b
+}
 
 func sub(f embed.FS, dir string) fs.FS {
 	s, err := fs.Sub(f, dir)

@@ -12,16 +12,20 @@ import (
 )
 
 func TestCgroupDriver(t *testing.T) {
-	baked, err := os.ReadFile("../../templates/root/etc/containerd/config.toml")
-	if err != nil {
-		t.Fatal(err)
+	baked := func(major string) map[string]string {
+		b, err := os.ReadFile("../../templates/containerd/config-" + major + ".toml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return map[string]string{"/etc/containerd/config.toml": string(b)}
 	}
 	for name, c := range map[string]struct {
 		files map[string]string
 		want  string
 	}{
 		"no configuration": {nil, ""},
-		"an image's":       {map[string]string{"/etc/containerd/config.toml": string(baked)}, "systemd"},
+		"containerd 1's":   {baked("1"), "systemd"},
+		"containerd 2's":   {baked("2"), "systemd"},
 		"cgroupfs":         {map[string]string{"/etc/containerd/config.toml": "[a]\n  SystemdCgroup = false\n"}, "cgroupfs"},
 		"silent":           {map[string]string{"/etc/containerd/config.toml": "# SystemdCgroup = false\nversion = 2\n"}, ""},
 		"the extension's": {map[string]string{"/etc/containerd/config.toml": "SystemdCgroup = false\n",
