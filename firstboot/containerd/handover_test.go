@@ -25,28 +25,60 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/images"
 )
 
-// daemon is a containerd of the test's own. KBUILD_CONTAINERD names one that
-// is not in PATH.
+// runtime is a containerd that images have, or one like it.
+type runtime struct {
+	name   string
+	bin    string
+	config string // of the images that have it, in templates
+	lacks  string // why it cannot be run; empty where it can
+}
+
+// debians is Debian's containerd: the one in PATH, or KBUILD_CONTAINERD.
+func debians() runtime {
+	r := runtime{name: "Debian's", bin: os.Getenv("KBUILD_CONTAINERD"), config: "config-1.toml"}
+	if r.bin == "" {
+		var err error
+		if r.bin, err = exec.LookPath("containerd"); err != nil {
+			r.lacks = "containerd is not installed"
+		}
+	}
+	return r
+}
+
+// compiled is the containerd 2 that kbuild compiles: `make programs` links it.
+func compiled() runtime {
+	dir := os.Getenv("KBUILD_TEST_BIN")
+	r := runtime{name: "compiled", bin: filepath.Join(dir, "containerd"), config: "config-2.toml"}
+	if _, err := os.Stat(r.bin); dir == "" || err != nil {
+		r.lacks = "KBUILD_TEST_BIN names no directory with a containerd"
+	}
+	return r
+}
+
+// eachRuntime runs a test against every containerd that images have.
+func eachRuntime(t *testing.T, test func(t *testing.T, d *daemon)) {
+	for _, r := range []runtime{debians(), compiled()} {
+		t.Run(r.name, func(t *testing.T) { test(t, startContainerd(t, r)) })
+	}
+}
+
+// daemon is a containerd of the test's own.
 type daemon struct {
 	t   *testing.T
 	dir string
 	cmd *exec.Cmd
 }
 
-func startContainerd(t *testing.T) *daemon {
+func startContainerd(t *testing.T, r runtime) *daemon {
 	t.Helper()
-	bin := os.Getenv("KBUILD_CONTAINERD")
-	if bin == "" {
-		var err error
-		if bin, err = exec.LookPath("containerd"); err != nil {
-			needs(t, "containerd is not installed")
-		}
-	}
 	if os.Getuid() != 0 {
 		needs(t, "containerd needs root")
 	}
@@ -56,17 +88,29 @@ func startContainerd(t *testing.T) *daemon {
 	}
 	d := &daemon{t: t, dir: dir}
 	t.Cleanup(func() { d.stop(); os.RemoveAll(dir) })
-	write(t, filepath.Join(dir, "config.toml"), fmt.Sprintf(`version = 2
+	d.start(r)
+	return d
+}
+
+// configure writes the image's configuration of the containerd r, with the
+// daemon's own directories.
+func (d *daemon) configure(r runtime) {
+	d.t.Helper()
+	b, err := os.ReadFile("../../templates/containerd/" + r.config)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	head, tables, ok := strings.Cut(string(b), "\n[")
+	if !ok {
+		d.t.Fatalf("%s has no tables", r.config)
+	}
+	write(d.t, d.dir+"/config.toml", fmt.Sprintf(`%s
 root = %q
 state = %q
 disabled_plugins = ["io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"]
 [grpc]
   address = %q
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = %q
-`, dir+"/root", dir+"/state", dir+"/s", SandboxImage))
-	d.start(bin)
-	return d
+[%s`, head, d.dir+"/root", d.dir+"/state", d.dir+"/s", tables))
 }
 
 func needs(t *testing.T, why string) {
@@ -77,7 +121,16 @@ func needs(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-func (d *daemon) start(bin string) {
+func (d *daemon) start(r runtime) {
+	d.t.Helper()
+	if r.lacks != "" {
+		needs(d.t, r.lacks)
+	}
+	d.configure(r)
+	d.run(r.bin)
+}
+
+func (d *daemon) run(bin string) {
 	d.t.Helper()
 	log, err := os.OpenFile(d.dir+"/log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -117,9 +170,8 @@ func (d *daemon) stop() {
 }
 
 func (d *daemon) restart() {
-	bin := d.cmd.Path
 	d.stop()
-	d.start(bin)
+	d.run(d.cmd.Path)
 }
 
 func (d *daemon) client() (*containerd.Client, context.Context) {
@@ -276,8 +328,13 @@ func holdings(t *testing.T, d *daemon) map[string]string {
 	return inv
 }
 
-func TestImages(t *testing.T) {
-	d := startContainerd(t)
+func TestImages(t *testing.T) { eachRuntime(t, handsOver) }
+
+func handsOver(t *testing.T, d *daemon) {
+	// What containerd takes from its configuration, without what it does not know.
+	if b, err := exec.Command(d.cmd.Path, "--config", d.dir+"/config.toml", "config", "dump").Output(); err != nil || !strings.Contains(string(b), SandboxImage) {
+		t.Errorf("the sandbox's image is not %s: %v\n%s", SandboxImage, err, b)
+	}
 	w := layered(t)
 	o := testHandover(t, d, w)
 	lacks(t, o, "an empty containerd")
@@ -308,6 +365,7 @@ func TestImages(t *testing.T) {
 		t.Errorf("%d files of layers were written", n)
 	}
 
+	t.Run("as the kubelet sees it", func(t *testing.T) { seenByKubelet(t, o, list) })
 	t.Run("survives", func(t *testing.T) {
 		before := holdings(t, d)
 		// A deletion that waits for the garbage collection shows what it spares.
@@ -322,6 +380,7 @@ func TestImages(t *testing.T) {
 		if after := holdings(t, d); !maps.Equal(before, after) {
 			t.Errorf("before %v\nafter %v", before, after)
 		}
+		seenByKubelet(t, o, list)
 	})
 	t.Run("heals", func(t *testing.T) { heals(t, d, o, etcd) })
 	t.Run("forgets", func(t *testing.T) {
@@ -347,6 +406,67 @@ func TestImages(t *testing.T) {
 			t.Errorf("the baked layer must stay: %v", err)
 		}
 	})
+}
+
+// seenByKubelet asks the CRI for what kubelet and kubeadm ask: that the images are
+// there and not to be collected, and what makes cgroups.
+func seenByKubelet(t *testing.T, o Handover, want []bakedImage) {
+	c, err := o.dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	rt := cri.NewRuntimeServiceClient(c.conn)
+	version, err := rt.Version(t.Context(), &cri.VersionRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("containerd %s", version.RuntimeVersion)
+	for _, img := range want {
+		for _, ref := range img.refs {
+			resp, err := cri.NewImageServiceClient(c.conn).ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: ref}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := resp.GetImage(); got.GetId() != img.config.Digest.String() {
+				t.Errorf("%s has ID %q, want %s", ref, got.GetId(), img.config.Digest)
+			} else if !got.Pinned && !strings.HasPrefix(version.RuntimeVersion, "1.6.") { // it does not know that
+				t.Errorf("%s is not pinned", ref)
+			}
+		}
+	}
+	status, err := rt.Status(t.Context(), &cri.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := rt.RuntimeConfig(t.Context(), &cri.RuntimeConfigRequest{})
+	if status.RuntimeHandlers == nil && grpcstatus.Code(err) == codes.Unimplemented {
+		return // containerd 1
+	}
+	if err != nil || config.GetLinux().GetCgroupDriver() != cri.CgroupDriver_SYSTEMD {
+		t.Errorf("the cgroup driver is %v, %v", config, err)
+	}
+}
+
+// An upgrade brings another containerd, and a rollback the one before: each finds
+// what the other was given, on the same disk, or has it given again.
+func TestImagesOtherRuntime(t *testing.T) {
+	old, next := debians(), compiled()
+	d := startContainerd(t, old)
+	o := testHandover(t, d, layered(t))
+	settle(t, o)
+	want := holdings(t, d)
+	for _, r := range []runtime{next, old, next} {
+		d.stop()
+		d.start(r)
+		settle(t, o)
+		if got := holdings(t, d); !maps.Equal(got, want) {
+			t.Errorf("%s:\ngot %v\nwant %v", r.name, got, want)
+		}
+		if n := copied(t, d); n > 3 {
+			t.Errorf("%s: %d files of layers were written", r.name, n)
+		}
+	}
 }
 
 // heals harms what was handed over, in each way, and expects it to be put back.
@@ -412,8 +532,9 @@ func heals(t *testing.T, d *daemon, o Handover, etcd bakedImage) {
 
 // The power may go at any change: the next boot ends where an uninterrupted
 // one does.
-func TestImagesCrash(t *testing.T) {
-	d := startContainerd(t)
+func TestImagesCrash(t *testing.T) { eachRuntime(t, handsOverAfterCrash) }
+
+func handsOverAfterCrash(t *testing.T, d *daemon) {
 	o := testHandover(t, d, layered(t))
 	n := 0
 	o.host.Effect = func(string) error { n++; return nil }
@@ -441,8 +562,9 @@ func TestImagesCrash(t *testing.T) {
 }
 
 // Where links do not work the layers are copied, and the images are the same.
-func TestImagesCopied(t *testing.T) {
-	d := startContainerd(t)
+func TestImagesCopied(t *testing.T) { eachRuntime(t, handsOverCopies) }
+
+func handsOverCopies(t *testing.T, d *daemon) {
 	o := testHandover(t, d, layered(t))
 	c, err := o.dial(t.Context())
 	if err != nil {
