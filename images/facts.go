@@ -16,13 +16,11 @@ const (
 	// version in its name.
 	FactVersionedKubeletConfig Fact = "versioned-kubelet-config"
 	// FactAuthorizationModeInConfig: kubeadm writes the API server's
-	// authorization-mode into the extraArgs of kubeadm-config.
+	// authorization-mode into the extraArgs of kubeadm-config. Later it sets none
+	// where the user gives authorization-config.
 	FactAuthorizationModeInConfig Fact = "authorization-mode-in-config"
-	// FactAuthorizationConfig: kubeadm sets no authorization-mode where the user
-	// gives authorization-config.
-	FactAuthorizationConfig Fact = "authorization-config"
-	// FactDualStackGate: dual-stack is a feature gate of kubeadm, which is passed
-	// on to the components.
+	// FactDualStackGate: kubeadm passes its feature gate IPv6DualStack on to the
+	// components.
 	FactDualStackGate Fact = "dual-stack-gate"
 	// FactDualStack: dual-stack is on unless a gate turns it off.
 	FactDualStack Fact = "dual-stack"
@@ -75,9 +73,12 @@ const (
 	FactEtcdCorruptCheck Fact = "etcd-corrupt-check"
 	// FactEtcdWatchProgress: etcd notifies watchers of its progress every 5 s.
 	FactEtcdWatchProgress Fact = "etcd-watch-progress"
-	// FactEtcdFeatureGates: the two above are no experimental flags any more
-	// (etcd 3.6).
+	// FactEtcdFeatureGates: the two above are no experimental flags any more, as
+	// in etcd 3.6.
 	FactEtcdFeatureGates Fact = "etcd-feature-gates"
+	// FactEtcdTagDecides: the fact above holds only where the tag of etcd's image
+	// says 3.6.0 or newer; see EtcdFeatureGates.
+	FactEtcdTagDecides Fact = "etcd-tag-decides"
 	// FactEtcdHealthQuery: etcd's probes ask /health with the queries
 	// exclude=NOSPACE and serializable.
 	FactEtcdHealthQuery Fact = "etcd-health-query"
@@ -157,8 +158,7 @@ func factSpans() []span {
 		{FactHyperKube, "1.19", "1.21"},                 // images/images.go
 		{FactVersionedKubeletConfig, "1.19", "1.23"},    // constants: GetKubeletConfigMapName; features: UnversionedKubeletConfigMap
 		{FactAuthorizationModeInConfig, "1.19", "1.29"}, // phases/controlplane/manifests.go
-		{FactAuthorizationConfig, "1.30", ""},           // phases/controlplane/manifests.go
-		{FactDualStackGate, "1.19", "1.23"},             // features/features.go
+		{FactDualStackGate, "1.19", "1.22"},             // phases/controlplane/manifests.go
 		{FactDualStack, "1.21", ""},                     // features/features.go
 		{FactDNSFirst, "1.29", ""},                      // images/images.go
 		{FactMemCheck, "1.20", ""},                      // preflight/checks.go
@@ -176,11 +176,12 @@ func factSpans() []span {
 		{FactPodPriority, "1.25.12", "1.25"}, // util/staticpod/utils.go: ComponentPod
 		{FactPodPriority, "1.26.7", ""},
 
-		{FactEtcdRequests, "1.20", ""}, // phases/etcd/local.go, also the next six
+		{FactEtcdRequests, "1.20", ""}, // phases/etcd/local.go, also the next seven
 		{FactEtcdCorruptCheck, "1.22.10", "1.22"},
 		{FactEtcdCorruptCheck, "1.23.7", ""},
 		{FactEtcdWatchProgress, "1.25", ""},
 		{FactEtcdFeatureGates, "1.34", ""},
+		{FactEtcdTagDecides, "1.34", "1.35"},
 		{FactEtcdHealthQuery, "1.25", "1.30"},
 		{FactEtcdLivez, "1.31", ""},
 

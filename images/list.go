@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	etcdversion "k8s.io/apimachinery/pkg/util/version"
 )
 
 // ListConfig is the part of a cluster's configuration that decides its images:
@@ -75,18 +77,34 @@ func (r Release) KubernetesImage(component string, c ListConfig) string {
 
 // EtcdImage is the full name of the image of a local etcd.
 func (r Release) EtcdImage(c ListConfig) string {
-	_, minor, _, err := parseLong(r.version(c))
-	if err != nil {
-		minor = r.Minor()
-	}
-	i := Image{r.Etcd.Repo, r.etcdTag(minor)}
-	if c.EtcdTag != "" {
-		i.Tag = c.EtcdTag
-	}
+	i := Image{r.Etcd.Repo, r.etcdTagFor(c)}
 	if c.EtcdRepository != "" {
 		return i.Ref(c.EtcdRepository)
 	}
 	return i.Ref(r.registry(c))
+}
+
+// etcdTagFor is the tag of the image of a local etcd.
+func (r Release) etcdTagFor(c ListConfig) string {
+	if c.EtcdTag != "" {
+		return c.EtcdTag
+	}
+	_, minor, _, err := parseLong(r.version(c))
+	if err != nil {
+		minor = r.Minor()
+	}
+	return r.etcdTag(minor)
+}
+
+// EtcdFeatureGates says whether etcd's check for corruption is a feature gate and
+// its notification of watchers a flag of its own, not experimental flags both.
+// Like kubeadm it takes a tag that is no version for an older etcd.
+func (r Release) EtcdFeatureGates(c ListConfig) bool {
+	if !r.Has(FactEtcdTagDecides) {
+		return r.Has(FactEtcdFeatureGates)
+	}
+	v, err := etcdversion.ParseSemantic(r.etcdTagFor(c))
+	return err == nil && v.AtLeast(etcdversion.MustParseSemantic("3.6.0"))
 }
 
 // PauseImage is the full name of the sandbox image.
