@@ -16,10 +16,9 @@ import (
 
 const dualStack = "IPv6DualStack" // feature gate
 
-// secure is the endpoint of a component that serves over TLS.
-func secure(host, path string, port int) endpoint {
-	return endpoint{host, path, port, corev1.URISchemeHTTPS}
-}
+// APIServerAlive is the path at which every version's API server says whether it
+// is alive, and what it lacks.
+const APIServerAlive = "/livez"
 
 func (p PodParams) apiServer() *corev1.Pod {
 	c, local := p.Node.Cluster, p.Node.Init.LocalAPIEndpoint
@@ -74,29 +73,40 @@ func (p PodParams) apiServer() *corev1.Pod {
 		}
 	}
 	p.featureGates(args)
-	extra := maps.Clone(c.APIServer.ExtraArgs)
-	if extra == nil {
-		extra = config.Args{}
-	}
-	extra.Set("authorization-mode", authorizationModes(extra.Get("authorization-mode")))
+	extra := p.authorization(args, c.APIServer.ExtraArgs)
 	vols.extra(c.APIServer.ExtraVolumes)
 
 	host, port := probeAddress(local.AdvertiseAddress), int(local.BindPort)
 	if local.AdvertiseAddress == "" {
 		host = "127.0.0.1"
 	}
-	return component(corev1.Container{
-		Name:           APIServer,
-		Image:          p.Release.KubernetesImage(APIServer, p.Node.Cluster.ImageList()),
-		Command:        append([]string{"kube-apiserver"}, arguments(args, extra)...),
-		LivenessProbe:  secure(host, "/livez", port).liveness(),
-		ReadinessProbe: secure(host, "/readyz", port).readiness(),
-		StartupProbe:   secure(host, "/livez", port).startup(p),
-		Resources:      requests("250m"),
-		Env:            p.proxies(),
-	}, vols, map[string]string{
+	return p.component(corev1.Container{
+		Name:      APIServer,
+		Image:     p.Release.KubernetesImage(APIServer, p.Node.Cluster.ImageList()),
+		Command:   append([]string{"kube-apiserver"}, p.arguments(args, extra)...),
+		Resources: requests("250m"),
+		Env:       environment(p.proxies(), c.APIServer.ExtraEnvs),
+	}, health{host, port, corev1.URISchemeHTTPS, APIServerAlive, "/readyz", APIServerAlive}, vols, map[string]string{
 		"kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint": net.JoinHostPort(local.AdvertiseAddress, fmt.Sprint(port)),
 	})
+}
+
+// authorization sets the API server's authorization-mode, in args or in what is
+// returned of the user's flags: what is unknown in the user's is left out where
+// kubeadm keeps the result as the user's own. A user's authorization-config
+// excludes the flag.
+func (p PodParams) authorization(args map[string]string, user config.Args) config.Args {
+	const mode, file = "authorization-mode", "authorization-config"
+	if p.Release.Has(images.FactAuthorizationModeInConfig) {
+		changed := config.Args{}
+		maps.Copy(changed, user)
+		changed.Set(mode, authorizationModes(user.Get(mode)))
+		return changed
+	}
+	if _, given := user[file]; !given {
+		args[mode] = authorizationModes("")
+	}
+	return user
 }
 
 // authorizationModes are the user's, if any of them is one that the API server
@@ -118,12 +128,12 @@ func authorizationModes(user string) string {
 // etcdCerts mounts the directories of an external etcd's certificates, unless
 // they are mounted already; of nested ones the outermost.
 func (p PodParams) etcdCerts(v volumes, e *config.ExternalEtcd) {
-	mounted := append([]string{"/etc/ssl/certs", p.Node.Cluster.CertificatesDir}, caCertDirs[:]...)
+	mounted := append(p.caCertDirs(), "/etc/ssl/certs", p.Node.Cluster.CertificatesDir)
 	var dirs []string
 	for _, file := range []string{e.CAFile, e.CertFile, e.KeyFile} {
 		dir := path.Dir(file)
 		within := func(outer string) bool { return strings.HasPrefix(dir, outer) }
-		if file == "" || slices.ContainsFunc(mounted, within) || slices.ContainsFunc(dirs, within) {
+		if dir == "." || slices.ContainsFunc(mounted, within) || slices.ContainsFunc(dirs, within) {
 			continue
 		}
 		dirs = slices.DeleteFunc(dirs, func(d string) bool { return strings.HasPrefix(d, dir) })
@@ -180,13 +190,16 @@ func (p PodParams) controllerManager() *corev1.Pod {
 	vols.dir("k8s-certs", c.CertificatesDir, true)
 	p.caCerts(vols)
 	vols.file("kubeconfig", conf)
-	flex := "/usr/libexec/kubernetes/kubelet-plugins/volume/exec"
-	if dir := c.ControllerManager.ExtraArgs.Get("flex-volume-plugin-dir"); dir != "" {
-		flex = dir
+	if p.Release.Has(images.FactFlexVolume) {
+		flex := "/usr/libexec/kubernetes/kubelet-plugins/volume/exec"
+		if dir := c.ControllerManager.ExtraArgs.Get("flex-volume-plugin-dir"); dir != "" {
+			flex = dir
+		}
+		vols.dir("flexvolume-dir", flex, false)
 	}
-	vols.dir("flexvolume-dir", flex, false)
 	vols.extra(c.ControllerManager.ExtraVolumes)
-	return p.local(ControllerManager, "200m", 10257, args, c.ControllerManager, vols)
+	at := health{port: 10257, alive: "/healthz", started: "/healthz"}
+	return p.local(ControllerManager, "200m", at, args, c.ControllerManager, vols)
 }
 
 func (p PodParams) scheduler() *corev1.Pod {
@@ -205,30 +218,31 @@ func (p PodParams) scheduler() *corev1.Pod {
 	vols := volumes{}
 	vols.file("kubeconfig", conf)
 	vols.extra(p.Node.Cluster.Scheduler.ExtraVolumes)
-	return p.local(Scheduler, "100m", 10259, args, p.Node.Cluster.Scheduler, vols)
+	at := health{port: 10259, alive: "/healthz", started: "/healthz"}
+	if p.Release.Has(images.FactSchedulerReadyz) {
+		at.alive, at.ready, at.started = "/livez", "/readyz", "/livez"
+	}
+	return p.local(Scheduler, "100m", at, args, p.Node.Cluster.Scheduler, vols)
 }
 
-// local is the endpoint of a component that serves its health on loopback.
-func (p PodParams) local(name, cpu string, port int, args map[string]string, c config.ControlPlaneComponent, vols volumes) *corev1.Pod {
-	host := "127.0.0.1"
+// local is the pod of a component that serves its health on loopback.
+func (p PodParams) local(name, cpu string, at health, args map[string]string, c config.ControlPlaneComponent, vols volumes) *corev1.Pod {
+	at.host, at.scheme = "127.0.0.1", corev1.URISchemeHTTPS
 	if bind := c.ExtraArgs.Get("bind-address"); bind != "" {
-		host = probeAddress(bind)
+		at.host = probeAddress(bind)
 	}
-	health := secure(host, "/healthz", port)
-	return component(corev1.Container{
-		Name:          name,
-		Image:         p.Release.KubernetesImage(name, p.Node.Cluster.ImageList()),
-		Command:       append([]string{name}, arguments(args, c.ExtraArgs)...),
-		LivenessProbe: health.liveness(),
-		StartupProbe:  health.startup(p),
-		Resources:     requests(cpu),
-		Env:           p.proxies(),
-	}, vols, nil)
+	return p.component(corev1.Container{
+		Name:      name,
+		Image:     p.Release.KubernetesImage(name, p.Node.Cluster.ImageList()),
+		Command:   append([]string{name}, p.arguments(args, c.ExtraArgs)...),
+		Resources: requests(cpu),
+		Env:       environment(p.proxies(), c.ExtraEnvs),
+	}, at, vols, nil)
 }
 
 // featureGates passes the dual-stack gate on where the user set it.
 func (p PodParams) featureGates(args map[string]string) {
-	if on, set := p.Node.Cluster.FeatureGates[dualStack]; set {
+	if on, set := p.Node.Cluster.FeatureGates[dualStack]; set && p.Release.Has(images.FactDualStackGate) {
 		args["feature-gates"] = fmt.Sprintf("%s=%t", dualStack, on)
 	}
 }

@@ -60,30 +60,54 @@ func EtcdPod(p PodParams) *corev1.Pod {
 		args["initial-cluster"] = strings.Join(list, ",")
 		args["initial-cluster-state"] = "existing"
 	}
+	p.etcdChecks(args)
 	vols := volumes{}
 	vols.dir("etcd-data", local.DataDir, false)
 	vols.dir("etcd-certs", p.pki("etcd"), false)
-	health := p.etcdHealth()
 	c := corev1.Container{
-		Name:          Etcd,
-		Image:         p.Release.EtcdImage(p.Node.Cluster.ImageList()),
-		Command:       append([]string{"etcd"}, arguments(args, local.ExtraArgs)...),
-		LivenessProbe: health.liveness(),
-		StartupProbe:  health.startup(p),
+		Name:    Etcd,
+		Image:   p.Release.EtcdImage(p.Node.Cluster.ImageList()),
+		Command: append([]string{"etcd"}, p.arguments(args, local.ExtraArgs)...),
+		Env:     environment(local.ExtraEnvs),
 	}
 	if p.Release.Has(images.FactEtcdRequests) {
 		c.Resources = requests("100m")
 		c.Resources.Requests[corev1.ResourceMemory] = resource.MustParse("100Mi")
 	}
-	pod := component(c, vols, map[string]string{"kubeadm.kubernetes.io/etcd.advertise-client-urls": client})
+	pod := p.component(c, p.etcdHealth(), vols, map[string]string{"kubeadm.kubernetes.io/etcd.advertise-client-urls": client})
 	slices.Reverse(pod.Spec.Containers[0].VolumeMounts) // data first, as kubeadm has it
 	return pod
 }
 
+// etcdChecks lets etcd look for corruption before it serves, and tell watchers
+// how far it is; both were experimental before etcd 3.6.
+func (p PodParams) etcdChecks(args map[string]string) {
+	experimental := "experimental-"
+	if p.Release.EtcdFeatureGates(p.Node.Cluster.ImageList()) {
+		experimental = ""
+	}
+	if p.Release.Has(images.FactEtcdWatchProgress) {
+		args[experimental+"watch-progress-notify-interval"] = "5s"
+	}
+	if p.Release.Has(images.FactEtcdCorruptCheck) {
+		if experimental == "" {
+			args["feature-gates"] = "InitialCorruptCheck=true"
+		} else {
+			args["experimental-initial-corrupt-check"] = "true"
+		}
+	}
+}
+
 // etcdHealth is where etcd serves its health: at the first of the user's
 // listen-metrics-urls, or where kubeadm has it.
-func (p PodParams) etcdHealth() endpoint {
-	e := endpoint{p.localhost(), "/health", etcdMetricsPort, corev1.URISchemeHTTP}
+func (p PodParams) etcdHealth() health {
+	e := health{host: p.localhost(), port: etcdMetricsPort, scheme: corev1.URISchemeHTTP, alive: "/health", started: "/health"}
+	switch {
+	case p.Release.Has(images.FactEtcdLivez):
+		e.alive, e.ready, e.started = "/livez", "/readyz", "/readyz"
+	case p.Release.Has(images.FactEtcdHealthQuery):
+		e.alive, e.started = "/health?exclude=NOSPACE&serializable=true", "/health?serializable=false"
+	}
 	arg := p.Node.Cluster.Etcd.Local.ExtraArgs.Get("listen-metrics-urls")
 	if arg == "" {
 		return e

@@ -67,20 +67,25 @@ func (p PodParams) localhost() string {
 	return "127.0.0.1"
 }
 
-// arguments are the flags of a component, sorted; extra ones take the place of
-// defaults.
-func arguments(defaults map[string]string, extra config.Args) []string {
-	all := config.Args{}
-	for name, value := range defaults {
-		all.Set(name, value)
+// arguments are the flags of a component; the user's take the place of ours,
+// also where one is given several times.
+func (p PodParams) arguments(ours map[string]string, user config.Args) []string {
+	args := config.Args{}
+	for name, value := range ours {
+		if _, replaced := user[name]; !replaced {
+			args.Set(name, value)
+		}
 	}
-	maps.Copy(all, extra)
-	return all.Lines()
+	if p.Release.Has(images.FactArgsAppended) {
+		return append(args.Lines(), user.Lines()...)
+	}
+	for name, values := range user {
+		args[name] = slices.Sorted(slices.Values(values))
+	}
+	return args.Lines()
 }
 
-// proxies are the environment variables that name proxies: an
-// environment has no order of its own, and a manifest that changes restarts
-// its pod.
+// proxies are the environment variables that name proxies.
 func (p PodParams) proxies() []corev1.EnvVar {
 	var vars []corev1.EnvVar
 	for _, e := range p.Env {
@@ -89,13 +94,28 @@ func (p PodParams) proxies() []corev1.EnvVar {
 			vars = append(vars, corev1.EnvVar{Name: name, Value: value})
 		}
 	}
-	slices.SortFunc(vars, func(a, b corev1.EnvVar) int { return cmp.Compare(a.Name, b.Name) })
 	return vars
 }
 
-// component makes a static pod of one container.
-func component(c corev1.Container, vols volumes, annotations map[string]string) *corev1.Pod {
+// environment lays lists of variables together; of several with one name the
+// last counts. It is sorted: an environment has no order of its own, and a
+// manifest that changes restarts its pod.
+func environment(lists ...[]corev1.EnvVar) []corev1.EnvVar {
+	byName := map[string]corev1.EnvVar{}
+	for _, v := range slices.Concat(lists...) {
+		byName[v.Name] = v
+	}
+	return slices.SortedFunc(maps.Values(byName), func(a, b corev1.EnvVar) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// criticalPriority is the number of the priority class system-node-critical
+// (k8s.io/kubernetes/pkg/apis/scheduling).
+const criticalPriority int32 = 2000001000
+
+// component makes a static pod of one container, which is probed as h says.
+func (p PodParams) component(c corev1.Container, h health, vols volumes, annotations map[string]string) *corev1.Pod {
 	c.ImagePullPolicy = corev1.PullIfNotPresent
+	p.probe(&c, h)
 	pod := &corev1.Pod{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
 		ObjectMeta: metav1.ObjectMeta{
@@ -104,6 +124,14 @@ func component(c corev1.Container, vols volumes, annotations map[string]string) 
 			Annotations: annotations,
 		},
 		Spec: corev1.PodSpec{PriorityClassName: "system-node-critical", HostNetwork: true},
+	}
+	if p.Release.Has(images.FactPodPriority) {
+		pod.Spec.Priority = new(criticalPriority)
+	}
+	if p.Release.Has(images.FactSeccomp) {
+		pod.Spec.SecurityContext = &corev1.PodSecurityContext{
+			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+		}
 	}
 	for _, v := range vols.sorted() {
 		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: v.name, MountPath: v.mount, ReadOnly: v.readOnly})
@@ -150,14 +178,20 @@ func (v volumes) sorted() []volume {
 
 // caCertDirs are where distributions keep what the links in /etc/ssl/certs
 // lead to.
-var caCertDirs = [...]string{"/etc/pki", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/etc/ca-certificates"}
+func (p PodParams) caCertDirs() []string {
+	dirs := []string{"/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/etc/ca-certificates"}
+	if p.Release.Has(images.FactCATrust) {
+		return append(dirs, "/etc/pki/ca-trust", "/etc/pki/tls/certs")
+	}
+	return append(dirs, "/etc/pki")
+}
 
 // caCerts mounts the host's CA certificates.
 func (p PodParams) caCerts(v volumes) {
 	if p.Exists("/etc/ssl/certs") { // a read-only root has no place to make it
 		v.dir("ca-certs", "/etc/ssl/certs", true)
 	}
-	for _, d := range caCertDirs {
+	for _, d := range p.caCertDirs() {
 		if p.Exists(d) {
 			v.dir(strings.ReplaceAll(strings.TrimPrefix(d, "/"), "/", "-"), d, true)
 		}
@@ -173,33 +207,46 @@ func probeAddress(bind string) string {
 	return bind
 }
 
-// endpoint is what the kubelet probes.
-type endpoint struct {
-	host, path string
-	port       int
-	scheme     corev1.URIScheme
+// health is where a component tells the kubelet how it is: whether it is alive,
+// ready, and has started. An empty path is not asked; a path may have a query.
+type health struct {
+	host                  string
+	port                  int
+	scheme                corev1.URIScheme
+	alive, ready, started string
 }
 
-func (e endpoint) probe(delay, failures, period int32) *corev1.Probe {
-	return &corev1.Probe{
-		ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
-			Host: e.host, Path: e.path, Port: intstr.FromInt32(int32(e.port)), Scheme: e.scheme,
-		}},
-		InitialDelaySeconds: delay, TimeoutSeconds: 15, FailureThreshold: failures, PeriodSeconds: period,
+// probePort is the name of the port that is probed, where it has one.
+const probePort = "probe-port"
+
+// probe gives a container the probes of h.
+func (p PodParams) probe(c *corev1.Container, h health) {
+	port := intstr.FromInt32(int32(h.port))
+	if p.Release.Has(images.FactProbePort) {
+		port = intstr.FromString(probePort)
+		c.Ports = []corev1.ContainerPort{{Name: probePort, ContainerPort: int32(h.port), Protocol: corev1.ProtocolTCP}}
 	}
+	get := func(path string, delay, failures, period int32) *corev1.Probe {
+		return &corev1.Probe{
+			ProbeHandler:        corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Host: h.host, Path: path, Port: port, Scheme: h.scheme}},
+			InitialDelaySeconds: delay, TimeoutSeconds: 15, FailureThreshold: failures, PeriodSeconds: period,
+		}
+	}
+	c.LivenessProbe = get(h.alive, 10, 8, 10)
+	if h.ready != "" {
+		c.ReadinessProbe = get(h.ready, 0, 3, 1)
+	}
+	c.StartupProbe = get(h.started, 10, int32(math.Ceil(p.startupLimit().Seconds()/10)), 10)
 }
 
-func (e endpoint) liveness() *corev1.Probe  { return e.probe(10, 8, 10) }
-func (e endpoint) readiness() *corev1.Probe { return e.probe(0, 3, 1) }
-
-// startup allows as much time as the user allows the control plane, or as p
+// startupLimit is as much time as the user allows the control plane, or as p
 // says.
-func (e endpoint) startup(p PodParams) *corev1.Probe {
-	limit, _ := p.Node.ControlPlaneTimeout()
+func (p PodParams) startupLimit() time.Duration {
 	if p.Startup > 0 {
-		limit = p.Startup
+		return p.Startup
 	}
-	return e.probe(10, int32(math.Ceil(limit.Seconds()/10)), 10)
+	limit, _ := p.Node.ControlPlaneTimeout()
+	return limit
 }
 
 func hostPort(host string, port int) string { return net.JoinHostPort(host, fmt.Sprint(port)) }
