@@ -70,7 +70,7 @@ func apiHealthy(ctx context.Context, c kubernetes.Interface) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	status := 0
-	res := c.Discovery().RESTClient().Get().AbsPath("/healthz").MaxRetries(0).Do(ctx).StatusCode(&status)
+	res := c.Discovery().RESTClient().Get().AbsPath(templates.APIServerAlive).MaxRetries(0).Do(ctx).StatusCode(&status)
 	body, err := res.Raw()
 	if err != nil {
 		if u := readChecks(body); len(u.failing) > 0 {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -74,7 +75,7 @@ func podsAlive(ctx context.Context, m *node.Machine) error {
 			if c.LivenessProbe == nil || c.LivenessProbe.HTTPGet == nil {
 				continue
 			}
-			if err := probe(ctx, c.LivenessProbe.HTTPGet); err != nil {
+			if err := probe(ctx, c.LivenessProbe.HTTPGet, c.Ports); err != nil {
 				return fmt.Errorf("%s does not answer its liveness probe: %w", c.Name, err)
 			}
 		}
@@ -82,16 +83,23 @@ func podsAlive(ctx context.Context, m *node.Machine) error {
 	return nil
 }
 
-// probe makes one request of a liveness probe, as the kubelet does: whoever
-// answers is not asked for a certificate.
-func probe(ctx context.Context, get *corev1.HTTPGetAction) error {
+// probe makes one request of a liveness probe, as the kubelet does: the probe's
+// port may be one of the container's by its name, and whoever answers is not
+// asked for a certificate.
+func probe(ctx context.Context, get *corev1.HTTPGetAction, ports []corev1.ContainerPort) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	host := get.Host
 	if host == "" {
 		host = "127.0.0.1"
 	}
-	at := strings.ToLower(string(get.Scheme)) + "://" + net.JoinHostPort(host, get.Port.String()) + get.Path
+	port := get.Port.String()
+	for _, p := range ports {
+		if p.Name == port {
+			port = strconv.Itoa(int(p.ContainerPort))
+		}
+	}
+	at := strings.ToLower(string(get.Scheme)) + "://" + net.JoinHostPort(host, port) + get.Path
 	if get.Scheme == "" {
 		at = "http" + at
 	}

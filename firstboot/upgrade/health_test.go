@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"strings"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/kbuild/kbuild/firstboot/host"
 	"github.com/kbuild/kbuild/firstboot/node"
@@ -69,4 +73,24 @@ func TestHealth(t *testing.T) {
 	holds("/usr/lib/kbuild/checks.d/site")
 	h.Trial = func() bool { return false } // an ordinary boot is nobody's trial
 	holds("")
+}
+
+// TestProbe: a probe may name a port of its container, and its path may have a
+// query.
+func TestProbe(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path != "/health" || req.URL.Query().Get("serializable") != "true" {
+			http.NotFound(w, req)
+		}
+	}))
+	defer s.Close()
+	at := s.Listener.Addr().(*net.TCPAddr)
+	get := &corev1.HTTPGetAction{Path: "/health?exclude=NOSPACE&serializable=true", Port: intstr.FromString("probe-port"), Scheme: corev1.URISchemeHTTP}
+	ports := []corev1.ContainerPort{{Name: "other", ContainerPort: 1}, {Name: "probe-port", ContainerPort: int32(at.Port)}}
+	if err := probe(t.Context(), get, ports); err != nil {
+		t.Error(err)
+	}
+	if err := probe(t.Context(), get, nil); err == nil || !strings.Contains(err.Error(), "probe-port") {
+		t.Errorf("a port that the container does not name: %v", err)
+	}
 }
