@@ -133,10 +133,26 @@ const (
 
 	// Add-ons.
 
+	// FactKubeDNSName: the Service kube-dns names itself KubeDNS, not CoreDNS, in
+	// the label kubernetes.io/name.
+	FactKubeDNSName Fact = "kube-dns-name"
+	// FactCoreDNSOnMaster: CoreDNS tolerates the taint "master".
+	FactCoreDNSOnMaster Fact = "coredns-on-master"
+	// FactCoreDNSOnControlPlane: CoreDNS tolerates the taint "control-plane".
+	FactCoreDNSOnControlPlane Fact = "coredns-on-control-plane"
 	// FactCoreDNSEndpointSlices: CoreDNS may list EndpointSlices.
 	FactCoreDNSEndpointSlices Fact = "coredns-endpointslices"
 	// FactCoreDNSNodes: CoreDNS may read Nodes.
 	FactCoreDNSNodes Fact = "coredns-nodes"
+	// FactCoreDNSAntiAffinity: CoreDNS's pods prefer nodes that have none of them.
+	FactCoreDNSAntiAffinity Fact = "coredns-anti-affinity"
+	// FactCoreDNSDropsALL: CoreDNS drops the capabilities "ALL", as the Pod
+	// Security Standards spell it, not "all".
+	FactCoreDNSDropsALL Fact = "coredns-drops-ALL"
+	// FactCoreDNSUncachedDomain: CoreDNS does not cache names of the cluster.
+	FactCoreDNSUncachedDomain Fact = "coredns-uncached-domain"
+	// FactCoreDNSProbePorts: CoreDNS's probes name their ports.
+	FactCoreDNSProbePorts Fact = "coredns-probe-ports"
 	// FactProxyCriticalToleration: kube-proxy tolerates CriticalAddonsOnly by name
 	// besides everything.
 	FactProxyCriticalToleration Fact = "proxy-critical-toleration"
@@ -200,8 +216,15 @@ func factSpans() []span {
 		{FactSuperAdminConf, "1.29", ""},        // phases/kubeconfig/kubeconfig.go
 		{FactEtcdClientMasters, "1.19", "1.28"}, // phases/certs/certlist.go
 
-		{FactCoreDNSEndpointSlices, "1.22", ""},       // phases/addons/dns/manifests.go
-		{FactCoreDNSNodes, "1.19", "1.27"},            // phases/addons/dns/manifests.go
+		{FactKubeDNSName, "1.19", "1.20"}, // phases/addons/dns/manifests.go, also the next eight
+		{FactCoreDNSOnMaster, "1.19", "1.25"},
+		{FactCoreDNSOnControlPlane, "1.20", ""},
+		{FactCoreDNSEndpointSlices, "1.22", ""},
+		{FactCoreDNSNodes, "1.19", "1.27"},
+		{FactCoreDNSAntiAffinity, "1.25", ""},
+		{FactCoreDNSDropsALL, "1.29", ""},
+		{FactCoreDNSUncachedDomain, "1.32", ""},
+		{FactCoreDNSProbePorts, "1.34", ""},
 		{FactProxyCriticalToleration, "1.19", "1.21"}, // phases/addons/proxy/manifests.go
 	}
 }

@@ -25,7 +25,8 @@ func NewAddonParams(n *config.Node, rel images.Release, apiServer string) (Addon
 		return AddonParams{}, err
 	}
 	list := n.Cluster.ImageList()
-	p := AddonParams{
+	return AddonParams{
+		Release:      rel,
 		DNSImage:     rel.DNSImages(list)[0],
 		DNSAddress:   dns.String(),
 		DNSDomain:    n.Cluster.Networking.DNSDomain,
@@ -35,11 +36,5 @@ func NewAddonParams(n *config.Node, rel images.Release, apiServer string) (Addon
 		APIServer:    apiServer,
 		FlannelImage: rel.Flannel,
 		PodSubnet:    n.Cluster.Networking.PodSubnet,
-	}
-	for _, l := range rel.Labels { // taints of control-plane nodes have had the labels' names
-		if strings.HasPrefix(l, "node-role.kubernetes.io/") {
-			p.ControlPlaneTaints = append(p.ControlPlaneTaints, l)
-		}
-	}
-	return p, nil
+	}, nil
 }

@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strings"
 	"text/template"
+
+	"github.com/kbuild/kbuild/images"
 )
 
 //go:embed addons/*.yaml
@@ -27,12 +29,13 @@ const (
 // AddonParams are the parameters of the add-ons' manifests. Each add-on uses its
 // own.
 type AddonParams struct {
+	Release images.Release // whose facts the manifests ask for: {{if has "FACT"}}
+
 	// CoreDNS.
-	DNSImage           string   // full name of the image
-	DNSAddress         string   // cluster IP of the Service kube-dns
-	DNSDomain          string   // "cluster.local"
-	DNSReplicas        int      // pods
-	ControlPlaneTaints []string // taint keys that CoreDNS tolerates
+	DNSImage    string // full name of the image
+	DNSAddress  string // cluster IP of the Service kube-dns
+	DNSDomain   string // "cluster.local"
+	DNSReplicas int    // pods
 
 	// kube-proxy.
 	ProxyImage  string // full name of the image
@@ -64,7 +67,7 @@ func (a Addon) Render(p AddonParams) ([]byte, error) {
 		}
 		view.APIHost, view.APIPort = u.Hostname(), u.Port()
 	}
-	t, err := template.New(string(a)+".yaml").Funcs(template.FuncMap{"json": jsonText}).ParseFS(addons, "addons/"+string(a)+".yaml")
+	t, err := template.New(string(a)+".yaml").Funcs(template.FuncMap{"json": jsonText, "has": p.Release.Has}).ParseFS(addons, "addons/"+string(a)+".yaml")
 	if err != nil {
 		return nil, fmt.Errorf("cannot render add-on %s: %w", a, err)
 	}
