@@ -19,7 +19,6 @@ import (
 
 	"github.com/kbuild/kbuild/builder/disk"
 	"github.com/kbuild/kbuild/builder/ignition"
-	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -111,9 +110,6 @@ func (s *Spec) check() (images.Release, error) {
 	}
 	rel, err := images.Lookup(s.Version)
 	if err != nil {
-		return rel, err
-	}
-	if err := config.Supports(rel); err != nil {
 		return rel, err
 	}
 	s.Version = rel.Version

@@ -2,9 +2,7 @@ package builder
 
 import (
 	"runtime/debug"
-	"slices"
 
-	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -25,9 +23,4 @@ func Version() string {
 }
 
 // Versions are the Kubernetes versions that kbuild can build, oldest first.
-func Versions() []images.Range {
-	return slices.DeleteFunc(images.Known(), func(r images.Range) bool {
-		rel, err := images.Lookup(r.Newest)
-		return err != nil || config.Supports(rel) != nil
-	})
-}
+func Versions() []images.Range { return images.Known() }

@@ -24,6 +24,17 @@ const (
 	FactDualStackGate Fact = "dual-stack-gate"
 	// FactDualStack: dual-stack is on unless a gate turns it off.
 	FactDualStack Fact = "dual-stack"
+	// FactIgnoreAll: ignorePreflightErrors may be "all" in a configuration file.
+	FactIgnoreAll Fact = "ignore-all"
+	// FactECDSAP384: encryptionAlgorithm may be ECDSA-P384.
+	FactECDSAP384 Fact = "ecdsa-p384"
+	// FactProxyMode: kubeadm writes kube-proxy's mode, iptables, where the user
+	// names none.
+	FactProxyMode Fact = "proxy-mode"
+	// FactNFTables: kube-proxy has the mode nftables.
+	FactNFTables Fact = "nftables"
+	// FactUserspaceProxy: kube-proxy has the mode userspace.
+	FactUserspaceProxy Fact = "userspace-proxy"
 	// FactDNSFirst: kubeadm lists the DNS image before pause and etcd, not
 	// after them.
 	FactDNSFirst Fact = "dns-first"
@@ -176,6 +187,11 @@ func factSpans() []span {
 		{FactAuthorizationModeInConfig, "1.19", "1.29"}, // phases/controlplane/manifests.go
 		{FactDualStackGate, "1.19", "1.22"},             // phases/controlplane/manifests.go
 		{FactDualStack, "1.21", ""},                     // features/features.go
+		{FactIgnoreAll, "1.28", ""},                     // apis/kubeadm/validation/validation.go
+		{FactECDSAP384, "1.34", ""},                     // apis/kubeadm/validation/validation.go
+		{FactProxyMode, "1.37", ""},                     // componentconfigs/kubeproxy.go
+		{FactNFTables, "1.31", ""},                      // kube-proxy: NFTablesProxyMode is on
+		{FactUserspaceProxy, "1.19", "1.25"},            // kube-proxy
 		{FactDNSFirst, "1.29", ""},                      // images/images.go
 		{FactMemCheck, "1.20", ""},                      // preflight/checks.go
 

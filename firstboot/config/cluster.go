@@ -38,7 +38,7 @@ func ReadCluster(n *Node, baked images.Baked, m Machine, docs ...Document) (Clus
 	in.CgroupDriver = m.CgroupDriver
 	for _, d := range docs {
 		d.kept = true
-		for _, o := range read(s, d, &probs) {
+		for _, o := range read(s, baked.Release, d, &probs) {
 			prefix := prefixes()[o.kind]
 			if prefix != "cluster" && prefix != "kubelet" && prefix != "kubeProxy" {
 				continue // ClusterStatus, and what later versions may add
@@ -66,7 +66,7 @@ func ReadCluster(n *Node, baked images.Baked, m Machine, docs ...Document) (Clus
 	defaultCluster(&in, baked)
 	in.Kubelet["apiVersion"], in.Kubelet["kind"] = "kubelet.config.k8s.io/v1beta1", "KubeletConfiguration"
 	warnings := in.takeCgroupDriver()
-	defaultKubelet(&in, m)
+	defaultKubelet(&in, baked.Release, m)
 	more, err := Validate(&in, baked)
 	warnings = append(warnings, more...)
 	if err != nil {

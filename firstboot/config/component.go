@@ -5,14 +5,24 @@ import (
 	"net/netip"
 	"path"
 	"strings"
+
+	"github.com/kbuild/kbuild/images"
 )
 
 // resolvedConf lists the servers that systemd-resolved asks; the stub that
 // /etc/resolv.conf names is a loopback address, of no use in a pod.
 const resolvedConf = "/run/systemd/resolve/resolv.conf"
 
-// DualStack says whether kubeadm's IPv6DualStack gate is on.
-func (n *Node) DualStack() bool { return n.Cluster.FeatureGates["IPv6DualStack"] }
+// dualStackGate is kubeadm's feature gate, in the versions that have one.
+const dualStackGate = "IPv6DualStack"
+
+// DualStack says whether the cluster may have subnets of two IP families.
+func (n *Node) DualStack(rel images.Release) bool {
+	if on, given := n.Cluster.FeatureGates[dualStackGate]; given && rel.Has(images.FactDualStackGate) {
+		return on
+	}
+	return rel.Has(images.FactDualStack)
+}
 
 // at returns the map at a path of m, made if missing.
 func at(m map[string]any, names ...string) map[string]any {
@@ -42,11 +52,11 @@ func (n *Node) fill(prefix string, m map[string]any, path string, v any) {
 
 // defaultKubelet fills in what kubeadm does (componentconfigs/kubelet.go), and
 // the cgroup driver of the image's containerd.
-func defaultKubelet(n *Node, m Machine) {
+func defaultKubelet(n *Node, rel images.Release, m Machine) {
 	k := n.Kubelet
 	fill := func(path string, v any) { n.fill("kubelet", k, path, v) }
-	if on, ok := n.Cluster.FeatureGates["IPv6DualStack"]; ok {
-		at(k, "featureGates")["IPv6DualStack"] = on
+	if on, ok := n.Cluster.FeatureGates[dualStackGate]; ok && rel.Has(images.FactDualStackGate) {
+		at(k, "featureGates")[dualStackGate] = on
 	}
 	fill("staticPodPath", "/etc/kubernetes/manifests")
 	fill("clusterDNS", []any{n.dnsIP()})
@@ -66,10 +76,7 @@ func defaultKubelet(n *Node, m Machine) {
 
 // dnsIP is the tenth address of the (first) service subnet.
 func (n *Node) dnsIP() string {
-	subnet := n.Cluster.Networking.ServiceSubnet
-	if n.DualStack() {
-		subnet, _, _ = strings.Cut(subnet, ",")
-	}
+	subnet, _, _ := strings.Cut(n.Cluster.Networking.ServiceSubnet, ",")
 	if a, err := Nth(subnet, 10); err == nil {
 		return a.String()
 	}
@@ -94,7 +101,7 @@ func Nth(subnet string, i int) (netip.Addr, error) {
 }
 
 // defaultKubeProxy fills in what kubeadm does (componentconfigs/kubeproxy.go).
-func defaultKubeProxy(n *Node) {
+func defaultKubeProxy(n *Node, rel images.Release) {
 	fill := func(path string, v any) { n.fill("kubeProxy", n.KubeProxy, path, v) }
 	bind := "0.0.0.0"
 	if a, err := netip.ParseAddr(n.Init.LocalAPIEndpoint.AdvertiseAddress); err != nil || a.Unmap().Is6() {
@@ -105,7 +112,10 @@ func defaultKubeProxy(n *Node) {
 		fill("clusterCIDR", n.Cluster.Networking.PodSubnet)
 	}
 	fill("clientConnection.kubeconfig", "/var/lib/kube-proxy/kubeconfig.conf")
-	if on, ok := n.Cluster.FeatureGates["IPv6DualStack"]; ok {
-		at(n.KubeProxy, "featureGates")["IPv6DualStack"] = on
+	if rel.Has(images.FactProxyMode) {
+		fill("mode", "iptables")
+	}
+	if on, ok := n.Cluster.FeatureGates[dualStackGate]; ok && rel.Has(images.FactDualStackGate) {
+		at(n.KubeProxy, "featureGates")[dualStackGate] = on
 	}
 }

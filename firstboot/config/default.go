@@ -29,6 +29,7 @@ const (
 	defaultClusterName   = "kubernetes"
 	defaultEtcdDir       = "/var/lib/etcd"
 	defaultTimeout       = 4 * time.Minute
+	defaultKeyAlgorithm  = "RSA-2048"
 	defaultTokenTTL      = 24 * time.Hour
 	authorizationMode    = "authorization-mode"
 	defaultTokenGroup    = "system:bootstrappers:kubeadm:default-node-token"
@@ -78,8 +79,8 @@ func Default(n *Node, baked images.Baked, m Machine) error {
 			n.Cluster.ControlPlaneEndpoint = net.JoinHostPort(host, strconv.Itoa(int(n.Init.LocalAPIEndpoint.BindPort)))
 		}
 	}
-	defaultKubelet(n, m)
-	defaultKubeProxy(n)
+	defaultKubelet(n, baked.Release, m)
+	defaultKubeProxy(n, baked.Release)
 	return probs.err()
 }
 
@@ -126,13 +127,13 @@ func defaultCluster(n *Node, baked images.Baked) {
 	if c.Etcd.Local != nil {
 		set(n, "cluster.etcd.local.dataDir", &c.Etcd.Local.DataDir, defaultEtcdDir, sourceDefault)
 	}
-	if c.APIServer.TimeoutForControlPlane == nil {
+	if c.APIServer.TimeoutForControlPlane == nil && !hasLists(baked.Release.ConfigAPI) {
 		c.APIServer.TimeoutForControlPlane = &metav1.Duration{Duration: defaultTimeout}
 		n.Sources["cluster.apiServer.timeoutForControlPlane"] = sourceDefault
 	}
 	// kubeadm sets this while it writes the API server's manifest, and so it
 	// stands in the ConfigMap as well.
-	if c.APIServer.ExtraArgs.Get(authorizationMode) == "" {
+	if c.APIServer.ExtraArgs.Get(authorizationMode) == "" && baked.Release.Has(images.FactAuthorizationModeInConfig) {
 		if c.APIServer.ExtraArgs == nil {
 			c.APIServer.ExtraArgs = Args{}
 		}

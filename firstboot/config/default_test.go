@@ -156,14 +156,6 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-func TestUnknownVersions(t *testing.T) {
-	b := baked(t)
-	b.Release = release(t, "v1.37.2")
-	if _, _, err := Load(b, machine(), Document{Source: "test", Data: []byte(short)}); err == nil || !strings.Contains(err.Error(), "v1beta4") {
-		t.Errorf("v1.37: %v", err)
-	}
-}
-
 func TestSize(t *testing.T) {
 	big := append([]byte(short+"# "), make([]byte, MaxSize)...)
 	if _, _, err := load(t, string(big)); err == nil || !strings.Contains(err.Error(), "more than") {

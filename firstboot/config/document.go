@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/kbuild/kbuild/firstboot/config/schema"
+	"github.com/kbuild/kbuild/images"
 )
 
 // Document is configuration text and where it was found.
@@ -32,6 +34,7 @@ type object struct {
 	doc   Document
 	kind  string
 	api   string
+	old   bool           // the image's kubeadm no longer reads this version of its API
 	value map[string]any // JSON-like: map[string]any, []any, string, bool, int64, float64
 	lines map[string]pos // where each field and list element is; "" is the object itself
 }
@@ -45,7 +48,7 @@ const (
 )
 
 // read splits d into its objects and checks each against its kind.
-func read(s *schema.Schema, d Document, probs *Problems) []object {
+func read(s *schema.Schema, rel images.Release, d Document, probs *Problems) []object {
 	d.Data = Text(d.Data)
 	if len(d.Data) > MaxSize {
 		probs.add(Problem{Source: d.Source, What: fmt.Sprintf("%d bytes is more than the %d that are read", len(d.Data), MaxSize), Remedy: "make it smaller; manifests belong into the image (kbuild image --manifest)"})
@@ -77,7 +80,7 @@ func read(s *schema.Schema, d Document, probs *Problems) []object {
 		if n.Kind != yaml.DocumentNode || len(n.Content) != 1 || isNull(n.Content[0]) {
 			continue // an empty document, as between two "---"
 		}
-		o, ok := readObject(s, d, n.Content[0], probs)
+		o, ok := readObject(s, rel, d, n.Content[0], probs)
 		if !ok {
 			continue
 		}
@@ -87,8 +90,23 @@ func read(s *schema.Schema, d Document, probs *Problems) []object {
 			continue
 		}
 		seen[o.kind] = line
+		if first := mixed(objs, o); first != "" {
+			at := o.lines[""]
+			probs.add(Problem{Source: d.Source, Line: at.line, Column: at.column, Field: o.kind, What: fmt.Sprintf("it is of %s, and a document before it of %s", o.api, first), Remedy: "write all of kubeadm's kinds in one version of its API", Excerpt: excerpt(d.Data, at.line, at.column)})
+			continue
+		}
 		objs = append(objs, o)
 	}
+}
+
+// mixed returns the version of kubeadm's API that objs are of, if o is of another.
+func mixed(objs []object, o object) string {
+	for _, before := range objs {
+		if strings.HasPrefix(before.api, kubeadmGroup) && strings.HasPrefix(o.api, kubeadmGroup) && before.api != o.api {
+			return before.api
+		}
+	}
+	return ""
 }
 
 // decode reads the next document. The YAML library has panicked on garbage
@@ -115,7 +133,7 @@ func syntaxError(err error) (line int, what string) {
 
 // readObject checks one document of d. A field with a problem is not in the
 // object's value; it returns false where the document cannot be read at all.
-func readObject(s *schema.Schema, d Document, n *yaml.Node, probs *Problems) (object, bool) {
+func readObject(s *schema.Schema, rel images.Release, d Document, n *yaml.Node, probs *Problems) (object, bool) {
 	at := func(m *yaml.Node, field, what, remedy string) {
 		probs.add(Problem{Source: d.Source, Line: m.Line, Column: m.Column, Field: field, What: what, Remedy: remedy, Excerpt: excerpt(d.Data, m.Line, m.Column)})
 	}
@@ -141,18 +159,22 @@ func readObject(s *schema.Schema, d Document, n *yaml.Node, probs *Problems) (ob
 		o.value = c.object(n, nodeMetadataFields(s), "", true)
 		return o, true
 	}
-	typ, ok := s.Kinds[o.api+"/"+o.kind]
-	if !ok {
-		what, remedy := wrongKind(s, o.api, o.kind)
+	of, old := schemaOf(s, rel, d, o.api, o.kind)
+	if of == nil {
+		what, remedy := wrongKind(s, rel, o.api, o.kind)
 		at(n, "", what, remedy)
 		return object{}, false
 	}
-	o.value = c.object(n, s.Types[typ], "", true)
+	c.schema, o.old = of, old
+	o.value = c.object(n, of.Types[of.Kinds[o.api+"/"+o.kind]], "", true)
+	if strings.HasPrefix(o.api, kubeadmGroup) {
+		o.common()
+	}
 	return o, true
 }
 
 // wrongKind says what is wrong with a kind that the schema does not have.
-func wrongKind(s *schema.Schema, api, kind string) (what, remedy string) {
+func wrongKind(s *schema.Schema, rel images.Release, api, kind string) (what, remedy string) {
 	var apis, kinds []string
 	for k := range s.Kinds {
 		i := strings.LastIndexByte(k, '/')
@@ -169,16 +191,22 @@ func wrongKind(s *schema.Schema, api, kind string) (what, remedy string) {
 	if api == nodeMetadataAPI {
 		kinds = append(kinds, nodeMetadataKind)
 	}
-	what = fmt.Sprintf("Kubernetes %s has no kind %q in %q", s.Version, kind, api)
+	what = fmt.Sprintf("Kubernetes %s has no kind %q in %q", rel.Version, kind, api)
+	slices.SortFunc(apis, func(a, b string) int {
+		return version.CompareKubeAwareVersionStrings(b[strings.LastIndexByte(b, '/')+1:], a[strings.LastIndexByte(a, '/')+1:])
+	})
 	switch {
 	case len(apis) > 0:
 		remedy = "write `apiVersion: " + apis[0] + "`"
-		switch group := "kubeadm.k8s.io/"; {
-		case !strings.HasPrefix(api, group):
-		case version.CompareKubeAwareVersionStrings(strings.TrimPrefix(api, group), strings.TrimPrefix(apis[0], group)) > 0:
-			remedy += " and its fields: there, extraArgs are `name: value` lines, timeoutForControlPlane and discovery.timeout stand for timeouts, and patches and skipPhases go into a " + nodeMetadataKind + " (kubeadm converts to newer versions only)"
-		default:
-			remedy += fmt.Sprintf(" (`kubeadm config migrate` of Kubernetes %s converts a file)", s.Version)
+		if v, ok := strings.CutPrefix(api, kubeadmGroup); ok && !olderAPI(v, rel.ConfigAPIs[0]) {
+			remedy += " and its fields"
+			if hasLists(api) && !hasLists(apis[0]) {
+				remedy += ": there, extraArgs are `name: value` lines, and timeoutForControlPlane and discovery.timeout stand for timeouts"
+			}
+			if rel.ConfigAPI == "v1beta2" {
+				remedy += "; patches and skipPhases go into a " + nodeMetadataKind
+			}
+			remedy += " (kubeadm converts to newer versions only)"
 		}
 	case len(kinds) > 0:
 		remedy = "kinds of that version are " + list(kinds)

@@ -20,9 +20,10 @@ const BakedSource = "image " + images.BakedConfig
 func replaceable() []string {
 	return []string{
 		"cluster.apiServer.extraArgs", "cluster.apiServer.extraVolumes", "cluster.apiServer.timeoutForControlPlane",
-		"cluster.controllerManager", "cluster.scheduler", "cluster.etcd.local.extraArgs", "cluster.featureGates",
+		"cluster.apiServer.extraEnvs", "cluster.controllerManager", "cluster.scheduler",
+		"cluster.etcd.local.extraArgs", "cluster.etcd.local.extraEnvs", "cluster.featureGates",
 		"kubelet", "kubeProxy",
-		"init.nodeRegistration.kubeletExtraArgs", "init.patches",
+		"init.nodeRegistration.kubeletExtraArgs", "init.patches", "init.timeouts",
 	}
 }
 
@@ -37,7 +38,7 @@ func (n *Node) ApplyImageConfig(baked images.Baked, m Machine, doc Document) (ap
 	}
 	l := &layers{kinds: map[string]map[string]any{}, sources: map[string]string{}, role: n.Role}
 	if len(doc.Data) > 0 {
-		l.lay(read(s, doc, &l.probs))
+		l.lay(read(s, baked.Release, doc, &l.probs))
 		l.role = n.Role
 	}
 	if err := l.probs.err(); err != nil {
@@ -69,8 +70,8 @@ func (n *Node) ApplyImageConfig(baked images.Baked, m Machine, doc Document) (ap
 	}
 	if !n.Role.Joins() {
 		defaultCluster(applied, baked)
-		defaultKubelet(applied, m)
-		defaultKubeProxy(applied)
+		defaultKubelet(applied, baked.Release, m)
+		defaultKubeProxy(applied, baked.Release)
 	}
 	slices.Sort(r.changed)
 	slices.Sort(r.kept)

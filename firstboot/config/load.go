@@ -17,9 +17,6 @@ import (
 // shall be: there is none at all, or only part of it is baked into the image.
 var ErrNoRole = errors.New("no configuration says what this node shall be: give it user-data with `role: init`, `control-plane` or `worker` in a NodeMetadata, or with kubeadm's InitConfiguration or JoinConfiguration")
 
-// apiV1beta2 is the kubeadm config API that this package reads and writes.
-const apiV1beta2 = "v1beta2"
-
 // Load reads a node's configuration: it parses docs, lays the later over the
 // earlier, fills in what is missing from the image and the machine, and
 // validates the whole. The warnings are for the log. The error is ErrNoRole,
@@ -72,28 +69,16 @@ func Parse(baked images.Baked, docs ...Document) (*Node, error) {
 	return l.node()
 }
 
-// Supports says why no node of a release could read its configuration; nil where
-// it can.
-func Supports(rel images.Release) error {
-	if rel.ConfigAPI != apiV1beta2 {
-		return fmt.Errorf("this kbuild makes no nodes of Kubernetes %s yet: it cannot read the kubeadm config API %s, only %s", rel.Version, rel.ConfigAPI, apiV1beta2)
-	}
-	return nil
-}
-
 // parse lays docs over each other. What is wrong with their form is in the
 // layers' problems; what could be read is there besides.
 func parse(baked images.Baked, docs ...Document) (*layers, error) {
-	if err := Supports(baked.Release); err != nil {
-		return nil, err
-	}
 	s, err := schema.Load(baked.Release.Minor())
 	if err != nil {
 		return nil, err
 	}
 	l := &layers{kinds: map[string]map[string]any{}, sources: map[string]string{}}
 	for _, d := range docs {
-		l.lay(read(s, d, &l.probs))
+		l.lay(read(s, baked.Release, d, &l.probs))
 	}
 	return l, nil
 }
@@ -124,9 +109,19 @@ func (l *layers) lay(objs []object) {
 	where := map[string]string{}
 	l.setRole(objs)
 	for _, o := range objs {
+		if o.old {
+			l.ignored = append(l.ignored, fmt.Sprintf("%s: the %s is of %s, which kubeadm of the image's version no longer reads: it is converted; write a version that it reads", lineOf(o, ""), o.kind, o.api))
+		}
+		if dry, _ := o.value["dryRun"].(bool); dry {
+			l.refuse(o, "dryRun", "a node cannot be made for a try", "remove the field")
+		}
+		delete(o.value, "dryRun")
 		switch {
 		case o.kind == nodeMetadataKind:
 			continue // below, when the others are known
+		case o.kind == "ResetConfiguration" || o.kind == "UpgradeConfiguration":
+			l.ignored = append(l.ignored, fmt.Sprintf("%s: the %s is not used: a node is reset and upgraded by another boot", lineOf(o, ""), o.kind))
+			continue
 		case o.kind == "ClusterStatus":
 			l.refuse(o, "", "ClusterStatus is what kubeadm writes about a cluster, not configuration", "remove this document")
 			continue

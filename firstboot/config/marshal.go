@@ -14,7 +14,35 @@ import (
 // MarshalCluster writes the ClusterConfiguration as kubeadm of rel does, for
 // the ConfigMap kubeadm-config.
 func MarshalCluster(n *Node, rel images.Release) ([]byte, error) {
-	return marshal(n.Cluster, rel, "kubeadm.k8s.io/"+rel.ConfigAPI, "ClusterConfiguration")
+	m, err := generic(n.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	return marshalCluster(m, rel)
+}
+
+// marshalCluster writes a ClusterConfiguration that has the shape of all
+// versions. What kubeadm fills in where it reads one of this version, and nothing
+// else needs, is filled in here.
+func marshalCluster(m map[string]any, rel images.Release) ([]byte, error) {
+	api, kind := kubeadmGroup+rel.ConfigAPI, "ClusterConfiguration"
+	s, err := schema.Load(rel.Minor())
+	if err != nil {
+		return nil, err
+	}
+	fields := s.Types[s.Kinds[api+"/"+kind]]
+	fill := func(m map[string]any, fields map[string]string, name string, v any) {
+		if _, known := fields[name]; known && m[name] == nil {
+			m[name] = v
+		}
+	}
+	fill(m, fields, "encryptionAlgorithm", defaultKeyAlgorithm)
+	fill(m, fields, "certificateValidityPeriod", "8760h0m0s")
+	fill(m, fields, "caCertificateValidityPeriod", "87600h0m0s")
+	if external, ok := valueAt(m, "/etcd/external").(map[string]any); ok {
+		fill(external, s.Types[rel.ConfigAPI+".ExternalEtcd"], "httpEndpoints", external["endpoints"])
+	}
+	return marshal(m, rel, api, kind)
 }
 
 // MarshalClusterStatus writes kubeadm's ClusterStatus: where the API server of
@@ -95,6 +123,9 @@ func shapeValue(s *schema.Schema, t schema.Type, v any) (any, bool) {
 	}
 	if elem, ok := t.List(); ok {
 		l, _ := v.([]any)
+		if flags, ok := v.(map[string]any); ok {
+			l = flagList(flags)
+		}
 		if len(l) == 0 && t.OmitEmpty {
 			return nil, false
 		}
@@ -116,8 +147,11 @@ func shapeValue(s *schema.Schema, t schema.Type, v any) (any, bool) {
 			return nil, true
 		}
 		out := maps.Clone(m)
-		for k := range out {
-			out[k], _ = shapeValue(s, elem, out[k])
+		for k, e := range out {
+			if values, ok := e.([]any); ok && elem.Name == "string" && len(values) > 0 {
+				e = values[len(values)-1] // of a flag that is given twice the last counts
+			}
+			out[k], _ = shapeValue(s, elem, e)
 		}
 		return out, true
 	}

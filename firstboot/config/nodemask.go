@@ -44,7 +44,7 @@ func (v *validator) nodeMask(p netip.Prefix, rel images.Release) {
 	case p.Addr().Is6():
 		mask = defaultNodeMaskV6
 	}
-	if v.node.DualStack() {
+	if v.node.DualStack(rel) {
 		arg = "node-cidr-mask-size-ipv4"
 		if p.Addr().Is6() {
 			arg = "node-cidr-mask-size-ipv6"

@@ -45,6 +45,7 @@ func (n *Node) OverlayCluster(doc []byte, over Overlay) ([]byte, Overlay, error)
 	if m == nil {
 		return doc, over, nil
 	}
+	lists := commonCluster(m) || hasLists(fmt.Sprint(m["apiVersion"]))
 	changed := false
 	for _, p := range slices.Sorted(maps.Keys(over)) {
 		if _, again := says[p]; !again && same(valueAt(m, p), over[p].Value) {
@@ -66,6 +67,9 @@ func (n *Node) OverlayCluster(doc []byte, over Overlay) ([]byte, Overlay, error)
 	}
 	if !changed {
 		return doc, next, nil
+	}
+	if lists {
+		listFlags(m)
 	}
 	out, err := yaml.Marshal(m)
 	return out, next, err

@@ -63,7 +63,7 @@ func layJoin(o object, own map[string]map[string]any, where map[string]string) {
 	init, join := map[string]any{}, map[string]any{}
 	for name, v := range o.value {
 		switch name {
-		case "nodeRegistration":
+		case "nodeRegistration", "patches", "skipPhases", "timeouts":
 			init[name] = v
 		case "controlPlane":
 			for k, x := range v.(map[string]any) {
@@ -86,7 +86,8 @@ func joinPath(p string) string {
 	if rest, ok := strings.CutPrefix(p, "controlPlane."); ok {
 		return "init." + rest
 	}
-	if p == "nodeRegistration" || strings.HasPrefix(p, "nodeRegistration.") {
+	switch top, _, _ := strings.Cut(strings.NewReplacer("[", ".").Replace(p), "."); top {
+	case "nodeRegistration", "patches", "skipPhases", "timeouts":
 		return "init." + p
 	}
 	return "join." + p

@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/url"
 	"path"
 	"regexp"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/kbuild/kbuild/firstboot/config/schema"
@@ -29,7 +31,7 @@ func Validate(n *Node, baked images.Baked) (warnings []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &validator{node: n, schema: s}
+	v := &validator{node: n, rel: baked.Release, schema: s}
 	v.registration()
 	v.endpoint()
 	if n.Role.Joins() {
@@ -50,6 +52,7 @@ func Validate(n *Node, baked images.Baked) (warnings []string, err error) {
 
 type validator struct {
 	node     *Node
+	rel      images.Release
 	schema   *schema.Schema
 	probs    Problems
 	warnings []string
@@ -86,8 +89,11 @@ func (v *validator) registration() {
 		v.taint(fmt.Sprintf("%staints[%d]", at, i), t)
 	}
 	for i, name := range r.IgnorePreflightErrors {
-		if strings.EqualFold(name, "all") {
+		switch all := strings.EqualFold(name, "all"); {
+		case all && !v.rel.Has(images.FactIgnoreAll):
 			v.bad(fmt.Sprintf("%signorePreflightErrors[%d]", at, i), "\"all\" cannot be used in configuration", "name the checks whose errors shall only warn")
+		case all && len(r.IgnorePreflightErrors) > 1:
+			v.bad(fmt.Sprintf("%signorePreflightErrors[%d]", at, i), "\"all\" stands for every other check", "keep \"all\", or the others")
 		}
 	}
 	if d := v.node.Init.Patches; d != "" {
@@ -97,6 +103,16 @@ func (v *validator) registration() {
 		if what, remedy := checkPhase(v.node.Role, p); what != "" {
 			v.bad(fmt.Sprintf("init.skipPhases[%d]", i), what, remedy)
 		}
+	}
+	switch r.ImagePullPolicy {
+	case "", corev1.PullIfNotPresent, corev1.PullNever:
+	case corev1.PullAlways:
+		v.warn("imagePullPolicy Always is not used: the control plane's images are part of this image")
+	default:
+		v.bad(at+"imagePullPolicy", fmt.Sprintf("%q is no pull policy", printable(string(r.ImagePullPolicy))), "write IfNotPresent, or remove the field")
+	}
+	if t := v.node.Init.Timeouts; t != nil && t.ControlPlaneComponentHealthCheck != nil {
+		v.positive("init.timeouts.controlPlaneComponentHealthCheck", t.ControlPlaneComponentHealthCheck)
 	}
 	if k := v.node.Init.CertificateKey; k != "" {
 		if b, err := hex.DecodeString(k.Reveal()); err != nil || len(b) != 32 {
@@ -233,14 +249,20 @@ func (v *validator) cluster() {
 			v.bad("cluster.controlPlaneEndpoint", err.Error(), "write a DNS name or an address, and a port after a colon if it is not the API server's: api.example.org:6443, [fd00::1]:6443")
 		}
 	}
-	for g := range c.FeatureGates {
-		if _, ok := v.schema.FeatureGates[g]; !ok {
-			var known []string
-			for k := range v.schema.FeatureGates {
-				known = append(known, k)
-			}
-			v.bad("cluster.featureGates."+g, fmt.Sprintf("kubeadm %s has no feature gate %q", v.schema.Version, printable(g)), "its own are "+list(known)+"; gates of a component go into its extraArgs, as feature-gates")
+	for g, on := range c.FeatureGates {
+		v.featureGate(g, on)
+	}
+	if a := c.EncryptionAlgorithm; a != "" && !slices.Contains(v.keyAlgorithms(), a) {
+		v.bad("cluster.encryptionAlgorithm", fmt.Sprintf("kubeadm %s knows no algorithm %q", v.rel.Version, printable(a)), "it is one of "+list(v.keyAlgorithms()))
+	}
+	if p := c.CertificateValidityPeriod; p != nil {
+		v.positive("cluster.certificateValidityPeriod", p)
+		if ca := c.CACertificateValidityPeriod; ca != nil && p.Duration > ca.Duration {
+			v.warn("certificateValidityPeriod %s is more than caCertificateValidityPeriod %s", p.Duration, ca.Duration)
 		}
+	}
+	if p := c.CACertificateValidityPeriod; p != nil {
+		v.positive("cluster.caCertificateValidityPeriod", p)
 	}
 	if c.UseHyperKubeImage {
 		v.bad("cluster.useHyperKubeImage", "the image holds no hyperkube", "remove the field")
@@ -248,23 +270,66 @@ func (v *validator) cluster() {
 	if c.DNS.Type != "CoreDNS" {
 		v.bad("cluster.dns.type", fmt.Sprintf("the image holds no DNS server %q", printable(c.DNS.Type)), "write CoreDNS, or remove the field")
 	}
-	if t := c.APIServer.TimeoutForControlPlane; t != nil && t.Duration <= 0 {
-		v.bad("cluster.apiServer.timeoutForControlPlane", "it must be longer than zero", "write a duration such as 4m0s")
+	if t := c.APIServer.TimeoutForControlPlane; t != nil {
+		v.positive("cluster.apiServer.timeoutForControlPlane", t)
 	}
 	if errs := validation.IsDNS1123Subdomain(strings.ToLower(c.ClusterName)); len(errs) > 0 {
 		v.warn("clusterName %q is unusual; some tools expect a DNS name", printable(c.ClusterName))
 	}
 	for name, comp := range map[string]ControlPlaneComponent{"apiServer": c.APIServer.ControlPlaneComponent, "controllerManager": c.ControllerManager, "scheduler": c.Scheduler} {
 		v.flags("cluster."+name+".extraArgs", comp.ExtraArgs)
+		v.envs("cluster."+name+".extraEnvs", comp.ExtraEnvs)
 		v.volumes("cluster."+name+".extraVolumes", comp.ExtraVolumes)
 	}
 	modes := []string{"Node", "RBAC", "Webhook", "ABAC", "AlwaysAllow", "AlwaysDeny"}
-	for _, mode := range strings.Split(c.APIServer.ExtraArgs.Get(authorizationMode), ",") {
-		if !slices.Contains(modes, mode) {
+	for mode := range strings.SplitSeq(c.APIServer.ExtraArgs.Get(authorizationMode), ",") {
+		if mode != "" && !slices.Contains(modes, mode) {
 			v.bad("cluster.apiServer.extraArgs."+authorizationMode, fmt.Sprintf("there is no authorization mode %q", printable(mode)), "modes are "+list(modes)+", separated by commas")
 		}
 	}
 	slices.SortStableFunc(v.probs, func(a, b Problem) int { return strings.Compare(a.Field, b.Field) })
+}
+
+// keyAlgorithms are kubeadm's names of them.
+func (v *validator) keyAlgorithms() []string {
+	known := []string{"RSA-2048", "RSA-3072", "RSA-4096", "ECDSA-P256"}
+	if v.rel.Has(images.FactECDSAP384) {
+		known = append(known, "ECDSA-P384")
+	}
+	return known
+}
+
+func (v *validator) featureGate(gate string, on bool) {
+	at := "cluster.featureGates." + gate
+	if _, ok := v.schema.FeatureGates[gate]; !ok {
+		remedy := "remove it; gates of a component go into its extraArgs, as feature-gates"
+		if known := slices.Collect(maps.Keys(v.schema.FeatureGates)); len(known) > 1 {
+			remedy = "its own are " + list(known) + "; gates of a component go into its extraArgs, as feature-gates"
+		}
+		v.bad(at, fmt.Sprintf("kubeadm %s has no feature gate %q", v.rel.Version, printable(gate)), remedy)
+	} else if gate == "RootlessControlPlane" && on {
+		v.bad(at, "kbuild makes no control plane that runs without root", "remove it")
+	}
+}
+
+// positive refuses a duration that is none.
+func (v *validator) positive(at string, d *metav1.Duration) {
+	if d.Duration <= 0 {
+		v.bad(at, "it must be longer than zero", "write a duration such as 4m0s")
+	}
+}
+
+// envs checks variables of a static pod, which can read no ConfigMap and no Secret.
+func (v *validator) envs(at string, envs []corev1.EnvVar) {
+	for i, e := range envs {
+		at := fmt.Sprintf("%s[%d]", at, i)
+		if errs := validation.IsEnvVarName(e.Name); len(errs) > 0 {
+			v.bad(at+".name", fmt.Sprintf("%q is no variable's name", printable(e.Name)), "use letters, digits, '_', '-' and '.', no digit first")
+		}
+		if f := e.ValueFrom; f != nil && (f.ConfigMapKeyRef != nil || f.SecretKeyRef != nil) {
+			v.bad(at+".valueFrom", "a static pod can read no ConfigMap and no Secret", "write its value")
+		}
+	}
 }
 
 func (v *validator) volumes(at string, vols []HostPathMount) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -75,7 +76,7 @@ func (v *validator) subnets(at, s string) []netip.Prefix {
 		return nil
 	}
 	switch {
-	case !v.node.DualStack() && len(ps) > 1:
+	case !v.node.DualStack(v.rel) && len(ps) > 1:
 		v.bad(at, "more than one subnet is for dual-stack clusters", "write one, or set `featureGates: {IPv6DualStack: true}`")
 	case len(ps) > 2 || len(ps) == 2 && ps[0].Addr().Is4() == ps[1].Addr().Is4():
 		v.bad(at, "a dual-stack cluster has one subnet, or one of each IP family", "write "+dualStackCondition+", separated by a comma")
@@ -132,6 +133,7 @@ func (v *validator) etcd() {
 		v.sans(at+".local.serverCertSANs", l.ServerCertSANs)
 		v.sans(at+".local.peerCertSANs", l.PeerCertSANs)
 		v.flags(at+".local.extraArgs", l.ExtraArgs)
+		v.envs(at+".local.extraEnvs", l.ExtraEnvs)
 	}
 	x := e.External
 	if x == nil {
@@ -152,6 +154,11 @@ func (v *validator) etcd() {
 		v.bad(at+".external.endpoints", "an external etcd needs endpoints", "list the URLs of its members")
 	}
 	secure := x.CAFile != "" || x.CertFile != "" || x.KeyFile != ""
+	for i, s := range x.HTTPEndpoints {
+		if u, err := url.Parse(s); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			v.bad(fmt.Sprintf("%s.external.httpEndpoints[%d]", at, i), fmt.Sprintf("%q is no URL of an etcd member", printable(s)), "write one such as http://10.0.0.1:2381")
+		}
+	}
 	for i, s := range x.Endpoints {
 		at := fmt.Sprintf("%s.external.endpoints[%d]", at, i)
 		u, err := url.Parse(s)
@@ -196,8 +203,17 @@ func (v *validator) components() {
 	d, _ := n.Kubelet["cgroupDriver"].(string)
 	v.cgroupDriver("kubelet.cgroupDriver", d)
 	switch m, _ := n.KubeProxy["mode"].(string); m {
-	case "", "iptables", "ipvs", "userspace":
+	case "", "iptables", "ipvs":
 	default:
-		v.bad("kubeProxy.mode", fmt.Sprintf("%q is no mode of kube-proxy", printable(m)), "write iptables or ipvs, or leave it out")
+		modes := []string{"iptables", "ipvs"}
+		if v.rel.Has(images.FactNFTables) {
+			modes = append(modes, "nftables")
+		}
+		if v.rel.Has(images.FactUserspaceProxy) {
+			modes = append(modes, "userspace")
+		}
+		if !slices.Contains(modes, m) {
+			v.bad("kubeProxy.mode", fmt.Sprintf("%q is no mode of kube-proxy %s", printable(m), v.rel.Version), "modes are "+list(modes)+"; or leave it out")
+		}
 	}
 }

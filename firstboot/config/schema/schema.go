@@ -13,12 +13,13 @@ import (
 	"embed"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/kbuild/kbuild/images"
 )
 
-//go:generate go run ./generate -version v1.19.12 -o v1.19.json
-//go:generate go run ./generate -version v1.20.15 -o v1.20.json
-//go:generate go run ./generate -version v1.37.2 -api v1beta4 -o v1.37.json
+//go:generate go run ./generate -o . v1.19.12 v1.20.15 v1.21.14 v1.22.17 v1.23.17 v1.24.17 v1.25.16 v1.26.15 v1.27.16 v1.28.15 v1.29.15 v1.30.14 v1.31.14 v1.32.13 v1.33.13 v1.34.4 v1.35.4 v1.36.3 v1.37.2
 
 //go:embed v1.*.json
 var files embed.FS
@@ -63,6 +64,25 @@ func (t Type) Struct() (string, bool) { return strings.CutPrefix(t.Name, "$") }
 func (t Type) cut(prefix string) (Type, bool) {
 	rest, ok := strings.CutPrefix(t.Name, prefix)
 	return Type{Name: rest}, ok
+}
+
+// Find returns the newest schema that has a kind, "group/version/Kind".
+func Find(kind string) (*Schema, error) {
+	known := images.Known()
+	for _, r := range slices.Backward(known) {
+		release, err := images.Lookup(r.Newest)
+		if err != nil {
+			return nil, err
+		}
+		s, err := Load(release.Minor())
+		if err != nil {
+			return nil, err
+		}
+		if _, ok := s.Kinds[kind]; ok {
+			return s, nil
+		}
+	}
+	return nil, fmt.Errorf("no version of Kubernetes that this kbuild knows has the kind %s", kind)
 }
 
 // Load returns the schema of a minor release, e.g. 19.

@@ -16,12 +16,14 @@ import (
 // leaves are types whose JSON is not that of their declaration.
 func leaves() map[string]string {
 	return map[string]string{
-		"k8s.io/apimachinery/pkg/apis/meta/v1.Duration":                                 "duration",
+		"k8s.io/apimachinery/pkg/apis/meta/v1.Duration": "duration",
+		"time.Duration": "int64", // nanoseconds
 		"k8s.io/apimachinery/pkg/apis/meta/v1.Time":                                     "time",
 		"k8s.io/apimachinery/pkg/api/resource.Quantity":                                 "quantity",
 		"k8s.io/apimachinery/pkg/api/resource.QuantityValue":                            "quantity",
 		"k8s.io/component-base/logs/api/v1.TimeOrMetaDuration":                          "nanoseconds",
 		"k8s.io/kubernetes/cmd/kubeadm/app/apis/bootstraptoken/v1.BootstrapTokenString": "string",
+		"k8s.io/kubernetes/cmd/kubeadm/app/apis/kubeadm/v1beta1.BootstrapTokenString":   "string",
 		"k8s.io/kubernetes/cmd/kubeadm/app/apis/kubeadm/v1beta2.BootstrapTokenString":   "string",
 	}
 }
@@ -180,8 +182,7 @@ func (p *parser) expr(path string, file *ast.File, e ast.Expr) (string, error) {
 	return "", fmt.Errorf("cannot express a %T", e)
 }
 
-// featureGates reads kubeadm's InitFeatureGates: name → default. Deprecated
-// ones are left out, as kubeadm refuses them.
+// featureGates reads kubeadm's InitFeatureGates: name → default.
 func (p *parser) featureGates(path string) (map[string]bool, error) {
 	k, err := p.load(path)
 	if err != nil {
@@ -196,21 +197,16 @@ func (p *parser) featureGates(path string) (map[string]bool, error) {
 			}
 			for _, e := range v.Values[0].(*ast.CompositeLit).Elts {
 				kv := e.(*ast.KeyValueExpr)
-				def, stage := "", ""
+				def := ""
 				ast.Inspect(kv.Value, func(n ast.Node) bool {
 					if in, ok := n.(*ast.KeyValueExpr); ok {
-						switch v := in.Value.(type) {
-						case *ast.Ident:
-							def = v.Name
-						case *ast.SelectorExpr:
-							stage = v.Sel.Name
+						if key, ok := in.Key.(*ast.Ident); ok && key.Name == "Default" {
+							def = in.Value.(*ast.Ident).Name
 						}
 					}
 					return true
 				})
-				if stage != "Deprecated" {
-					gates[kv.Key.(*ast.Ident).Name] = def == "true"
-				}
+				gates[kv.Key.(*ast.Ident).Name] = def == "true"
 			}
 			return false
 		})
