@@ -1,6 +1,8 @@
 package docs
 
 import (
+	"cmp"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -8,9 +10,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kbuild/kbuild/builder"
+	"github.com/kbuild/kbuild/builder/source"
 	"github.com/kbuild/kbuild/firstboot"
 	"github.com/kbuild/kbuild/images"
+	"github.com/kbuild/kbuild/test-vm/golden"
 )
 
 // The table of steps in design.md has each step of each role, in order.
@@ -49,29 +52,27 @@ func TestSteps(t *testing.T) {
 	}
 }
 
-// The README names every range of versions that is known, and says of each
-// whether an image of it can be built.
+// The README names the oldest and the newest version, and versions.md has a table
+// of all; make golden writes it.
 func TestVersions(t *testing.T) {
-	b, err := os.ReadFile("../README.md")
+	readme, err := os.ReadFile("../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var named, built, known, buildable []string
-	for _, r := range images.Known() {
-		known = append(known, r.Oldest+"-"+r.Newest)
+	known := images.Known()
+	if span := "from " + known[0].Oldest + " to " + known[len(known)-1].Newest; !strings.Contains(string(readme), span) {
+		t.Errorf("the README does not say %q", span)
 	}
-	for _, r := range builder.Versions() {
-		buildable = append(buildable, r.Oldest+"-"+r.Newest)
-	}
-	for _, row := range regexp.MustCompile(`(?m)^\| (v1\.\d+\.\d+) – (v1\.\d+\.\d+) \| (yes|no);`).FindAllStringSubmatch(string(b), -1) {
-		named = append(named, row[1]+"-"+row[2])
-		if row[3] == "yes" {
-			built = append(built, row[1]+"-"+row[2])
+	table := "| Kubernetes | etcd | CoreDNS | pause | containerd | config API | support ends |\n|---|---|---|---|---|---|---|\n"
+	for _, k := range slices.Backward(known) {
+		r, err := images.Lookup(k.Newest)
+		if err != nil {
+			t.Fatal(err)
 		}
+		table += fmt.Sprintf("| %s – %s | %s | %s | %s | %s | %s | %s |\n", k.Oldest, k.Newest, r.Etcd.Tag, r.CoreDNS.Tag, r.Pause.Tag,
+			cmp.Or(source.Containerd(r), "Debian's"), strings.Join(r.ConfigAPIs, ", "), k.Ends)
 	}
-	if len(known) == 0 || !slices.Equal(named, known) || !slices.Equal(built, buildable) {
-		t.Errorf("the README names %q and builds %q; known are %q, and buildable %q", named, built, known, buildable)
-	}
+	golden.Section(t, "versions.md", "<!-- generated: versions -->", table)
 }
 
 // The paths that design.md lists are the program's.

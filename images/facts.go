@@ -121,6 +121,9 @@ const (
 	// FactLocalResolvConf: resolvConf is set on each node and not in the
 	// cluster's kubelet configuration.
 	FactLocalResolvConf Fact = "local-resolv-conf"
+	// FactFailCgroupV1: the kubelet refuses a machine with cgroup v1 unless its
+	// configuration says failCgroupV1: false.
+	FactFailCgroupV1 Fact = "fail-cgroup-v1"
 	// FactDockerProbe: the kubelet looks for Docker for five seconds whenever it
 	// starts, whatever its runtime is.
 	FactDockerProbe Fact = "docker-probe"
@@ -225,6 +228,7 @@ func factSpans() []span {
 		{FactLocalAPIServer, "1.33", ""},          // phases/kubeconfig/kubeconfig.go; features: ControlPlaneKubeletLocalMode
 		{FactDefaultCgroupDriver, "1.21", ""},     // componentconfigs/kubelet.go
 		{FactLocalResolvConf, "1.31", ""},         // componentconfigs/kubelet_unix.go: Mutate
+		{FactFailCgroupV1, "1.35", ""},            // kubelet: pkg/kubelet/apis/config/v1beta1/defaults.go
 		{FactDockerProbe, "1.19", "1.20"},         // kubelet
 		{FactSlowReady, "1.19", "1.20"},           // kubelet
 		{FactContainerd2, "1.36", ""},             // containerd's RELEASES.md: Kubernetes Support

@@ -65,9 +65,9 @@ func metadata(t *testing.T, n *Network, k int, role, name string, fields ...stri
 		docs = append(docs, SlowControlPlane(configAPI(t)))
 	}
 	if Lane(*lane) == VM && n.lane == Container {
-		docs = append(docs, ContainerUserData())
+		docs = append(docs, ContainerUserData(imageRelease(t)))
 	}
-	return userData(docs...)
+	return userData(t, docs...)
 }
 
 // amongContainers is user-data of a VM that joins containers: on a host with

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/kbuild/kbuild/test-vm/guest"
+
+	"github.com/kbuild/kbuild/images"
 )
 
 //go:embed nspawn.sh
@@ -39,12 +41,17 @@ type container struct {
 }
 
 // ContainerUserData is what every user-data for the container lane must contain:
-// on a host with cgroup v1 the kubelet cannot ask systemd for cgroups, and on no
-// host may kube-proxy set the kernel's limits.
-func ContainerUserData() string {
+// on a host with cgroup v1 the kubelet cannot ask systemd for cgroups, and one of
+// rel that refuses such a host by default is told to take it; on no host may
+// kube-proxy set the kernel's limits.
+func ContainerUserData(rel images.Release) string {
 	s := "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nconntrack:\n  maxPerCore: 0\n  min: 0\n"
 	if !cgroupV2() {
-		s = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\ncgroupDriver: cgroupfs\n---\n" + s
+		kubelet := "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\ncgroupDriver: cgroupfs\n"
+		if rel.Has(images.FactFailCgroupV1) {
+			kubelet += "failCgroupV1: false\n"
+		}
+		s = kubelet + "---\n" + s
 	}
 	return s
 }

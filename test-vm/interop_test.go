@@ -83,7 +83,7 @@ func kubeadmInit(t *testing.T, address, endpoint string) string {
 		"\nnodeRegistration:\n  criSocket: /run/containerd/containerd.sock\nbootstrapTokens:\n- token: " + token +
 		"\ncertificateKey: " + certificateKey +
 		"\n---\n" + api + "kind: ClusterConfiguration\nkubernetesVersion: " + image.Version + "\ncontrolPlaneEndpoint: " + endpoint +
-		"\nnetworking:\n  podSubnet: 10.244.0.0/16\n---\n" + ContainerUserData()
+		"\nnetworking:\n  podSubnet: 10.244.0.0/16\n---\n" + ContainerUserData(imageRelease(t))
 }
 
 // kubeadmReads has kubeadm on a control plane read the cluster's tokens and

@@ -147,7 +147,7 @@ func TestScenarioReset(t *testing.T) {
 // TestScenarioResetSingle resets a cluster's only machine, which takes --force:
 // it makes a new cluster. The second reset is cut again and again.
 func TestScenarioResetSingle(t *testing.T) {
-	m := boot(t, Options{Name: "node1", UserData: userData(initDoc(t, ""))})
+	m := boot(t, Options{Name: "node1", UserData: userData(t, initDoc(t, ""))})
 	waitReady(t, m)
 	const uid = adminKubectl + "get namespace kube-system --output=jsonpath={.metadata.uid}"
 	first := sh(t, m, uid)

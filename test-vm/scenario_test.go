@@ -125,10 +125,11 @@ func show(t *testing.T, m Machine) {
 }
 
 // userData is the user-data of a scenario's node; docs are added to it.
-func userData(docs ...string) string {
+func userData(t *testing.T, docs ...string) string {
+	t.Helper()
 	switch Lane(*lane) {
 	case Container:
-		docs = append(docs, ContainerUserData())
+		docs = append(docs, ContainerUserData(imageRelease(t)))
 	case VM:
 		if api, ok := strings.CutPrefix(docs[0], "apiVersion: kubeadm.k8s.io/"); ok {
 			api, _, _ = strings.Cut(api, "\n")
@@ -139,19 +140,25 @@ func userData(docs ...string) string {
 	return strings.Join(docs, "---\n")
 }
 
+// imageRelease is the release of the image that scenarios boot.
+func imageRelease(t *testing.T) images.Release {
+	t.Helper()
+	version := "v1.19.12"
+	if image, err := OpenImage(os.Getenv("KBUILD_IMAGE")); err == nil {
+		version = image.Version
+	}
+	r, err := images.Lookup(version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 // configAPI is the version of kubeadm's configuration that the image's
 // Kubernetes has.
 func configAPI(t *testing.T) string {
 	t.Helper()
-	image, err := OpenImage(os.Getenv("KBUILD_IMAGE"))
-	if err != nil {
-		return "v1beta2"
-	}
-	api, err := image.ConfigAPI()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return api
+	return imageRelease(t).ConfigAPI
 }
 
 // initDoc is a kubeadm InitConfiguration in the API version of the image's
@@ -225,7 +232,7 @@ func waitPod(t *testing.T, m Machine, image string) {
 // TestScenarioInit is the main way: a fresh image without a network becomes a
 // cluster, runs a pod, and is the same after a reboot.
 func TestScenarioInit(t *testing.T) {
-	m := boot(t, Options{Name: "node1", UserData: userData(initDoc(t, ""))})
+	m := boot(t, Options{Name: "node1", UserData: userData(t, initDoc(t, ""))})
 	waitReady(t, m)
 	b := baked(t, m)
 	coredns := corednsOf(t, b)

@@ -66,7 +66,7 @@ func swapper(t *testing.T, o Options, names ...string) *upgrader {
 	}
 	web := serveUpdates(t, dirs)
 	o.Name, o.Serve = "node1", web.addr
-	o.UserData = userData(initDoc(t, ""))
+	o.UserData = userData(t, initDoc(t, ""))
 	u := &upgrader{boot(t, o), t, web}
 	waitReady(t, u)
 	return u

@@ -30,7 +30,7 @@ func TestScenarioPowerCut(t *testing.T) {
 	if Lane(*lane) == VM {
 		window = 4 * time.Minute
 	}
-	m := boot(t, Options{Name: "node1", UserData: userData(initDoc(t, ""))})
+	m := boot(t, Options{Name: "node1", UserData: userData(t, initDoc(t, ""))})
 	logf("%s: SEED=%d", m.Places().Dir, seed)
 	for i := range 4 {
 		after := time.Duration(random.Int64N(int64(window)))
@@ -56,7 +56,7 @@ func TestScenarioPowerCut(t *testing.T) {
 // TestScenarioKill kills kbuild-firstboot itself, again and again, and lets it
 // start again without a reboot.
 func TestScenarioKill(t *testing.T) {
-	m := boot(t, Options{Name: "node1", UserData: userData(initDoc(t, ""))})
+	m := boot(t, Options{Name: "node1", UserData: userData(t, initDoc(t, ""))})
 	for i := range 6 {
 		time.Sleep(time.Duration(i+1) * time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -77,7 +77,7 @@ func TestScenarioKill(t *testing.T) {
 // with the line, waits, and has begun nothing; with the mistake mended it
 // becomes Ready.
 func TestScenarioBadUserData(t *testing.T) {
-	m := boot(t, Options{Name: "node1", UserData: userData(initDoc(t, "  nodeNmae: x\n"))})
+	m := boot(t, Options{Name: "node1", UserData: userData(t, initDoc(t, "  nodeNmae: x\n"))})
 	ctx, cancel := context.WithTimeoutCause(t.Context(), limit(), errors.New("time is up"))
 	defer cancel()
 	err := Wait(ctx, m, logf, "a complaint", func(ctx context.Context) (string, error) {
@@ -100,7 +100,7 @@ func TestScenarioBadUserData(t *testing.T) {
 	if strings.Contains(e.Stdout, "pki") || strings.Contains(e.Stdout, "member") || strings.Contains(e.Stdout, "\nactive") {
 		t.Errorf("the node has half-started:\n%s", e.Stdout)
 	}
-	if err := m.SetUserData(userData(initDoc(t, ""))); err != nil {
+	if err := m.SetUserData(userData(t, initDoc(t, ""))); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(m.Stop(ctx), m.Start(ctx)); err != nil {

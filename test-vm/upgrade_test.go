@@ -34,7 +34,7 @@ func swap(t *testing.T, m Machine, to Image) {
 func TestScenarioUpgrade(t *testing.T) {
 	containers(t)
 	old, next := imageOf(t), otherImage(t)
-	m := boot(t, Options{Name: "node1", UserData: userData(initDoc(t, ""))})
+	m := boot(t, Options{Name: "node1", UserData: userData(t, initDoc(t, ""))})
 	waitReady(t, m)
 	waitPod(t, m, corednsOf(t, baked(t, m)))
 	write := func(version string) {

@@ -1,6 +1,11 @@
 package source
 
-import "github.com/kbuild/kbuild/images"
+import (
+	"io/fs"
+	"strings"
+
+	"github.com/kbuild/kbuild/images"
+)
 
 // containerdVersion is the containerd of nodes whose kubelet wants a containerd 2
 // (images.FactContainerd2). All others have Debian's.
@@ -13,6 +18,28 @@ func RuntimePrograms(r images.Release) []string {
 		return nil
 	}
 	return []string{"containerd", "containerd-shim-runc-v2", "ctr"}
+}
+
+// Containerd is the version of the compiled containerd of nodes of release r,
+// "v2.4.2"; empty where a node has that of the Debian tree.
+func Containerd(r images.Release) string {
+	if r.Has(images.FactContainerd2) {
+		return containerdVersion
+	}
+	return ""
+}
+
+// Locked returns the versions of Kubernetes whose modules are pinned in kbuild
+// itself, "v1.19.12". For another, the pins are made when it is built.
+func Locked() ([]string, error) {
+	files, err := fs.Glob(lockFiles, "lock/kubernetes-*.mod")
+	if err != nil {
+		return nil, err
+	}
+	for i, f := range files {
+		files[i] = strings.TrimSuffix(strings.TrimPrefix(f, "lock/kubernetes-"), ".mod")
+	}
+	return files, nil
 }
 
 // containerdBuilds are the build modules of containerd and of its shim, which is

@@ -61,7 +61,7 @@ wrong, and nothing was done; 130 interrupted.`,
 		{"build", "Build images:", []*cobra.Command{planCommand(), imageCommand(), imagesCommand(), pushCommand()}},
 		{"cluster", "Prepare clusters:", []*cobra.Command{clusterCommand(), tokenCommand()}},
 		{"operate", "Operate clusters:", []*cobra.Command{upgradeCommand(), resetCommand()}},
-		{"tools", "Tools:", []*cobra.Command{versionCommand(), treeCommand()}},
+		{"tools", "Tools:", []*cobra.Command{versionCommand(), versionsCommand(), treeCommand()}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
 		for _, c := range g.commands {

@@ -26,11 +26,8 @@ func thisVersion() version {
 }
 
 func (v version) text(w io.Writer) {
-	var ranges []string
-	for _, r := range v.Kubernetes {
-		ranges = append(ranges, r.Oldest+" to "+r.Newest)
-	}
-	fmt.Fprintf(w, "kbuild\t%s\nGo\t%s\nPlatform\t%s\nKubernetes\t%s\n", v.Kbuild, v.Go, v.Platform, strings.Join(ranges, ", "))
+	first, last := v.Kubernetes[0], v.Kubernetes[len(v.Kubernetes)-1]
+	fmt.Fprintf(w, "kbuild\t%s\nGo\t%s\nPlatform\t%s\nKubernetes\t%s\n", v.Kbuild, v.Go, v.Platform, first.Oldest+" to "+last.Newest+" (kbuild versions lists them)")
 }
 
 func versionCommand() *cobra.Command {
@@ -39,8 +36,8 @@ func versionCommand() *cobra.Command {
 		Use:   "version",
 		Short: "Print the version of kbuild, and the Kubernetes versions that it can build",
 		Long: `Print the version of kbuild and of the Go that compiled it, and the range of
-patch releases of each Kubernetes version that it can build. -o short prints
-kbuild's own version alone.`,
+Kubernetes versions that it can build. -o short prints kbuild's own version
+alone.`,
 		Example: `  kbuild version
   kbuild version -o json
   kbuild version -o short`,

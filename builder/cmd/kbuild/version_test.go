@@ -18,7 +18,7 @@ import (
 
 func TestVersion(t *testing.T) {
 	text := mustKbuild(t, "version")
-	for _, want := range []string{"kbuild      devel\n", "Go          " + runtime.Version() + "\n", "v1.19.0 to v1.19.16", "v1.20.0 to v1.20.15"} {
+	for _, want := range []string{"kbuild      devel\n", "Go          " + runtime.Version() + "\n", "v1.19.0 to v1.37.2 (kbuild versions lists them)"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
@@ -32,12 +32,9 @@ func TestVersion(t *testing.T) {
 	for format, read := range map[string]func([]byte, any) error{"json": json.Unmarshal, "yaml": func(b []byte, v any) error { return yaml.Unmarshal(b, v) }} {
 		var v version
 		if err := read([]byte(mustKbuild(t, "version", "-o", format)), &v); err != nil || v.Kbuild != "devel" || v.Go != runtime.Version() ||
-			!slices.Contains(v.Kubernetes, images.Range{Oldest: "v1.19.0", Newest: "v1.19.16"}) {
+			!slices.Contains(v.Kubernetes, images.Range{Oldest: "v1.19.0", Newest: "v1.19.16", Ends: "2021-10"}) {
 			t.Errorf("-o %s: %+v, %v", format, v, err)
 		}
-	}
-	if v := thisVersion(); strings.Contains(text, "v1.37") || len(v.Kubernetes) < 2 {
-		t.Errorf("it says that it can build %v", v.Kubernetes)
 	}
 }
 

@@ -100,7 +100,7 @@ func (b *machines) userData() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return "apiVersion: kubeadm.k8s.io/" + r.ConfigAPI + "\nkind: InitConfiguration\nnodeRegistration:\n  name: " + nodeName + "\n---\n" + testvm.ContainerUserData(), nil
+	return "apiVersion: kubeadm.k8s.io/" + r.ConfigAPI + "\nkind: InitConfiguration\nnodeRegistration:\n  name: " + nodeName + "\n---\n" + testvm.ContainerUserData(r), nil
 }
 
 // kubeadmConfig is what kubeadm needs to be told to make the same cluster.

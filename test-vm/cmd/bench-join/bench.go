@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/kbuild/kbuild/images"
 	testvm "github.com/kbuild/kbuild/test-vm"
 	"github.com/kbuild/kbuild/test-vm/guest"
 )
@@ -24,6 +25,7 @@ const conflist = "/etc/cni/net.d/10-flannel.conflist"
 // joins is a cluster of one control plane, and what joining it takes.
 type joins struct {
 	image    testvm.Image
+	release  images.Release
 	kubeadm  string
 	net      *testvm.Network
 	first    testvm.Machine
@@ -35,7 +37,11 @@ type joins struct {
 func quiet(string, ...any) {}
 
 func begin(ctx context.Context, image testvm.Image, kubeadm string) (_ *joins, err error) {
-	b := &joins{image: image, kubeadm: kubeadm}
+	r, err := images.Lookup(image.Version)
+	if err != nil {
+		return nil, err
+	}
+	b := &joins{image: image, release: r, kubeadm: kubeadm}
 	defer func() {
 		if err != nil {
 			b.close()
@@ -95,7 +101,7 @@ func (b *joins) options(k int, name, role, fields string) testvm.Options {
 	return testvm.Options{
 		Image: b.image, Name: name, Network: b.net, Address: b.net.Address(k), Log: quiet,
 		UserData: "apiVersion: kbuild.dev/v1alpha1\nkind: NodeMetadata\nrole: " + role + "\nname: " + name + "\naddress: " + b.net.Address(k) +
-			"\nendpoint: " + b.endpoint + "\ntoken: " + token + "\n" + fields + "---\n" + testvm.ContainerUserData(),
+			"\nendpoint: " + b.endpoint + "\ntoken: " + token + "\n" + fields + "---\n" + testvm.ContainerUserData(b.release),
 	}
 }
 

@@ -96,7 +96,7 @@ func userData(image testvm.Image) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return "apiVersion: kubeadm.k8s.io/" + r.ConfigAPI + "\nkind: InitConfiguration\nnodeRegistration:\n  name: bench\n---\n" + testvm.ContainerUserData(), nil
+	return "apiVersion: kubeadm.k8s.io/" + r.ConfigAPI + "\nkind: InitConfiguration\nnodeRegistration:\n  name: bench\n---\n" + testvm.ContainerUserData(r), nil
 }
 
 func quiet(string, ...any) {}
