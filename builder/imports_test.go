@@ -20,7 +20,7 @@ var may = map[string][]string{
 	"firstboot/containerd": {"firstboot/containerd", "firstboot/host", "firstboot/outcome", "images"},
 	"firstboot/cluster":    {"firstboot/cluster", "firstboot/config", "firstboot/host", "firstboot/outcome"},
 	"firstboot/node":       {"firstboot/node", "firstboot/cluster", "firstboot/config", "firstboot/host", "firstboot/outcome", "firstboot/pki", "images"},
-	"firstboot/kubelet":    {"firstboot/kubelet", "firstboot/config", "firstboot/host", "firstboot/node", "firstboot/outcome", "firstboot/pki", "images"},
+	"firstboot/kubelet":    {"firstboot/kubelet", "firstboot/config", "firstboot/host", "firstboot/node", "firstboot/outcome", "firstboot/pki", "images", "templates"},
 	"firstboot/converge":   {"firstboot/converge", "firstboot/config", "firstboot/host", "firstboot/node", "firstboot/outcome"},
 	"firstboot/metadata":   {"firstboot/metadata", "firstboot/config", "firstboot/host", "firstboot/outcome", "images"},
 	"firstboot/preflight":  {"firstboot/preflight", "firstboot/config", "firstboot/host", "firstboot/node", "images"},

@@ -2,11 +2,8 @@ package firstboot
 
 import (
 	"context"
-	"fmt"
-	"io/fs"
 	"log/slog"
 	"path"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -45,30 +42,17 @@ func startupLimit(m *node.Machine) time.Duration {
 	return limit
 }
 
-// patches reads the user's patches directory and those below it, as kubeadm
-// does; nil where there is none.
+// patches are those of the user's patches directory; nil where there is none.
 func patches(m *node.Machine) (templates.Patches, error) {
 	dir := m.Node.Init.Patches
 	if dir == "" {
 		return nil, nil
 	}
-	fsys := m.Host.Root.FS()
-	var p templates.Patches
-	err := fs.WalkDir(fsys, strings.TrimPrefix(path.Clean(dir), "/"), func(file string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		if st, err := fs.Stat(fsys, file); err != nil || !st.Mode().IsRegular() {
-			return err // a link to a directory is none of ours
-		}
-		b, err := fs.ReadFile(fsys, file)
-		p = append(p, templates.Patch{Name: path.Base(file), Data: b})
-		return err
-	})
+	p, err := templates.ReadPatches(m.Host.Root.FS(), dir)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the patches directory %s: %w", dir, err)
+		return nil, err
 	}
-	ignored, err := p.Check()
+	ignored, err := p.Check(m.Baked.Release)
 	for _, why := range ignored {
 		m.Host.Log.Warn("a file in the patches directory is ignored", slog.String("directory", dir), slog.String("why", why))
 	}

@@ -75,6 +75,13 @@ const (
 	// /healthz alone.
 	FactSchedulerReadyz Fact = "scheduler-readyz"
 
+	// FactPatchKubelet: kubeadm's patches may be for the kubelet's configuration.
+	FactPatchKubelet Fact = "patch-kubelet"
+	// FactPatchCoreDNS: kubeadm's patches may be for CoreDNS' Deployment.
+	FactPatchCoreDNS Fact = "patch-coredns"
+	// FactPatchKubeProxy: kubeadm's patches may be for kube-proxy's DaemonSet.
+	FactPatchKubeProxy Fact = "patch-kube-proxy"
+
 	// etcd.
 
 	// FactEtcdRequests: kubeadm's etcd static pod requests 100m of CPU and
@@ -210,6 +217,9 @@ func factSpans() []span {
 		{FactSeccomp, "1.22", ""},            // util/staticpod/utils.go: ComponentPod
 		{FactPodPriority, "1.25.12", "1.25"}, // util/staticpod/utils.go: ComponentPod
 		{FactPodPriority, "1.26.7", ""},
+		{FactPatchKubelet, "1.25", ""}, // util/patches/patches.go, also the next two
+		{FactPatchCoreDNS, "1.31", ""},
+		{FactPatchKubeProxy, "1.37", ""},
 
 		{FactEtcdRequests, "1.20", ""}, // phases/etcd/local.go, also the next seven
 		{FactEtcdCorruptCheck, "1.22.10", "1.22"},

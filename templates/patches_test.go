@@ -1,13 +1,17 @@
 package templates
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/kbuild/kbuild/images"
 )
 
 func etcdPod() *corev1.Pod {
@@ -106,14 +110,93 @@ func TestPatchesRefused(t *testing.T) {
 }
 
 // TestPatchesCheck: what is ignored is told, and why; a wrong type is an error
-// even if nothing in the file is wrong.
+// even if nothing in the file is wrong, and so is a target that this version has
+// not.
 func TestPatchesCheck(t *testing.T) {
-	ignored, err := Patches{{"etcd.yaml", nil}, {"README.md", nil}, {"kubelet.yaml", nil}}.Check()
+	rel := func(version string) images.Release {
+		r, err := images.Lookup(version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	ignored, err := Patches{{"etcd.yaml", nil}, {"README.md", nil}, {"kubelet.yaml", nil}}.Check(rel("v1.37.2"))
 	if err != nil || len(ignored) != 2 || !strings.HasPrefix(ignored[0], "README.md") || !strings.HasPrefix(ignored[1], "kubelet.yaml") {
 		t.Errorf("ignored %q, %v", ignored, err)
 	}
-	if _, err := (Patches{{"etcd+xml.yaml", nil}}).Check(); err == nil || !strings.Contains(err.Error(), "etcd+xml.yaml") {
+	if _, err := (Patches{{"etcd+xml.yaml", nil}}).Check(rel("v1.37.2")); err == nil || !strings.Contains(err.Error(), "etcd+xml.yaml") {
 		t.Errorf("error %v", err)
+	}
+	for target, first := range map[string]int{"kube-apiserver": 19, "kubeletconfiguration": 25, "corednsdeployment": 31, "kubeproxydaemonset": 37} {
+		for _, known := range images.Known() {
+			r := rel(known.Oldest)
+			ignored, err := Patches{{target + "0+merge.yaml", nil}}.Check(r)
+			if has := r.Minor() >= first; has != (err == nil) || len(ignored) > 0 {
+				t.Errorf("%s for %s: ignored %q, %v", known.Oldest, target, ignored, err)
+			}
+			if err != nil && !strings.Contains(err.Error(), target+"0+merge.yaml") {
+				t.Errorf("%s: the error does not name the file: %v", known.Oldest, err)
+			}
+		}
+	}
+}
+
+// TestPatchedObject: the patches for an add-on's workload know its type.
+func TestPatchedObject(t *testing.T) {
+	d := &appsv1.Deployment{TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"}, ObjectMeta: metav1.ObjectMeta{Name: "coredns"}}
+	d.Spec.Template.Spec.Containers = []corev1.Container{{Name: "coredns", Image: "coredns:1"}, {Name: "other", Image: "other:1"}}
+	p := Patches{{"etcd.yaml", []byte("a: [")}, {"corednsdeployment.yaml", []byte("spec: {replicas: 3, template: {spec: {containers: [{name: coredns, args: [-v]}]}}}")}}
+	got, err := Patched(p, CoreDNSDeployment, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := d.DeepCopy()
+	want.Spec.Replicas = new(int32(3))
+	want.Spec.Template.Spec.Containers[0].Args = []string{"-v"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if same, err := Patched(p, KubeProxyDaemonSet, d); err != nil || same != d {
+		t.Errorf("without a patch for it: %p, want %p (%v)", same, d, err)
+	}
+	if _, err := Patched(Patches{{"corednsdeployment.yaml", []byte("spec: {replics: 3}")}}, CoreDNSDeployment, d); err == nil || !strings.Contains(err.Error(), "Deployment") {
+		t.Errorf("an unknown field: %v", err)
+	}
+}
+
+// TestPatchedKubelet applies patches of each type to a kubelet's configuration.
+func TestPatchedKubelet(t *testing.T) {
+	const kind, conf = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n", "clusterDNS:\n- 10.96.0.10\nevictionHard:\n  a: \"1\"\n  b: \"2\"\nmaxPods: 110\n"
+	for name, c := range map[string]struct {
+		patches Patches
+		want    string // without kind; what an error says begins with "!"
+	}{
+		"none":                   {Patches{{"etcd.yaml", []byte("a: [")}}, conf},
+		"strategic":              {Patches{{"kubeletconfiguration.yaml", []byte("clusterDNS: [10.0.0.1]\nevictionHard: {a: null}\nmaxPods: 5000000000")}}, "clusterDNS:\n- 10.0.0.1\nevictionHard:\n  b: \"2\"\nmaxPods: 5000000000\n"},
+		"strategic with a word":  {Patches{{"kubeletconfiguration+strategic.json", []byte(`{"evictionHard": {"$patch": "replace", "c": "3"}}`)}}, "clusterDNS:\n- 10.96.0.10\nevictionHard:\n  c: \"3\"\nmaxPods: 110\n"},
+		"merge, then json":       {Patches{{"kubeletconfiguration0+merge.yaml", []byte("maxPods: 7")}, {"kubeletconfiguration1+json.yaml", []byte("[{op: test, path: /maxPods, value: 7}, {op: remove, path: /evictionHard}]")}}, "clusterDNS:\n- 10.96.0.10\nmaxPods: 7\n"},
+		"another kind":           {Patches{{"kubeletconfiguration.yaml", []byte("kind: Pod")}}, "!must keep"},
+		"no patch":               {Patches{{"kubeletconfiguration.yaml", []byte("[]")}}, "!cannot apply patch kubeletconfiguration.yaml"},
+		"the whole is taken off": {Patches{{"kubeletconfiguration.yaml", []byte("$patch: delete")}}, "!must keep"},
+	} {
+		got, err := c.patches.Kubelet([]byte(kind + conf))
+		if says, bad := strings.CutPrefix(c.want, "!"); bad {
+			if err == nil || !strings.Contains(err.Error(), says) {
+				t.Errorf("%s: error %v, want %q; made %q", name, err, says, got)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		var is, want map[string]any
+		if err := errors.Join(yaml.Unmarshal(got, &is), yaml.Unmarshal([]byte(kind+c.want), &want)); err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want, is); d != "" {
+			t.Errorf("%s (-want +got):\n%s", name, d)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 )
 
 func TestPatchNames(t *testing.T) {
+	targets := []string{Etcd, APIServer, ControllerManager, Scheduler}
 	for file, want := range map[string]string{ // target and type
 		"etcd.yaml":                              "etcd strategic",
 		"etcd.json":                              "etcd strategic",
@@ -24,12 +25,15 @@ func TestPatchNames(t *testing.T) {
 		"kubelet.yaml":                           "ignored",
 		"my-etcd.yaml":                           "ignored",
 	} {
-		target, kind, err := parsePatchName(file)
-		got := target + " " + kind
-		if errors.Is(err, errNoPatch) {
-			got = "ignored"
-		} else if err != nil {
-			got = "bad"
+		var err error
+		got := "ignored"
+		for _, target := range targets {
+			kind, e := parsePatchName(file, target)
+			if e == nil {
+				got = target + " " + kind
+			} else if !errors.Is(e, errNoPatch) {
+				got, err = "bad", e
+			}
 		}
 		if got != want {
 			t.Errorf("%q: %s, want %s (%v)", file, got, want, err)
@@ -55,8 +59,8 @@ func FuzzPatchName(f *testing.F) {
 	f.Add("kube-apiserver0+merge.yaml")
 	f.Add("etcd.")
 	f.Fuzz(func(t *testing.T, file string) {
-		if target, kind, err := parsePatchName(file); err == nil && (target == "" || kind == "") {
-			t.Errorf("%q: %q %q", file, target, kind)
+		if kind, err := parsePatchName(file, Etcd, APIServer); err == nil && kind == "" {
+			t.Errorf("%q: no type", file)
 		}
 	})
 }

@@ -35,6 +35,9 @@ func Files(m *node.Machine) (files map[string][]byte, digest string, err error) 
 	if files[ConfigFile], err = config.MarshalKubelet(&n, m.Baked.Release); err != nil {
 		return nil, "", err
 	}
+	if files[ConfigFile], err = patched(m, files[ConfigFile], files[InstanceFile]); err != nil {
+		return nil, "", err
+	}
 	files[FlagsFile] = fmt.Appendf(nil, "KUBELET_KUBEADM_ARGS=%q\n", strings.Join(arguments(&n, m.Baked.Release), " "))
 	h := sha256.New()
 	for _, name := range slices.Sorted(maps.Keys(files)) {

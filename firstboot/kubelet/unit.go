@@ -19,6 +19,8 @@ import (
 	"strings"
 	"time"
 
+	"sigs.k8s.io/yaml"
+
 	"github.com/kbuild/kbuild/firstboot/host"
 	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/images"
@@ -47,10 +49,17 @@ func Restart(ctx context.Context, m *node.Machine) error {
 // is not well.
 func Healthy(ctx context.Context, m *node.Machine) error {
 	host, port := "127.0.0.1", 10248
-	if v, ok := m.Node.Kubelet["healthzBindAddress"].(string); ok && v != "" && v != "0.0.0.0" && v != "::" {
+	conf := m.Node.Kubelet
+	if b, err := m.Host.ReadFile(ConfigFile); err == nil { // with the user's patches
+		conf = map[string]any{}
+		if err := yaml.Unmarshal(b, &conf); err != nil {
+			return fmt.Errorf("cannot read %s: %w", ConfigFile, err)
+		}
+	}
+	if v, ok := conf["healthzBindAddress"].(string); ok && v != "" && v != "0.0.0.0" && v != "::" {
 		host = v
 	}
-	switch v := m.Node.Kubelet["healthzPort"].(type) {
+	switch v := conf["healthzPort"].(type) {
 	case int64:
 		port = int(v)
 	case float64:
