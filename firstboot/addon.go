@@ -110,7 +110,13 @@ func addonParts(m *node.Machine, c kubernetes.Interface) ([]cluster.Part, error)
 				signGenerated(cm, !userSupplied(m.Node, "kubeProxy"))
 			}
 		}
-		parts = append(parts, cluster.Part{Name: "addon." + string(a), Wants: string(text), Objects: objs, Apply: func(ctx context.Context, before cluster.Before) ([]string, error) {
+		wants := any(string(text))
+		if changed, err := patchAddon(m, a, objs); err != nil {
+			return nil, err
+		} else if changed {
+			wants = objs
+		}
+		parts = append(parts, cluster.Part{Name: "addon." + string(a), Wants: wants, Objects: objs, Apply: func(ctx context.Context, before cluster.Before) ([]string, error) {
 			var err error
 			switch {
 			case a == templates.CoreDNS:
@@ -125,6 +131,32 @@ func addonParts(m *node.Machine, c kubernetes.Interface) ([]cluster.Part, error)
 		}})
 	}
 	return parts, nil
+}
+
+// patchAddon applies the user's patches for the workload of an add-on to its
+// objects, and says whether there are any.
+func patchAddon(m *node.Machine, a templates.Addon, objs []runtime.Object) (changed bool, err error) {
+	p, err := patches(m)
+	if err != nil {
+		return false, err
+	}
+	for i, obj := range objs {
+		switch o := obj.(type) {
+		case *appsv1.Deployment:
+			if a == templates.CoreDNS {
+				objs[i], err = templates.Patched(p, templates.CoreDNSDeployment, o)
+			}
+		case *appsv1.DaemonSet:
+			if a == templates.KubeProxy {
+				objs[i], err = templates.Patched(p, templates.KubeProxyDaemonSet, o)
+			}
+		}
+		if err != nil {
+			return false, err
+		}
+		changed = changed || objs[i] != obj
+	}
+	return changed, nil
 }
 
 // wantsAddon says whether this image and configuration have the add-on.

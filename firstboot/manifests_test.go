@@ -2,13 +2,19 @@ package firstboot
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
 	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/node"
+	"github.com/kbuild/kbuild/templates"
 	"github.com/kbuild/kbuild/test-vm/golden"
 )
 
@@ -85,5 +91,41 @@ func TestPatchTrouble(t *testing.T) {
 	m.Node.Init.Patches = "/usr/share/patches"
 	if err := runSteps(context.Background(), m, stepEtcd()); err == nil || !strings.Contains(err.Error(), "/usr/share/patches") {
 		t.Errorf("no directory: %v", err)
+	}
+}
+
+// TestPatchAddon: the user's patches change the workloads of kubeadm's add-ons.
+func TestPatchAddon(t *testing.T) {
+	m := initMachine(t)
+	m.Baked = oracleBaked(t, "v1.37.2")
+	objs := func() []runtime.Object {
+		return []runtime.Object{&corev1.ConfigMap{}, &appsv1.Deployment{}, &appsv1.DaemonSet{}}
+	}
+	if changed, err := patchAddon(m, templates.CoreDNS, objs()); changed || err != nil {
+		t.Errorf("without patches: %t, %v", changed, err)
+	}
+	m.Node.Init.Patches = "/usr/share/patches"
+	for name, text := range map[string]string{"corednsdeployment.yaml": "spec: {replicas: 5}", "kubeproxydaemonset.yaml": "spec: {minReadySeconds: 7}"} {
+		if err := m.Host.WriteFile("/usr/share/patches/"+name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for addon, want := range map[templates.Addon]string{templates.CoreDNS: "5 0", templates.KubeProxy: "- 7", templates.Flannel: "- 0"} {
+		objs := objs()
+		changed, err := patchAddon(m, addon, objs)
+		if err != nil || changed != (addon != templates.Flannel) {
+			t.Errorf("%s: changed %t, %v", addon, changed, err)
+		}
+		replicas := "-"
+		if r := objs[1].(*appsv1.Deployment).Spec.Replicas; r != nil {
+			replicas = fmt.Sprint(*r)
+		}
+		if got := fmt.Sprint(replicas, " ", objs[2].(*appsv1.DaemonSet).Spec.MinReadySeconds); got != want {
+			t.Errorf("%s: %s, want %s", addon, got, want)
+		}
+	}
+	m.Baked = oracleBaked(t, "v1.30.0")
+	if _, err := patchAddon(m, templates.CoreDNS, objs()); err == nil || !strings.Contains(err.Error(), "corednsdeployment.yaml") {
+		t.Errorf("a patch for what this version does not patch: %v", err)
 	}
 }
