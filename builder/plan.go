@@ -30,10 +30,11 @@ type Plan struct {
 	Outputs    []string           `json:"outputs"`
 }
 
-// Resolve makes the Plan of a Spec, and collects what it refers to. It reads
-// the files that the Spec names and nothing else.
+// Resolve makes the Plan of a Spec, and collects what it refers to. It reads the
+// files that the Spec names and, for a patch release of Kubernetes that kbuild has
+// not seen, that release's module, and nothing else.
 func Resolve(ctx context.Context, s Spec, src source.Source) (*Plan, *Inputs, error) {
-	rel, err := s.check()
+	rel, err := s.check(ctx)
 	if err != nil {
 		return nil, nil, BadSpec{err}
 	}

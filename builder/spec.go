@@ -10,6 +10,7 @@
 package builder
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/kbuild/kbuild/builder/disk"
 	"github.com/kbuild/kbuild/builder/ignition"
+	"github.com/kbuild/kbuild/builder/source"
 	"github.com/kbuild/kbuild/images"
 )
 
@@ -104,11 +106,11 @@ func (s *Spec) Time() time.Time {
 }
 
 // check refuses what is wrong in the Spec itself, and fills in defaults.
-func (s *Spec) check() (images.Release, error) {
+func (s *Spec) check(ctx context.Context) (images.Release, error) {
 	if s.Version == "" {
 		return images.Release{}, fmt.Errorf("cannot plan an image: no version given; add --version v1.19.12")
 	}
-	rel, err := images.Lookup(s.Version)
+	rel, err := source.Lookup(ctx, s.Version)
 	if err != nil {
 		return rel, err
 	}

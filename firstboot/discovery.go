@@ -108,7 +108,7 @@ func readClusterConfig(ctx context.Context, m *node.Machine, c kubernetes.Interf
 	}
 	kubelet := m.Baked.Release.KubeletConfigMap
 	if version, err := config.VersionOf(kubeadm.Data); err == nil {
-		if rel, err := images.Lookup(version); err == nil {
+		if rel, err := images.Assume(version); err == nil {
 			kubelet = rel.KubeletConfigMap
 		}
 	}

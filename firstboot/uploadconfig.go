@@ -224,7 +224,7 @@ func kubeletConfigBefore(ctx context.Context, c kubernetes.Interface, before clu
 	if err != nil {
 		return "", nil, err
 	}
-	if rel, err := images.Lookup(version); err == nil {
+	if rel, err := images.Assume(version); err == nil {
 		name = rel.KubeletConfigMap
 	}
 	return name, func(have *corev1.ConfigMap) bool { return !signed(have) }, nil

@@ -8,7 +8,7 @@ import "fmt"
 // minor release is skipped, and there is no downgrade. A rollback to a node's own
 // backup is not checked here.
 func (r Release) CheckUpgradeFrom(old string) error {
-	from, err := Lookup(old)
+	from, err := Assume(old)
 	if err != nil {
 		return fmt.Errorf("this image does not know the node's version: %w", err)
 	}

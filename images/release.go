@@ -58,6 +58,11 @@ type Release struct {
 	// known to kubelets; empty where a binding gives its user the rights.
 	KubeletClient string `json:"kubeletClient"`
 
+	// Unseen says that this patch release came after the newest one which kbuild
+	// had read: its images' tags are from its own module, its facts those of the
+	// patch release before.
+	Unseen bool `json:"unseen,omitempty"`
+
 	// Flannel is the full name of the pod network's image that goes with this
 	// version by default, e.g. "ghcr.io/flannel-io/flannel:v0.28.10".
 	Flannel string `json:"flannel"`

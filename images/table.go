@@ -209,7 +209,8 @@ func at[T any](table []since[T], v version) (value T) {
 }
 
 // Lookup returns the facts of version, e.g. "v1.19.12". A minor that the tables
-// do not hold and a patch newer than the newest that was read are errors.
+// do not hold is an error, and a patch newer than the newest that was read is an
+// UnseenPatch.
 func Lookup(name string) (Release, error) {
 	major, number, patch, err := parse(name)
 	if err != nil {
@@ -220,7 +221,7 @@ func Lookup(name string) (Release, error) {
 		return Release{}, fmt.Errorf("unknown Kubernetes version %s: this kbuild knows %s", name, known())
 	}
 	if newest := minors()[i].newest; patch > newest {
-		return Release{}, fmt.Errorf("unknown Kubernetes version %s: the newest v1.%d that this kbuild knows is v1.%[2]d.%d; use that one, or a newer kbuild", name, number, newest)
+		return Release{}, UnseenPatch{fmt.Sprintf("v1.%d.%d", number, patch), fmt.Sprintf("v1.%d.%d", number, newest)}
 	}
 	v := version{number, patch}
 	apis := at(configAPIs(), v)

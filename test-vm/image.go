@@ -79,7 +79,7 @@ func (i Image) ConfigAPI() (string, error) {
 	if i.Version == "" {
 		return "v1beta2", nil
 	}
-	r, err := images.Lookup(i.Version)
+	r, err := images.Assume(i.Version)
 	return r.ConfigAPI, err
 }
 

@@ -30,11 +30,11 @@ type Change struct {
 // the add-ons and the configuration that the cluster stores. The patches in a
 // node's user-data are not taken into account: only the node knows them.
 func (f *Fleet) Diff(ctx context.Context, c Cluster, to string) ([]Change, error) {
-	next, err := images.Lookup(to)
+	next, err := images.Assume(to)
 	if err != nil {
 		return nil, err
 	}
-	old, err := images.Lookup(c.Version)
+	old, err := images.Assume(c.Version)
 	if err != nil {
 		return nil, err
 	}

@@ -143,7 +143,7 @@ func nodeOf(n *corev1.Node, pods []corev1.Pod) Node {
 // hasRole says whether a Node has a label by which its version marks a control
 // plane.
 func hasRole(n *corev1.Node) bool {
-	r, err := images.Lookup(n.Status.NodeInfo.KubeletVersion)
+	r, err := images.Assume(n.Status.NodeInfo.KubeletVersion)
 	if err != nil {
 		return false
 	}

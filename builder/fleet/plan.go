@@ -58,7 +58,7 @@ func MakePlan(c Cluster, to string) (Plan, error) {
 // to the cluster and to each node: no minor release is skipped, there is no
 // downgrade, and an unknown version is an error.
 func (c Cluster) checkTarget(to string) (images.Release, error) {
-	r, err := images.Lookup(to)
+	r, err := images.Assume(to)
 	if err != nil {
 		return r, err
 	}
@@ -98,10 +98,10 @@ func (c Cluster) versions() []string {
 }
 
 func byVersion(a, b string) int {
-	if r, err := images.Lookup(a); err == nil && r.Before(b) {
+	if r, err := images.Assume(a); err == nil && r.Before(b) {
 		return -1
 	}
-	if r, err := images.Lookup(b); err == nil && r.Before(a) {
+	if r, err := images.Assume(b); err == nil && r.Before(a) {
 		return 1
 	}
 	return cmp.Compare(a, b)
@@ -146,8 +146,8 @@ func (c Cluster) back(to string) string {
 			break
 		}
 	}
-	from, err := images.Lookup(old)
-	next, err2 := images.Lookup(to)
+	from, err := images.Assume(old)
+	next, err2 := images.Assume(to)
 	switch {
 	case err != nil || err2 != nil || from.Version == next.Version:
 		return "the control planes already run " + to

@@ -53,7 +53,7 @@ func (s Spec) resolve() ([]byte, *config.Node, error) {
 	}
 	version := ""
 	if s.Version != "" {
-		rel, err := images.Lookup(s.Version)
+		rel, err := images.Assume(s.Version)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -238,11 +238,11 @@ func release(d config.Document) (images.Release, error) {
 		if v == nil {
 			continue
 		}
-		rel, err := images.Lookup(v.Value)
+		rel, err := images.Assume(v.Value)
 		if err != nil {
 			return rel, fmt.Errorf("%s:%d: kubernetesVersion: %w", d.Source, v.Line, err)
 		}
 		return rel, nil
 	}
-	return images.Lookup(readAs)
+	return images.Assume(readAs)
 }

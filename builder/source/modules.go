@@ -172,7 +172,7 @@ func Kubeadm(ctx context.Context, c Config, version string, log progress.Log) (s
 	if err != nil {
 		return "", err
 	}
-	r, err := images.Lookup(version)
+	r, err := Lookup(ctx, version)
 	if err != nil {
 		return "", err
 	}

@@ -82,7 +82,7 @@ func (n *Node) checkSkew(rel images.Release) error {
 	bad := func(what, remedy string) error {
 		return Problems{{Source: n.source("cluster.kubernetesVersion"), Field: "ClusterConfiguration kubernetesVersion", What: what, Remedy: remedy}}
 	}
-	cluster, err := images.Lookup(v)
+	cluster, err := images.Assume(v)
 	switch {
 	case err != nil:
 		return bad(fmt.Sprintf("the cluster is of a version that this image does not know: %v", err), "boot an image of the cluster's version")

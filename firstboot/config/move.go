@@ -74,7 +74,7 @@ func MoveCluster(doc []byte, rel images.Release) ([]byte, error) {
 	if m["kubernetesVersion"] == rel.Version || m == nil {
 		return doc, nil
 	}
-	if old, err := images.Lookup(fmt.Sprint(m["kubernetesVersion"])); err == nil && m["imageRepository"] == old.Registry {
+	if old, err := images.Assume(fmt.Sprint(m["kubernetesVersion"])); err == nil && m["imageRepository"] == old.Registry {
 		m["imageRepository"] = rel.Registry
 	}
 	m["kubernetesVersion"] = rel.Version

@@ -32,7 +32,7 @@ func CheckRollback(m *node.Machine, other string) error {
 	if k.Version != other || k.To != own {
 		return outcome.Refuse("cannot go back to %s: this node was made in %s, and has no backup of that version; stage an image of this version or a newer one", other, own)
 	}
-	old, err := images.Lookup(k.Version)
+	old, err := images.Assume(k.Version)
 	if err != nil {
 		return outcome.Refuse("%w", err)
 	}

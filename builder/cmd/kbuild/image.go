@@ -170,6 +170,9 @@ func resolve(ctx context.Context, s builder.Spec, env *builder.Env, stderr io.Wr
 		return nil, nil, nil, cli.Usage(err)
 	}
 	p, in, err := builder.Resolve(ctx, s, src)
+	if err == nil && p.Want.Release.Unseen {
+		fmt.Fprintf(stderr, "Kubernetes %s is newer than this kbuild: the versions of its parts are read from its own module; what else it may have changed is not known\n", p.Want.Release.Version)
+	}
 	if _, bad := errors.AsType[builder.BadSpec](err); bad {
 		err = cli.Usage(err)
 	}

@@ -136,7 +136,7 @@ func outputAPI(c kubernetes.Interface) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("cannot ask the API server for its version: %w", err)
 	}
-	rel, err := images.Lookup(v.GitVersion)
+	rel, err := images.Assume(v.GitVersion)
 	if err != nil {
 		return "", fmt.Errorf("cannot print what kubeadm of the cluster's version would: %w; -o text is the same for all", err)
 	}

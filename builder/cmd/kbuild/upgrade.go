@@ -38,7 +38,7 @@ changed.`,
   kbuild upgrade plan --to v1.20.15 -o json`,
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := images.Lookup(to); to != "" && err != nil {
+			if _, err := images.Assume(to); to != "" && err != nil {
 				return cli.Usagef("--to: %w", err)
 			}
 			_, seen, err := observe(cmd.Context(), *kubeconfig)

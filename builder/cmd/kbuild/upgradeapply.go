@@ -95,7 +95,7 @@ func checkUpgrade(o fleet.UpgradeOptions, format string, yes bool) error {
 	case format == "json" && !yes:
 		return cli.Usagef("-o json is non-interactive: give --yes, too")
 	}
-	if _, err := images.Lookup(o.To); err != nil {
+	if _, err := images.Assume(o.To); err != nil {
 		return cli.Usagef("--to: %w", err)
 	}
 	return nil

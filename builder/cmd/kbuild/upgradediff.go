@@ -25,7 +25,7 @@ only the nodes know them.`,
   kbuild upgrade diff --to v1.20.15 | less`,
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := images.Lookup(to); to != "" && err != nil {
+			if _, err := images.Assume(to); to != "" && err != nil {
 				return cli.Usagef("--to: %w", err)
 			}
 			f, seen, err := observe(cmd.Context(), *kubeconfig)

@@ -96,7 +96,7 @@ func (b *machines) floor(ctx context.Context) (result, error) {
 }
 
 func (b *machines) userData() (string, error) {
-	r, err := images.Lookup(b.image.Version)
+	r, err := images.Assume(b.image.Version)
 	if err != nil {
 		return "", err
 	}
@@ -109,7 +109,7 @@ func (b *machines) kubeadmConfig() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	r, err := images.Lookup(b.image.Version)
+	r, err := images.Assume(b.image.Version)
 	if err != nil {
 		return "", err
 	}

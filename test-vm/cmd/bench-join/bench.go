@@ -37,7 +37,7 @@ type joins struct {
 func quiet(string, ...any) {}
 
 func begin(ctx context.Context, image testvm.Image, kubeadm string) (_ *joins, err error) {
-	r, err := images.Lookup(image.Version)
+	r, err := images.Assume(image.Version)
 	if err != nil {
 		return nil, err
 	}

@@ -92,7 +92,7 @@ type result struct{ away, whole time.Duration }
 
 // userData makes a cluster of the image's version.
 func userData(image testvm.Image) (string, error) {
-	r, err := images.Lookup(image.Version)
+	r, err := images.Assume(image.Version)
 	if err != nil {
 		return "", err
 	}
