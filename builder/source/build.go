@@ -15,9 +15,9 @@ import (
 	"github.com/kbuild/kbuild/builder/progress"
 )
 
-// lockFiles holds the go.mod and go.sum of every build module, as NAME.mod
-// and NAME.sum. They pin each module that is compiled, whatever the proxy
-// says. TestRelock writes them.
+// lockFiles holds the go.mod of every build module, as NAME.mod, and one go.sum
+// for all of them, since most modules are in several. They pin each module that
+// is compiled, whatever the proxy says. TestRelock writes them.
 //
 //go:embed lock
 var lockFiles embed.FS
@@ -57,21 +57,36 @@ func (b build) linked() bool { return len(b.Overlay) > 0 || b.OpenAPI > 0 }
 
 // sum is the module sum (h1:…) in the lock; empty without a lock.
 func (b build) sum() string {
-	data, _ := fs.ReadFile(lockFiles, "lock/"+b.Name+".sum")
-	return findSum(string(data), b.Module, b.Version)
+	pair, _ := b.committed()
+	return findSum(pair.Sum, b.Module, b.Version)
 }
 
 func findSum(goSum, module, version string) string {
-	for line := range strings.Lines(goSum) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == module && f[1] == version {
-			return f[2]
-		}
-	}
-	return ""
+	_, rest, _ := strings.Cut("\n"+goSum, "\n"+module+" "+version+" ")
+	sum, _, _ := strings.Cut(rest, "\n")
+	return sum
 }
 
-// lock is the go.mod and go.sum of a build module.
+// lockPair is the go.mod and go.sum of a build module. The go.sum may hold
+// further modules.
 type lockPair struct{ Mod, Sum string }
+
+// committed is the lock of b in lockFiles, if it has one there.
+func (b build) committed() (lockPair, bool) {
+	mod, errMod := fs.ReadFile(lockFiles, "lock/"+b.Name+".mod")
+	sum, errSum := fs.ReadFile(lockFiles, "lock/go.sum")
+	if errMod != nil || errSum != nil {
+		return lockPair{}, false
+	}
+	return lockPair{string(mod), string(sum)}, true
+}
+
+// pins is what a lock pins for b, for keys of the cache: go.mod and the sum of
+// the upstream module say which version each module has, and a version of a
+// module never has but one sum.
+func (l lockPair) pins(b build) []string {
+	return []string{l.Mod, findSum(l.Sum, b.Module, b.Version)}
+}
 
 // compiler compiles build modules into a store.
 type compiler struct {
@@ -86,10 +101,8 @@ func (c compiler) lock(ctx context.Context, b build, log progress.Log) (lockPair
 	if b.Module == "" { // our own source, and nothing but the standard library
 		return lockPair{Mod: "module kbuild.dev/build/" + b.kind() + "\n\ngo 1.25\n"}, nil
 	}
-	mod, errMod := fs.ReadFile(lockFiles, "lock/"+b.Name+".mod")
-	sum, errSum := fs.ReadFile(lockFiles, "lock/"+b.Name+".sum")
-	if errMod == nil && errSum == nil {
-		return lockPair{string(mod), string(sum)}, nil
+	if pair, ok := b.committed(); ok {
+		return pair, nil
 	}
 	pins := []any{b.Module, b.Version, b.Require, b.Replace, b.Staging, b.packages(), b.Files}
 	dir, err := c.store.entry(ctx, "lock", key(pins...), log, func(ctx context.Context, dir string) error {
@@ -106,8 +119,8 @@ func (c compiler) lock(ctx context.Context, b build, log progress.Log) (lockPair
 	if err != nil {
 		return lockPair{}, err
 	}
-	mod, errMod = os.ReadFile(filepath.Join(dir, "go.mod"))
-	sum, errSum = os.ReadFile(filepath.Join(dir, "go.sum"))
+	mod, errMod := os.ReadFile(filepath.Join(dir, "go.mod"))
+	sum, errSum := os.ReadFile(filepath.Join(dir, "go.sum"))
 	if errMod != nil || errSum != nil {
 		return lockPair{}, fmt.Errorf("cannot read the lock in %s", dir)
 	}
@@ -142,8 +155,27 @@ func (c compiler) pin(ctx context.Context, b build) (lockPair, error) {
 		}
 	}
 	args = append(args, b.packages()...)
-	if _, err := runCommand(ctx, dir, goEnv(c.arch, "GOFLAGS=-mod=mod"), args...); err != nil {
-		return lockPair{}, fmt.Errorf("cannot pin the modules of %s: %w", b.Name, err)
+	list := func(args ...string) error {
+		if _, err := runCommand(ctx, dir, goEnv(c.arch, "GOFLAGS=-mod=mod"), args...); err != nil {
+			return fmt.Errorf("cannot pin the modules of %s: %w", b.Name, err)
+		}
+		return nil
+	}
+	if err := list(args...); err != nil {
+		return lockPair{}, err
+	}
+	// Once more: with all requirements in go.mod, much less is needed of what
+	// the first time left in go.sum.
+	if err := os.Truncate(filepath.Join(dir, "go.sum"), 0); err != nil {
+		return lockPair{}, err
+	}
+	if err := list(args...); err != nil {
+		return lockPair{}, err
+	}
+	if b.OpenAPI > 0 { // stagingModules wants all
+		if err := list("go", "list", "-m", "all"); err != nil {
+			return lockPair{}, err
+		}
 	}
 	newMod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
 	if err != nil {
@@ -259,7 +291,7 @@ func (c compiler) compile(ctx context.Context, b build, log progress.Log) (strin
 	if err != nil {
 		return "", err
 	}
-	return c.store.entry(ctx, "bin", key(b, pair, c.arch, toolchain()), log, func(ctx context.Context, out string) error {
+	return c.store.entry(ctx, "bin", key(b, pair.pins(b), c.arch, toolchain()), log, func(ctx context.Context, out string) error {
 		return c.fill(ctx, b, pair, out, log)
 	})
 }

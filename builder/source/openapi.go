@@ -32,7 +32,7 @@ const (
 
 // openAPI puts openapi.go into the build module in work.
 func (c compiler) openAPI(ctx context.Context, b build, work string, pair lockPair, log progress.Log) error {
-	dir, err := c.store.entry(ctx, "openapi", key(b.Version, b.OpenAPI, pair, toolchain()), log, func(ctx context.Context, dir string) (err error) {
+	dir, err := c.store.entry(ctx, "openapi", key(b.Version, b.OpenAPI, pair.pins(b), toolchain()), log, func(ctx context.Context, dir string) (err error) {
 		task := log.Task("generating the OpenAPI definitions (" + b.Name + ")")
 		defer func() { task.End(err) }()
 		gen := filepath.Join(work, "openapi-gen")

@@ -2,6 +2,8 @@ package source
 
 import (
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,10 +37,26 @@ func TestRelock(t *testing.T) {
 			t.Errorf("%s: %v", b.Name, err)
 			continue
 		}
-		for ext, text := range map[string]string{".mod": pair.Mod, ".sum": pair.Sum} {
-			if err := os.WriteFile("lock/"+b.Name+ext, []byte(text), 0o644); err != nil {
-				t.Fatal(err)
-			}
+		writeLock(t, b, pair)
+	}
+}
+
+// writeLock commits a lock: its go.mod, and the lines of its go.sum among all
+// others. Lines that no lock needs any more stay.
+func writeLock(t *testing.T, b build, pair lockPair) {
+	const all = "lock/go.sum"
+	old, err := os.ReadFile(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := slices.AppendSeq(slices.Collect(strings.Lines(string(old))), strings.Lines(pair.Sum))
+	slices.Sort(lines)
+	for path, text := range map[string]string{
+		"lock/" + b.Name + ".mod": pair.Mod,
+		all:                       strings.Join(slices.Compact(lines), ""),
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
