@@ -16,11 +16,15 @@ import (
 	"github.com/kbuild/kbuild/images"
 )
 
-// Each minor of the table has the locks of its newest patch, and so do the
-// versions that the project itself builds.
+// Each minor of the table has a version with locks of Kubernetes and all that
+// goes with it.
 func TestLocks(t *testing.T) {
-	versions := []string{"v1.19.12", "v1.20.15", "v1.37.2"}
-	for _, version := range versions {
+	have := map[int]bool{}
+	for _, name := range lockNames(t) {
+		version, ok := strings.CutPrefix(name, "kubernetes-")
+		if !ok {
+			continue
+		}
 		r, err := images.Lookup(version)
 		if err != nil {
 			t.Fatal(err)
@@ -34,22 +38,63 @@ func TestLocks(t *testing.T) {
 				checkLock(t, b)
 			}
 		}
+		have[r.Minor()] = true
+	}
+	for _, known := range images.Known() {
+		r, err := images.Lookup(known.Newest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !have[r.Minor()] {
+			t.Errorf("no version of the minor of %s has a lock", known.Newest)
+		}
 	}
 }
 
-// Each lock is that of a build, and says what the build says.
-func TestLockFiles(t *testing.T) {
+// Every release of the table has builds, with a lock or without one, but for
+// v1.19.0, whose etcd is of no known family.
+func TestBuilds(t *testing.T) {
+	for _, known := range images.Known() {
+		r, err := images.Lookup(known.Newest)
+		for err == nil {
+			if _, err := builds(Want{Release: r, CNI: "flannel"}, time.Unix(0, 0)); err != nil && r.Version != "v1.19.0" {
+				t.Errorf("%s: %v", r.Version, err)
+			}
+			at := strings.LastIndex(r.Version, ".") + 1
+			var patch int
+			if patch, err = strconv.Atoi(r.Version[at:]); err != nil || patch == 0 {
+				break
+			}
+			r, err = images.Lookup(r.Version[:at] + strconv.Itoa(patch-1))
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// lockNames are the names of the builds that have a lock.
+func lockNames(t *testing.T) []string {
 	entries, err := lockFiles.ReadDir("lock")
 	if err != nil {
 		t.Fatal(err)
 	}
+	var names []string
 	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), ".mod")
+		if name, ok := strings.CutSuffix(e.Name(), ".mod"); ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Each lock is that of a build, and says what the build says.
+func TestLockFiles(t *testing.T) {
+	for _, name := range lockNames(t) {
 		kind, version, _ := strings.Cut(name, "-")
 		var b build
+		var err error
 		switch {
-		case !ok:
-			continue
 		case kind == "kubernetes":
 			b, err = kubeBuild(images.Release{Version: version}, time.Unix(0, 0))
 		case kind == "etcd":
@@ -62,7 +107,7 @@ func TestLockFiles(t *testing.T) {
 			continue
 		}
 		if err != nil || b.Name != name {
-			t.Errorf("%s is the lock of the build %q (%v)", e.Name(), b.Name, err)
+			t.Errorf("%s.mod is the lock of the build %q (%v)", name, b.Name, err)
 			continue
 		}
 		checkLock(t, b)

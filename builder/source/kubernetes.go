@@ -95,7 +95,8 @@ func staging(version string) []string {
 		{"v1.22.17", "v0.22.16", "kube-controller-manager"},
 		{"v1.25.16", "v0.25.15", "cluster-bootstrap controller-manager kube-controller-manager kube-proxy"},
 		{"v1.26.15", "v0.26.13", "controller-manager kube-controller-manager kube-proxy"},
-		{"v1.31.14", "v0.31.13", "endpointslice kube-controller-manager kube-proxy kube-scheduler"},
+		{"v1.31.14", "v0.31.13", "endpointslice kube-controller-manager kube-scheduler"},
+		{"v1.31.14", "v0.31.11", "kube-proxy"},
 		{"v1.32.13", "v0.32.12", "endpointslice"},
 	} {
 		for _, name := range strings.Fields(s.modules) {
