@@ -41,10 +41,10 @@ type Constants struct {
 	Registry     string // DefaultImageRepository
 }
 
-// With makes r, which Assume returned, the release of the given constants. What
+// WithConstants makes r, which Assume returned, the release of the given constants. What
 // does not fit what is known of the minor release is an error, and is named:
 // another minor version of etcd or CoreDNS would want another configuration.
-func (r Release) With(c Constants) (Release, error) {
+func (r Release) WithConstants(c Constants) (Release, error) {
 	var wrong []string
 	same := func(name, now, known string) {
 		family := func(s string) string {

@@ -26,13 +26,13 @@ func TestAssume(t *testing.T) {
 	}
 }
 
-func TestWith(t *testing.T) {
+func TestWithConstants(t *testing.T) {
 	r, err := Assume("v1.36.99")
 	if err != nil {
 		t.Fatal(err)
 	}
 	fits := Constants{Etcd: "3.6.99-0", EtcdBefore: "3.6.98-0", ExternalEtcd: "3.5.24-0", CoreDNS: "v1.14.9", Pause: "3.10.9", Registry: newRegistry}
-	got, err := r.With(fits)
+	got, err := r.WithConstants(fits)
 	if err != nil || got.Etcd.Tag != "3.6.99-0" || got.EtcdFor[35] != "3.6.98-0" || got.CoreDNS.Tag != "v1.14.9" || got.Pause.Tag != "3.10.9" || !got.Unseen {
 		t.Errorf("%+v %v", got, err)
 	}
@@ -48,7 +48,7 @@ func TestWith(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bad := fits
 			c.spoil(&bad)
-			if _, err := r.With(bad); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, err := r.WithConstants(bad); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %q", err, c.want)
 			}
 		})

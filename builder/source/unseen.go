@@ -37,7 +37,7 @@ func Lookup(ctx context.Context, version string) (images.Release, error) {
 	if err != nil {
 		return r, fmt.Errorf("cannot read what Kubernetes %s is made of: %w", unseen.Version, err)
 	}
-	return r.With(c)
+	return r.WithConstants(c)
 }
 
 // readConstants reads them from kubeadm's sources of a release like r.

@@ -88,7 +88,7 @@ func TestConstantsAreTheTables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := r.With(c)
+	got, err := r.WithConstants(c)
 	if err != nil {
 		t.Fatal(err)
 	}
