@@ -164,7 +164,7 @@ func wantsAddon(m *node.Machine, a templates.Addon) bool {
 	if a == templates.Flannel {
 		return m.Baked.CNI == "flannel"
 	}
-	return !m.Node.Skips("addon/" + string(a))
+	return !a.DisabledIn(m.Node.Cluster) && !m.Node.Skips("addon/"+string(a))
 }
 
 // respectSupplied leaves out the configurations that are there and that somebody

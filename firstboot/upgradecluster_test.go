@@ -224,6 +224,45 @@ func TestUpgradeCluster(t *testing.T) {
 	}
 }
 
+// TestAddonDisabled: an add-on that the configuration disables is not installed,
+// and one that is there when it becomes disabled stays as it is, as with kubeadm.
+func TestAddonDisabled(t *testing.T) {
+	ctx := context.Background()
+	for _, x := range []struct {
+		dns, proxy bool // before the upgrade, and after it both are disabled
+	}{{true, false}, {false, true}, {true, true}} {
+		s := apitest.Memory(t)
+		m, c := clusterRun(t, s, testUserdata), s.Client(t)
+		registerNode(t, c)
+		look := func(when string) {
+			t.Helper()
+			dns, err1 := c.AppsV1().Deployments(metav1.NamespaceSystem).Get(ctx, "coredns", metav1.GetOptions{})
+			proxy, err2 := c.AppsV1().DaemonSets(metav1.NamespaceSystem).Get(ctx, "kube-proxy", metav1.GetOptions{})
+			if x.dns != apierrors.IsNotFound(err1) || !x.dns && len(dns.Spec.Template.Spec.Tolerations) != 2 {
+				t.Errorf("%s, with %+v: CoreDNS: %v, %v", when, x, dns, err1)
+			}
+			if x.proxy != apierrors.IsNotFound(err2) || !x.proxy && proxy.Spec.Template.Spec.Containers[0].Image != "k8s.gcr.io/kube-proxy:v1.19.12" {
+				t.Errorf("%s, with %+v: kube-proxy: %v, %v", when, x, proxy, err2)
+			}
+		}
+		m.Node.Cluster.DNS.Disabled, m.Node.Cluster.Proxy.Disabled = x.dns, x.proxy
+		if err := runSteps(ctx, m, clusterSteps()...); err != nil {
+			t.Fatal(err)
+		}
+		look("first boot")
+		var err error
+		if m.Baked.Release, err = images.Lookup("v1.20.15"); err != nil {
+			t.Fatal(err)
+		}
+		m.Node = m.Node.MoveTo(m.Baked)
+		m.Node.Role, m.Node.Cluster.DNS.Disabled, m.Node.Cluster.Proxy.Disabled = config.RoleControlPlane, true, true
+		if err := runSteps(ctx, m, stepUpgradeCluster()); err != nil {
+			t.Fatal(err)
+		}
+		look("upgrade")
+	}
+}
+
 // TestUpgradeKubeadmCluster: in a cluster that kubeadm has made, and of which no
 // image has recorded anything, a joined control plane leaves off the add-ons that
 // the cluster does without, and keeps the configurations that were edited.

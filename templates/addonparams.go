@@ -11,6 +11,12 @@ import (
 // dnsReplicas is kubeadm's number of CoreDNS pods.
 const dnsReplicas = 2
 
+// DisabledIn says whether the configuration of a cluster leaves the add-on to
+// its administrators. One that is there already stays as it is, as with kubeadm.
+func (a Addon) DisabledIn(c config.ClusterConfiguration) bool {
+	return a == CoreDNS && c.DNS.Disabled || a == KubeProxy && c.Proxy.Disabled
+}
+
 // NewAddonParams are the parameters of the add-ons of a cluster that n is a
 // control plane of, in a release. apiServer is the URL by which the API is
 // reached.

@@ -12,6 +12,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
@@ -105,7 +106,7 @@ func (f *Fleet) diffShared(ctx context.Context, r running, was, will *config.Nod
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	for i, want := range wants {
+	for _, want := range wants {
 		var have runtime.Object
 		var err error
 		kind, name := "", ""
@@ -136,13 +137,24 @@ func (f *Fleet) diffShared(ctx context.Context, r running, was, will *config.Nod
 		if err != nil {
 			return fmt.Errorf("cannot read %s kube-system/%s: %w", kind, name, err)
 		}
-		a, b, err := asText(have, shapes[i], want)
+		shape := want
+		if i := slices.IndexFunc(shapes, func(o runtime.Object) bool { return sameObject(o, want) }); i >= 0 {
+			shape = shapes[i]
+		}
+		a, b, err := asText(have, shape, want)
 		if err != nil {
 			return err
 		}
 		add(kind+" kube-system/"+name, a, b)
 	}
 	return nil
+}
+
+// sameObject says whether two objects of the add-ons are of one kind and name.
+func sameObject(a, b runtime.Object) bool {
+	x, err1 := meta.Accessor(a)
+	y, err2 := meta.Accessor(b)
+	return err1 == nil && err2 == nil && x.GetName() == y.GetName() && fmt.Sprintf("%T", a) == fmt.Sprintf("%T", b)
 }
 
 // keepCorefile leaves an administrator's Corefile as it is, but for what the new

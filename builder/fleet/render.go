@@ -106,7 +106,8 @@ func argument(p *corev1.Pod, flag string) (string, bool) {
 	return "", false
 }
 
-// addons are the objects of the add-ons that every cluster has.
+// addons are the objects of kubeadm's add-ons that the cluster's configuration
+// asks for.
 func addons(n *config.Node, rel images.Release) ([]runtime.Object, error) {
 	p, err := templates.NewAddonParams(n, rel, pki.Endpoint(n))
 	if err != nil {
@@ -114,6 +115,9 @@ func addons(n *config.Node, rel images.Release) ([]runtime.Object, error) {
 	}
 	var all []runtime.Object
 	for _, a := range []templates.Addon{templates.KubeProxy, templates.CoreDNS} {
+		if a.DisabledIn(n.Cluster) {
+			continue
+		}
 		text, err := a.Render(p)
 		if err != nil {
 			return nil, err
