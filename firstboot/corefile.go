@@ -56,7 +56,11 @@ func respectDNS(ctx context.Context, m *node.Machine, c kubernetes.Interface, be
 			have, err := c.CoreV1().ConfigMaps(cm.Namespace).Get(ctx, cm.Name, metav1.GetOptions{})
 			switch {
 			case err == nil:
-				data, err := corefileData(have.Data, cm.Data[corefileKey], running, strings.TrimPrefix(m.Baked.Release.CoreDNS.Tag, "v"))
+				ours := ""
+				for _, was := range cluster.Objects[corev1.ConfigMap](before) {
+					ours = was.Data[corefileKey]
+				}
+				data, err := corefileData(have.Data, ours, cm.Data[corefileKey], running, strings.TrimPrefix(m.Baked.Release.CoreDNS.Tag, "v"))
 				if err != nil {
 					m.Host.Log.Warn("the Corefile is kept as it is, which this image's CoreDNS may not read; see to it with kubectl -n kube-system edit configmap "+cm.Name, slog.Any("error", err))
 				}
@@ -90,16 +94,16 @@ func dnsVersion(d *appsv1.Deployment) string {
 
 // corefileData is what to change in CoreDNS's ConfigMap, which holds have, when
 // its pods go from one version of CoreDNS to another; nil is nothing. kubeadm's
-// default of any version gives way to fresh, this image's. One that
-// administrators have written is theirs, but for what the other version does not
+// default of any version, and the one that an image of ours has written, give
+// way to fresh, this image's. One that administrators have written is theirs, but for what the other version does not
 // read any more (kubeadm: cmd/kubeadm/app/phases/addons/dns). On the way back it
 // is the one from before the migration, if nobody has written since.
-func corefileData(have map[string]string, fresh, from, to string) (map[string]string, error) {
+func corefileData(have map[string]string, ours, fresh, from, to string) (map[string]string, error) {
 	now, backup := have[corefileKey], have[corefileBackup]
 	switch {
 	case now == fresh:
 		return nil, nil
-	case now == "" || migration.Default("", now):
+	case now == "" || now == ours || migration.Default("", now):
 		return map[string]string{corefileKey: fresh}, nil
 	case from == to || from == "":
 		return nil, nil
