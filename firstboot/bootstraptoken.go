@@ -13,6 +13,8 @@ import (
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/node"
+	"github.com/kbuild/kbuild/firstboot/pki"
+	"github.com/kbuild/kbuild/images"
 )
 
 // stepBootstrapToken lets nodes join: the tokens of the configuration, the
@@ -42,7 +44,7 @@ func bootstrapTokenParts(m *node.Machine, c kubernetes.Interface) ([]cluster.Par
 	}
 	objs := append(readable("kubeadm:bootstrap-signer-clusterinfo", metav1.NamespacePublic, "configmaps", info.Name,
 		rbacv1.Subject{Kind: rbacv1.UserKind, Name: anonymousUser}), info)
-	parts := []cluster.Part{joinRulesPart(c), cluster.ObjectsPart(c, "bootstrap-token.cluster-info", objs, nil)}
+	parts := []cluster.Part{joinRulesPart(m, c), cluster.ObjectsPart(c, "bootstrap-token.cluster-info", objs, nil)}
 	for _, t := range m.Node.Init.BootstrapTokens { // none, once they have served and are forgotten
 		id, err := cluster.TokenID(t.Token)
 		if err != nil {
@@ -67,14 +69,15 @@ func bootstrapTokenParts(m *node.Machine, c kubernetes.Interface) ([]cluster.Par
 
 // joinRulesPart is under one name whoever applies it, a first control plane or
 // one that has joined: so each knows what people have taken away.
-func joinRulesPart(c kubernetes.Interface) cluster.Part {
-	return cluster.ObjectsPart(c, "bootstrap-token.rules", joinRules(), nil)
+func joinRulesPart(m *node.Machine, c kubernetes.Interface) cluster.Part {
+	return cluster.ObjectsPart(c, "bootstrap-token.rules", joinRules(m.Release()), nil)
 }
 
-// joinRules are the cluster-wide rights of joining and of joined nodes.
-func joinRules() []runtime.Object {
+// joinRules are the cluster-wide rights of joining and of joined nodes, and of the
+// API server at their kubelets.
+func joinRules(rel images.Release) []runtime.Object {
 	joining := group(bootstrapGroup)
-	return []runtime.Object{
+	rules := []runtime.Object{
 		bindClusterRole("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", joining),
 		bindClusterRole("kubeadm:node-autoapprove-bootstrap", "system:certificates.k8s.io:certificatesigningrequests:nodeclient", joining),
 		bindClusterRole("kubeadm:node-autoapprove-certificate-rotation", "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", group(nodesGroup)),
@@ -84,4 +87,9 @@ func joinRules() []runtime.Object {
 		},
 		bindClusterRole("kubeadm:get-nodes", "kubeadm:get-nodes", joining),
 	}
+	if rel.KubeletClient == "" {
+		rules = append(rules, bindClusterRole("kubeadm:apiserver-kubelet-client", "system:kubelet-api-admin",
+			rbacv1.Subject{Kind: rbacv1.UserKind, Name: pki.KubeletClientUser}))
+	}
+	return rules
 }

@@ -20,14 +20,14 @@ func stepCertsCA() converge.Step {
 			if err != nil || !given {
 				return false, err
 			}
-			done, err := pki.HasCA(m.Host, m.Node, m.Clock())
+			done, err := pki.HasCA(m.Host, m.Node, m.Release(), m.Clock())
 			return done, err
 		},
 		Do: func(ctx context.Context, m *node.Machine) error {
 			if err := pki.PlaceProvided(m.Host, m.Node); err != nil {
 				return err
 			}
-			return pki.EnsureCA(ctx, m.Host, m.Node, m.Clock())
+			return pki.EnsureCA(ctx, m.Host, m.Node, m.Release(), m.Clock())
 		},
 	}
 }
@@ -39,11 +39,11 @@ func stepCerts() converge.Step {
 	return converge.Step{
 		Name: "certs",
 		Done: func(_ context.Context, m *node.Machine) (bool, error) {
-			done, err := pki.Complete(m.Host, m.Node, m.Clock())
+			done, err := pki.Complete(m.Host, m.Node, m.Release(), m.Clock())
 			return done, err
 		},
 		Do: func(ctx context.Context, m *node.Machine) error {
-			return pki.Ensure(ctx, m.Host, m.Node, m.Clock())
+			return pki.Ensure(ctx, m.Host, m.Node, m.Release(), m.Clock())
 		},
 	}
 }

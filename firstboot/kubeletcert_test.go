@@ -24,7 +24,7 @@ func TestRenewClientCertificate(t *testing.T) {
 	const old = kubelet.PKIDir + "/kubelet-client-2024-01-01-00-00-00.pem"
 	place := func(at time.Time) {
 		t.Helper()
-		pair, err := pki.NodeClient(m.Host, m.Node, pki.Clock{Now: at})
+		pair, err := pki.NodeClient(m.Host, m.Node, m.Release(), pki.Clock{Now: at})
 		if err == nil {
 			err = m.Host.WriteFile(old, pair, 0o600)
 		}

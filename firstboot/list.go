@@ -70,12 +70,13 @@ func firstControlPlane() []row {
 		{stepEtcd(), "certs images"},
 		{stepControlPlane(), "kubeconfig images"},
 		{stepWaitControlPlane(), "kubelet-start control-plane etcd"},
-		{ifLeader(stepUploadConfig()), "wait-control-plane"},
-		{stepUploadCerts(), "wait-control-plane"},
-		{stepMarkControlPlane(), "wait-control-plane"},
-		{ifLeader(stepBootstrapToken()), "wait-control-plane"},
+		{stepClusterAdmins(), "wait-control-plane"},
+		{ifLeader(stepUploadConfig()), "cluster-admins"},
+		{stepUploadCerts(), "cluster-admins"},
+		{stepMarkControlPlane(), "cluster-admins"},
+		{ifLeader(stepBootstrapToken()), "cluster-admins"},
 		{stepKubeletFinalize(), "kubelet-start"},
-		{ifLeader(stepAddon()), "wait-control-plane"},
+		{ifLeader(stepAddon()), "cluster-admins"},
 	}
 }
 
@@ -98,10 +99,11 @@ func controlPlane() []row {
 		{stepEtcdJoin(), "check-etcd kubelet-start images"},
 		{stepControlPlane(), "kubeconfig images etcd-join"},
 		{stepWaitControlPlane(), "kubelet-start control-plane"},
-		{stepCRISocket(), "kubelet-start wait-control-plane"},
-		{stepUpdateStatus(), "wait-control-plane"},
-		{stepUpgradeCluster(), "wait-control-plane update-status"},
-		{stepMarkControlPlane(), "wait-control-plane"},
+		{stepClusterAdmins(), "wait-control-plane"},
+		{stepCRISocket(), "kubelet-start cluster-admins"},
+		{stepUpdateStatus(), "cluster-admins"},
+		{stepUpgradeCluster(), "cluster-admins update-status"},
+		{stepMarkControlPlane(), "cluster-admins"},
 	}
 }
 

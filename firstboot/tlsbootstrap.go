@@ -27,6 +27,8 @@ import (
 	"github.com/kbuild/kbuild/firstboot/kubelet"
 	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
+	"github.com/kbuild/kbuild/firstboot/pki"
+	"github.com/kbuild/kbuild/images"
 )
 
 // bootstrapKey is the key of the certificate that is asked for. It is kept
@@ -93,6 +95,9 @@ func getCertificate(ctx context.Context, m *node.Machine) error {
 	if cert == nil {
 		return outcome.Retry{After: 10 * time.Second, Why: fmt.Sprintf("certificate signing request %s is not approved and signed yet; the controller manager does both, or `kubectl certificate approve` approves it", request.Name),
 			Wake: func(ctx context.Context) { cluster.WatchRequest(ctx, c, request.Name) }}
+	}
+	if m.Node.Role == config.RoleControlPlane && m.Release().Has(images.FactLocalAPIServer) {
+		here.Server = pki.LocalServer(m.Node)
 	}
 	return writeKubeletConf(m, here, bytes.Join([][]byte{cert, bytes.TrimSpace(keyPEM), nil}, []byte("\n")))
 }

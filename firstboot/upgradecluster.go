@@ -53,7 +53,7 @@ func upgradeCluster(ctx context.Context, m *node.Machine) error {
 	if err != nil {
 		return err
 	}
-	if err := cluster.ApplyMissing(ctx, c, m.Host.Log, append(addons, kubelet, joinRulesPart(c))); err != nil {
+	if err := cluster.ApplyMissing(ctx, c, m.Host.Log, append(addons, kubelet, joinRulesPart(m, c))); err != nil {
 		return err
 	}
 	if err := cluster.ApplyInOrder(ctx, c, m.Host.Log, baked); err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/converge"
+	"github.com/kbuild/kbuild/firstboot/kubelet"
 	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/images"
 )
@@ -61,10 +62,17 @@ func stepCRISocket() converge.Step {
 	}
 }
 
-// criSocketOf notes the node's CRI socket on it.
+// criSocketOf notes the node's CRI socket on it, in versions that do, and takes
+// the note away where kubeadm's upgrade does.
 func criSocketOf(m *node.Machine) func(*corev1.Node) {
+	rel := m.Release()
 	return func(n *corev1.Node) {
-		metav1.SetMetaDataAnnotation(&n.ObjectMeta, criSocketAnnotation, m.Node.Init.NodeRegistration.CRISocket)
+		switch {
+		case rel.Has(images.FactCRISocketAnnotation):
+			metav1.SetMetaDataAnnotation(&n.ObjectMeta, criSocketAnnotation, kubelet.CRISocket(m.Node, rel))
+		case rel.Has(images.FactCRISocketDropped) && rel.Has(images.FactInstanceConfig):
+			delete(n.Annotations, criSocketAnnotation)
+		}
 	}
 }
 
@@ -168,7 +176,7 @@ func keepEdited(ctx context.Context, c kubernetes.Interface, cm *corev1.ConfigMa
 
 // kubeletConfigPart is the configuration that joining kubelets start from.
 func kubeletConfigPart(m *node.Machine, c kubernetes.Interface) (cluster.Part, error) {
-	name := m.Baked.Release.KubeletConfigMap
+	name := m.Release().KubeletConfigMap
 	conf, err := config.MarshalKubelet(m.Node, m.Baked.Release)
 	if err != nil {
 		return cluster.Part{}, fmt.Errorf("cannot write the KubeletConfiguration: %w", err)

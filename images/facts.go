@@ -116,6 +116,9 @@ const (
 	FactCRISocketURL Fact = "cri-socket-url"
 	// FactCRISocketAnnotation: kubeadm notes the CRI socket on the Node.
 	FactCRISocketAnnotation Fact = "cri-socket-annotation"
+	// FactCRISocketDropped: kubeadm's upgrade removes that note where
+	// instance-config.yaml says the same.
+	FactCRISocketDropped Fact = "cri-socket-dropped"
 	// FactInstanceConfig: kubeadm tells the kubelet its container runtime's
 	// socket in instance-config.yaml, which overrides config.yaml, and not by a flag.
 	FactInstanceConfig Fact = "instance-config"
@@ -151,6 +154,26 @@ const (
 	// FactEtcdClientMasters: the clients' certificates of etcd name the
 	// organization system:masters.
 	FactEtcdClientMasters Fact = "etcd-client-masters"
+	// FactECDSAGate: kubeadm's feature gate PublicKeysECDSA says of which kind keys
+	// are, whatever encryptionAlgorithm says.
+	FactECDSAGate Fact = "ecdsa-gate"
+	// FactKubeconfigKeys: the keys in kubeconfigs, too, are of the kind that the
+	// cluster's configuration names; before, they are RSA keys of 2048 bits.
+	FactKubeconfigKeys Fact = "kubeconfig-keys"
+	// FactLeafConstraints: a certificate that is no authority's says so.
+	FactLeafConstraints Fact = "leaf-constraints"
+	// FactAuthorityNames: an authority's certificate holds its common name as a DNS
+	// name.
+	FactAuthorityNames Fact = "authority-names"
+	// FactAuthoritySerial: an authority's certificate has a random serial number,
+	// not zero.
+	FactAuthoritySerial Fact = "authority-serial"
+	// FactBackdate: an authority's certificate is valid from five minutes before
+	// it is made.
+	FactBackdate Fact = "backdate"
+	// FactOwnBeginning: so is every certificate, but those in kubeconfigs; before,
+	// they begin when their authority's does.
+	FactOwnBeginning Fact = "own-beginning"
 
 	// Add-ons.
 
@@ -234,6 +257,7 @@ func factSpans() []span {
 		{FactPauseFlag, "1.21", "1.34"},           // phases/kubelet/flags.go
 		{FactCRISocketURL, "1.24", ""},            // constants: DefaultContainerRuntimeURLScheme
 		{FactCRISocketAnnotation, "1.19", "1.33"}, // phases/patchnode; features: NodeLocalCRISocket
+		{FactCRISocketDropped, "1.33", "1.36"},    // cmd/phases/upgrade/apply/uploadconfig.go
 		{FactInstanceConfig, "1.34", ""},          // phases/kubelet/config.go; features: NodeLocalCRISocket
 		{FactLocalAPIServer, "1.33", ""},          // phases/kubeconfig/kubeconfig.go; features: ControlPlaneKubeletLocalMode
 		{FactDefaultCgroupDriver, "1.21", ""},     // componentconfigs/kubelet.go
@@ -245,6 +269,13 @@ func factSpans() []span {
 
 		{FactSuperAdminConf, "1.29", ""},        // phases/kubeconfig/kubeconfig.go
 		{FactEtcdClientMasters, "1.19", "1.28"}, // phases/certs/certlist.go
+		{FactECDSAGate, "1.19", "1.36"},         // features/features.go
+		{FactKubeconfigKeys, "1.31", ""},        // phases/kubeconfig/kubeconfig.go
+		{FactLeafConstraints, "1.21", ""},       // util/pkiutil/pki_helpers.go: NewSignedCert
+		{FactAuthorityNames, "1.22", ""},        // k8s.io/client-go/util/cert: NewSelfSignedCACert, also the next
+		{FactAuthoritySerial, "1.25", ""},
+		{FactBackdate, "1.25", ""},     // util/pkiutil/pki_helpers.go: NewCertificateAuthority
+		{FactOwnBeginning, "1.31", ""}, // phases/certs/certlist.go: GetConfig
 
 		{FactKubeDNSName, "1.19", "1.20"}, // phases/addons/dns/manifests.go, also the next eight
 		{FactCoreDNSOnMaster, "1.19", "1.25"},
@@ -263,18 +294,24 @@ func factSpans() []span {
 func factsOf(v version) map[string]bool {
 	facts := map[string]bool{}
 	for _, s := range factSpans() {
-		if v.less(readVersion(s.From)) {
-			continue
+		if v.within(s.From, s.To) {
+			facts[string(s.Fact)] = true
 		}
-		if s.To != "" {
-			to := readVersion(s.To)
-			if v.minor > to.minor || v.minor == to.minor && to.patch >= 0 && v.patch > to.patch {
-				continue
-			}
-		}
-		facts[string(s.Fact)] = true
 	}
 	return facts
+}
+
+// within says whether v is one of the versions from one to another, as a span
+// has them.
+func (v version) within(from, to string) bool {
+	if v.less(readVersion(from)) {
+		return false
+	}
+	if to == "" {
+		return true
+	}
+	end := readVersion(to)
+	return v.minor < end.minor || v.minor == end.minor && (end.patch < 0 || v.patch <= end.patch)
 }
 
 // Has says whether a yes-or-no fact holds for the release.

@@ -224,7 +224,7 @@ func Lookup(name string) (Release, error) {
 		return Release{}, UnseenPatch{fmt.Sprintf("v1.%d.%d", number, patch), fmt.Sprintf("v1.%d.%d", number, newest)}
 	}
 	v := version{number, patch}
-	apis := at(configAPIs(), v)
+	apis, facts := at(configAPIs(), v), factsOf(v)
 	r := Release{
 		Version:          fmt.Sprintf("v1.%d.%d", number, patch),
 		Registry:         at(registries(), v),
@@ -236,7 +236,7 @@ func Lookup(name string) (Release, error) {
 		ConfigAPI:        apis[len(apis)-1],
 		ConfigAPIs:       apis,
 		OutputAPI:        at(outputAPIs(), v),
-		KubeletConfigMap: "kubelet-config",
+		KubeletConfigMap: kubeletConfigMap(facts, number),
 		Labels:           at(nodeLabels(), v),
 		Taints:           at(nodeTaints(), v),
 		ExternalEtcd:     at(externalEtcds(), v),
@@ -244,16 +244,13 @@ func Lookup(name string) (Release, error) {
 		CRI:              at(criVersions(), v),
 		KubeletClient:    at(kubeletClientGroups(), v),
 		Flannel:          "ghcr.io/flannel-io/flannel:v0.28.10",
-		Facts:            factsOf(v),
+		Facts:            facts,
 	}
 	before := at(etcdTagsBefore(), v)
 	if before == "" {
 		before = r.Etcd.Tag
 	}
 	r.EtcdFor = map[int]string{number - 1: before, number: r.Etcd.Tag}
-	if r.Has(FactVersionedKubeletConfig) {
-		r.KubeletConfigMap = fmt.Sprintf("kubelet-config-1.%d", number)
-	}
 	return r, nil
 }
 

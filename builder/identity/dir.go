@@ -156,7 +156,7 @@ func (d *Dir) findKeys(identityFile string, ask Ask) ([]age.Identity, error) {
 
 // names are the files of the PKI that a cluster like this one has.
 func (d *Dir) names() ([]string, error) {
-	table, err := pki.Table(d.Node)
+	table, err := pki.Table(d.Node, d.Release)
 	if err != nil {
 		return nil, err
 	}

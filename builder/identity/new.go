@@ -8,6 +8,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/cluster"
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/pki"
+	"github.com/kbuild/kbuild/images"
 )
 
 // New creates an identity. Keys, subjects and validity are the same as the first
@@ -22,7 +23,11 @@ func New(ctx context.Context, s Spec, now time.Time) (*Identity, error) {
 	if id.Token, err = config.NewToken(nil); err != nil {
 		return nil, err
 	}
-	if id.PKI, err = pki.Authorities(ctx, n, pki.Clock{Now: now}); err != nil {
+	rel, err := images.Lookup(n.Cluster.KubernetesVersion)
+	if err != nil {
+		return nil, err
+	}
+	if id.PKI, err = pki.Authorities(ctx, n, rel, pki.Clock{Now: now}); err != nil {
 		return nil, fmt.Errorf("cannot create the cluster's certificate authorities: %w", err)
 	}
 	return id, nil

@@ -40,7 +40,7 @@ func RenewCertificate(m *node.Machine) error {
 	if err != nil || ended.IsZero() {
 		return nil // the kubelet says what is wrong with it
 	}
-	pair, err := pki.NodeClient(m.Host, m.Node, m.Clock())
+	pair, err := pki.NodeClient(m.Host, m.Node, m.Release(), m.Clock())
 	if errors.Is(err, fs.ErrNotExist) {
 		return outcome.Retry{After: 10 * time.Second, Why: fmt.Sprintf("the kubelet's certificate has expired (%s), and this machine's clock shows %s: if the clock is right, the node was off for too long, and `kbuild-firstboot reset --force` makes it a new one; a token that is good must be in its user-data",
 			ended.UTC().Format(time.RFC3339), m.Host.Now().UTC().Format(time.RFC3339))}

@@ -6,9 +6,8 @@ import (
 	"github.com/kbuild/kbuild/templates"
 )
 
-// patched is the configuration with the user's patches for it, and then with
-// what the instance's own file says, which kubeadm takes for the last patch.
-func patched(m *node.Machine, conf, instance []byte) ([]byte, error) {
+// patched is the configuration with the user's patches for it.
+func patched(m *node.Machine, conf []byte) ([]byte, error) {
 	dir, applies := m.Node.Init.Patches, m.Baked.Release.Has(images.FactPatchKubelet)
 	if dir == "" || !applies && !m.Host.Exists(dir) {
 		return conf, nil
@@ -20,6 +19,5 @@ func patched(m *node.Machine, conf, instance []byte) ([]byte, error) {
 	if _, err := p.Check(m.Baked.Release); err != nil || !applies {
 		return conf, err
 	}
-	p = append(p, templates.Patch{Name: templates.KubeletConfiguration + ".yaml", Data: instance})
 	return p.Kubelet(conf)
 }

@@ -22,3 +22,8 @@ type Machine struct {
 	// step is done; every later step may rely on it.
 	Node *config.Node
 }
+
+// Release is the image's, with the facts as the cluster's feature gates have them.
+func (m *Machine) Release() images.Release {
+	return m.Baked.Release.With(m.Node.Cluster.FeatureGates)
+}

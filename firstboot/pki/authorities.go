@@ -10,14 +10,15 @@ import (
 	"time"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/images"
 )
 
 // Authorities makes what a cluster is known by before any node of it is there:
 // the authorities with their keys and the service-account key pair, as PEM by
 // the path below the certificates directory ("etcd/ca.key"). They are what
 // Ensure makes on a first control plane that has none. Nothing is written.
-func Authorities(ctx context.Context, n *config.Node, clock Clock) (map[string][]byte, error) {
-	table, err := Table(n)
+func Authorities(ctx context.Context, n *config.Node, rel images.Release, clock Clock) (map[string][]byte, error) {
+	table, err := Table(n, rel)
 	if err != nil {
 		return nil, err
 	}
@@ -27,7 +28,7 @@ func Authorities(ctx context.Context, n *config.Node, clock Clock) (map[string][
 			names = append(names, c.Base)
 		}
 	}
-	keys, err := makeKeys(ctx, names, ecdsaKeys(n))
+	keys, err := makeKeys(ctx, names, Algorithm(n, rel))
 	if err != nil {
 		return nil, err
 	}
@@ -53,9 +54,9 @@ func Authorities(ctx context.Context, n *config.Node, clock Clock) (map[string][
 }
 
 // Issue makes the kubeconfig with an authority that is no file of a machine:
-// crt and key are PEM. life is how long it is valid; zero is a year, as
-// kubeadm has it. Nothing is written.
-func (k Kubeconfig) Issue(ctx context.Context, n *config.Node, crt, key []byte, life time.Duration, clock Clock) ([]byte, error) {
+// crt and key are PEM. lasts is how long it is valid; zero is as long as the
+// cluster's certificates are. Nothing is written.
+func (k Kubeconfig) Issue(n *config.Node, crt, key []byte, lasts time.Duration, clock Clock) ([]byte, error) {
 	certs, err := parseCerts(crt)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the cluster's authority: %w", err)
@@ -70,17 +71,18 @@ func (k Kubeconfig) Issue(ctx context.Context, n *config.Node, crt, key []byte, 
 	if err := valid(Cert{Base: CA}, ca.cert, nil, clock.now()); err != nil {
 		return nil, fmt.Errorf("cannot use the cluster's authority: %w", err)
 	}
-	if life = cmp.Or(life, lifeLeaf); life < 0 {
-		return nil, fmt.Errorf("cannot make a kubeconfig that is valid for %v, which is not longer than zero: ask for more", life)
+	if lasts = cmp.Or(lasts, k.Life); lasts < 0 {
+		return nil, fmt.Errorf("cannot make a kubeconfig that is valid for %v, which is not longer than zero: ask for more", lasts)
 	}
-	if end := clock.now().Add(life); end.After(ca.cert.NotAfter) {
+	k.Life = lasts
+	if end := clock.now().Add(lasts); end.After(ca.cert.NotAfter) {
 		return nil, fmt.Errorf("cannot make a kubeconfig that is valid until %s: the cluster's authority ends on %s: ask for less", end.UTC().Format(time.RFC3339), ca.cert.NotAfter.Format(time.RFC3339))
 	}
-	keys, err := makeKeys(ctx, []string{k.File}, false)
+	made, err := newKey(k.Algorithm)
 	if err != nil {
 		return nil, err
 	}
-	return k.make(n, ca, keys[k.File], clock, life)
+	return k.make(n, ca, made, clock)
 }
 
 // Pins are kubeadm's pins of the authorities in a PEM file, "sha256:HEX": the

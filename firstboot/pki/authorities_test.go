@@ -20,7 +20,7 @@ import (
 // makes the rest and changes nothing.
 func TestAuthorities(t *testing.T) {
 	h, n, rel := machine(t), testNode(), release(t)
-	files, err := Authorities(t.Context(), n, clock)
+	files, err := Authorities(t.Context(), n, release(t), clock)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestAuthorities(t *testing.T) {
 	// Subject and life are those of Ensure, which the oracle compares with
 	// kubeadm's.
 	own := machine(t)
-	if err := Ensure(t.Context(), own, n, clock); err != nil {
+	if err := Ensure(t.Context(), own, n, release(t), clock); err != nil {
 		t.Fatal(err)
 	}
 	for _, base := range []string{CA, EtcdCA, FrontProxyCA} {
@@ -68,27 +68,27 @@ func TestAuthorities(t *testing.T) {
 func TestAuthoritiesExternalEtcd(t *testing.T) {
 	n := testNode()
 	n.Cluster.Etcd = config.Etcd{External: &config.ExternalEtcd{Endpoints: []string{"https://192.0.2.1:2379"}}}
-	files, err := Authorities(t.Context(), n, clock)
+	files, err := Authorities(t.Context(), n, release(t), clock)
 	if err != nil || len(files) != 6 || files["etcd/ca.crt"] != nil {
 		t.Errorf("%d files, %v", len(files), err)
 	}
 	stopped, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Authorities(stopped, n, clock); !errors.Is(err, context.Canceled) {
+	if _, err := Authorities(stopped, n, release(t), clock); !errors.Is(err, context.Canceled) {
 		t.Errorf("stopped: %v", err)
 	}
 }
 
 func TestIssue(t *testing.T) {
 	n, rel := testNode(), release(t)
-	files, err := Authorities(t.Context(), n, clock)
+	files, err := Authorities(t.Context(), n, release(t), clock)
 	if err != nil {
 		t.Fatal(err)
 	}
 	admin := Kubeconfigs(n, rel)[0]
 	crt, key := files["ca.crt"], files["ca.key"]
 	for life, want := range map[time.Duration]time.Duration{0: 365 * 24 * time.Hour, time.Hour: time.Hour} {
-		b, err := admin.Issue(t.Context(), n, crt, key, life, clock)
+		b, err := admin.Issue(n, crt, key, life, clock)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +108,7 @@ func TestIssue(t *testing.T) {
 			t.Errorf("life %v: %v until %v, %v", life, certs[0].Subject, certs[0].NotAfter, err)
 		}
 	}
-	other, err := Authorities(t.Context(), n, clock)
+	other, err := Authorities(t.Context(), n, release(t), clock)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestIssue(t *testing.T) {
 		clock    Clock
 		want     string
 	}{
-		"too long":        {crt, key, 11 * lifeLeaf, clock, "ask for less"},
+		"too long":        {crt, key, 11 * year, clock, "ask for less"},
 		"negative":        {crt, key, -time.Hour, clock, "not longer than zero"},
 		"expired":         {crt, key, 0, Clock{Now: testTime.AddDate(11, 0, 0)}, "expired"},
 		"another's key":   {crt, other["ca.key"], 0, clock, "another"},
@@ -126,7 +126,7 @@ func TestIssue(t *testing.T) {
 		"no key":          {crt, []byte("x"), 0, clock, "no PEM private key"},
 		"public key only": {crt, files["sa.pub"], 0, clock, "private key"},
 	} {
-		if _, err := admin.Issue(t.Context(), n, c.crt, c.key, c.life, c.clock); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := admin.Issue(n, c.crt, c.key, c.life, c.clock); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -134,7 +134,7 @@ func TestIssue(t *testing.T) {
 
 // The judge is openssl, the way kubeadm's documentation does it.
 func TestPins(t *testing.T) {
-	files, err := Authorities(t.Context(), testNode(), clock)
+	files, err := Authorities(t.Context(), testNode(), release(t), clock)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/images"
 )
 
 const (
@@ -37,25 +38,25 @@ type state struct {
 // they are what takes the time; files are written in the table's order, each
 // key before its certificate, so that a cut leaves a key that the next run
 // goes on with.
-func Ensure(ctx context.Context, h *host.Host, n *config.Node, clock Clock) error {
-	return ensure(ctx, h, n, clock, func(string) bool { return true })
+func Ensure(ctx context.Context, h *host.Host, n *config.Node, rel images.Release, clock Clock) error {
+	return ensure(ctx, h, n, rel, clock, func(string) bool { return true })
 }
 
 // EnsureCA is Ensure for the cluster's authority alone. It judges the whole
 // table, so that no second authority is made where certificates of a first
 // one are.
-func EnsureCA(ctx context.Context, h *host.Host, n *config.Node, clock Clock) error {
-	return ensure(ctx, h, n, clock, func(base string) bool { return base == CA })
+func EnsureCA(ctx context.Context, h *host.Host, n *config.Node, rel images.Release, clock Clock) error {
+	return ensure(ctx, h, n, rel, clock, func(base string) bool { return base == CA })
 }
 
 // ensure is Ensure for the rows that are wanted.
-func ensure(ctx context.Context, h *host.Host, n *config.Node, clock Clock, wanted func(base string) bool) error {
-	s, err := judge(h, n, clock.now())
+func ensure(ctx context.Context, h *host.Host, n *config.Node, rel images.Release, clock Clock, wanted func(base string) bool) error {
+	s, err := judge(h, n, rel, clock.now())
 	if err != nil {
 		return err
 	}
 	keyless := slices.DeleteFunc(s.keyless(), func(base string) bool { return !wanted(base) })
-	keys, err := makeKeys(ctx, keyless, ecdsaKeys(n))
+	keys, err := makeKeys(ctx, keyless, Algorithm(n, rel))
 	if err != nil {
 		return err
 	}
@@ -83,8 +84,8 @@ func ensure(ctx context.Context, h *host.Host, n *config.Node, clock Clock, want
 
 // HasCA says whether the cluster's authority is there. What is there and not
 // valid is an error.
-func HasCA(h *host.Host, n *config.Node, clock Clock) (bool, error) {
-	s, err := judge(h, n, clock.now())
+func HasCA(h *host.Host, n *config.Node, rel images.Release, clock Clock) (bool, error) {
+	s, err := judge(h, n, rel, clock.now())
 	if err != nil {
 		return false, err
 	}
@@ -93,8 +94,8 @@ func HasCA(h *host.Host, n *config.Node, clock Clock) (bool, error) {
 
 // Complete says whether nothing is missing. What is there and not valid is an
 // error.
-func Complete(h *host.Host, n *config.Node, clock Clock) (bool, error) {
-	s, err := judge(h, n, clock.now())
+func Complete(h *host.Host, n *config.Node, rel images.Release, clock Clock) (bool, error) {
+	s, err := judge(h, n, rel, clock.now())
 	if err != nil {
 		return false, err
 	}
@@ -106,16 +107,13 @@ func Complete(h *host.Host, n *config.Node, clock Clock) (bool, error) {
 	return s.sa.private != nil && s.sa.public, nil
 }
 
-// ecdsaKeys says whether kubeadm's feature gate asks for elliptic keys.
-func ecdsaKeys(n *config.Node) bool { return n.Cluster.FeatureGates["PublicKeysECDSA"] }
-
 // judge loads every row and checks it. Afterwards each row is whole, or may be
 // made. A certificate that has expired counts as missing where its authority
 // can sign it again: nobody logs in to remove it. A certificate without its key
 // is only allowed to an authority that
 // lives elsewhere (external CA), and then all that it signs must be there.
-func judge(h *host.Host, n *config.Node, now time.Time) (*state, error) {
-	table, err := Table(n)
+func judge(h *host.Host, n *config.Node, rel images.Release, now time.Time) (*state, error) {
+	table, err := Table(n, rel)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +178,7 @@ func (s *state) keyless() []string {
 }
 
 // makeKeys makes a key for each name, on all processors.
-func makeKeys(ctx context.Context, names []string, elliptical bool) (map[string]crypto.Signer, error) {
+func makeKeys(ctx context.Context, names []string, algorithm string) (map[string]crypto.Signer, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.NumCPU())
 	var mu sync.Mutex
@@ -190,7 +188,7 @@ func makeKeys(ctx context.Context, names []string, elliptical bool) (map[string]
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			k, err := newKey(elliptical)
+			k, err := newKey(algorithm)
 			if err != nil {
 				return fmt.Errorf("cannot make a key: %w", err)
 			}

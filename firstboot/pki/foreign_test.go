@@ -35,8 +35,8 @@ var foreign = map[string]struct {
 		m.drop("sa.key", "sa.pub")
 	}},
 	"keys without certificates":   {bring: func(m brought) { m.drop("apiserver.crt", "front-proxy-client.crt", "etcd/peer.crt", "sa.pub") }},
-	"RSA authority":               {bring: func(m brought) { m.authority(CA, m.key(newKey(false)), false) }},
-	"RSA authority in PKCS#8":     {bring: func(m brought) { m.authority(CA, m.key(newKey(false)), true) }},
+	"RSA authority":               {bring: func(m brought) { m.authority(CA, m.key(newKey(rsa2048)), false) }},
+	"RSA authority in PKCS#8":     {bring: func(m brought) { m.authority(CA, m.key(newKey(rsa2048)), true) }},
 	"Ed25519 authority":           {bring: func(m brought) { m.authority(CA, m.ed25519(), true) }},
 	"Ed25519 key of an authority": {bring: func(m brought) { m.authority(CA, m.ed25519(), true); m.drop("ca.crt") }},
 	"text and other certificates": {bring: func(m brought) { m.put("ca.crt", "Subject: CN=kubernetes\n"+m.get("ca.crt")+m.get("etcd/ca.crt")) }},
@@ -55,7 +55,7 @@ var foreign = map[string]struct {
 	}},
 	"several public keys": {bring: func(m brought) { m.put("sa.pub", m.public("apiserver")+m.get("sa.pub")) }},
 	"RSA public key": {bring: func(m brought) {
-		key, ok := m.key(newKey(false)).(*rsa.PrivateKey)
+		key, ok := m.key(newKey(rsa2048)).(*rsa.PrivateKey)
 		if !ok {
 			m.t.Fatal("not RSA")
 		}
@@ -67,8 +67,8 @@ var foreign = map[string]struct {
 		"apiserver-etcd-client.crt is there and not valid: x509: certificate signed by unknown authority"},
 	"signed by itself": {func(m brought) { m.change("apiserver", "", func(*x509.Certificate) {}) }, "apiserver.crt is there and not valid: x509"},
 	"a new authority, old certificates": {func(m brought) {
-		key := m.key(newKey(true))
-		der, err := selfSign(Cert{CN: "new"}, key, clock)
+		key := m.key(newKey(ecdsaP256))
+		der, err := selfSign(Cert{CN: "new", Life: 10 * year}, key, clock)
 		m.must(err)
 		m.put("ca.crt", string(encodeCert(der)))
 		m.put("ca.key", m.encode(key, false))
@@ -103,12 +103,12 @@ func TestForeign(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m := brought{t, machine(t), testNode()}
-			m.must(Ensure(t.Context(), m.h, m.node, clock))
+			m.must(Ensure(t.Context(), m.h, m.node, release(t), clock))
 			c.bring(m)
 			// Something is always left to do.
 			m.drop("etcd/healthcheck-client.crt", "etcd/healthcheck-client.key")
 			before := contents(t, m.h)
-			err := Ensure(t.Context(), m.h, m.node, clock)
+			err := Ensure(t.Context(), m.h, m.node, release(t), clock)
 			if c.want != "" {
 				if err == nil || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("error %v, want %s", err, c.want)
@@ -116,7 +116,7 @@ func TestForeign(t *testing.T) {
 				if !maps.Equal(before, contents(t, m.h)) {
 					t.Error("files were changed")
 				}
-				if done, err := Complete(m.h, m.node, clock); done || err == nil || !strings.Contains(err.Error(), c.want) {
+				if done, err := Complete(m.h, m.node, release(t), clock); done || err == nil || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("complete: %t, %v", done, err)
 				}
 				return
@@ -130,7 +130,7 @@ func TestForeign(t *testing.T) {
 			}
 			m.judge()
 			m.h.Effect = func(what string) error { t.Errorf("a second run: %s", what); return nil }
-			m.must(Ensure(t.Context(), m.h, m.node, clock))
+			m.must(Ensure(t.Context(), m.h, m.node, release(t), clock))
 		})
 	}
 }
@@ -141,7 +141,7 @@ func TestKeysDiffer(t *testing.T) {
 	for _, c := range (brought{t, machine(t), testNode()}).table() {
 		names = append(names, c.Base)
 	}
-	keys, err := makeKeys(context.Background(), names, false)
+	keys, err := makeKeys(context.Background(), names, rsa2048)
 	if err != nil || len(keys) != len(names) {
 		t.Fatalf("%d keys (%v)", len(keys), err)
 	}
@@ -188,7 +188,7 @@ func (m brought) drop(files ...string) {
 
 func (m brought) table() []Cert {
 	m.t.Helper()
-	table, err := Table(m.node)
+	table, err := Table(m.node, release(m.t))
 	m.must(err)
 	return table
 }
@@ -233,7 +233,7 @@ func (m brought) public(base string) string {
 // signed.
 func (m brought) authority(base string, k crypto.Signer, pkcs8 bool) {
 	m.t.Helper()
-	der, err := selfSign(Cert{CN: "somebody's"}, k, clock)
+	der, err := selfSign(Cert{CN: "somebody's", Life: 10 * year}, k, clock)
 	m.must(err)
 	m.put(base+".crt", string(encodeCert(der)))
 	m.put(base+".key", m.encode(k, pkcs8))

@@ -1,7 +1,6 @@
 package pki
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -27,33 +26,73 @@ import (
 // KubernetesDir holds the kubeconfigs.
 const KubernetesDir = "/etc/kubernetes"
 
+// Names of the kubeconfigs' files.
+const (
+	AdminConf      = "admin.conf"
+	SuperAdminConf = "super-admin.conf"
+	KubeletConf    = "kubelet.conf"
+)
+
 // Kubeconfig is a client of the API server and the file that makes it one.
 type Kubeconfig struct {
 	File   string // "admin.conf"
 	Server string // URL of the API server that it talks to
 	User   string // common name of its certificate
 	Org    []string
+	// Algorithm is that of its key, and Life is how long its certificate is valid;
+	// see Cert.
+	Algorithm string
+	Life      time.Duration
+	Form      Form
 }
 
-// Kubeconfigs are those of a control-plane node. The control plane's own parts
-// talk to the API server next to them, everybody else to the cluster's
-// endpoint. (kubeadm: cmd/kubeadm/app/phases/kubeconfig)
+// Kubeconfigs are those of a control-plane node in the version of rel. The control
+// plane's own parts talk to the API server next to them, and so does the kubelet
+// where the version has it so; everybody else to the cluster's endpoint. (kubeadm:
+// cmd/kubeadm/app/phases/kubeconfig)
 func Kubeconfigs(n *config.Node, rel images.Release) []Kubeconfig {
-	local := "https://" + net.JoinHostPort(n.Init.LocalAPIEndpoint.AdvertiseAddress, strconv.Itoa(int(n.Init.LocalAPIEndpoint.BindPort)))
-	endpoint := Endpoint(n)
-	admin := []string{masters}
-	ks := []Kubeconfig{{"admin.conf", endpoint, "kubernetes-admin", admin}}
-	if rel.Has(images.FactSuperAdminConf) {
-		// Since 1.29 the everyday administrator is bound by RBAC, and the
-		// one that RBAC cannot bind has a file of its own.
-		ks[0].Org = []string{"kubeadm:cluster-admins"}
-		ks = append(ks, Kubeconfig{"super-admin.conf", endpoint, "kubernetes-super-admin", admin})
+	local, endpoint := LocalServer(n), Endpoint(n)
+	kubelet := Kubeconfig{File: KubeletConf, Server: endpoint, User: "system:node:" + n.Init.NodeRegistration.Name, Org: groups("system:nodes")}
+	if rel.Has(images.FactLocalAPIServer) {
+		kubelet.Server = local
 	}
-	return append(ks,
-		Kubeconfig{"kubelet.conf", endpoint, "system:node:" + n.Init.NodeRegistration.Name, []string{"system:nodes"}},
-		Kubeconfig{"controller-manager.conf", local, "system:kube-controller-manager", nil},
-		Kubeconfig{"scheduler.conf", local, "system:kube-scheduler", nil},
+	ks := []Kubeconfig{{File: AdminConf, Server: endpoint, User: "kubernetes-admin", Org: groups(masters)}}
+	if rel.Has(images.FactSuperAdminConf) {
+		// The everyday administrator is bound by RBAC, and the one that RBAC cannot
+		// bind has a file of its own.
+		ks[0].Org = groups(ClusterAdmins)
+		ks = append(ks, SuperAdmin(n, rel))
+	}
+	ks = append(ks, kubelet,
+		Kubeconfig{File: "controller-manager.conf", Server: local, User: "system:kube-controller-manager"},
+		Kubeconfig{File: "scheduler.conf", Server: local, User: "system:kube-scheduler"},
 	)
+	for i := range ks {
+		ks[i].dress(n, rel)
+	}
+	return ks
+}
+
+// SuperAdmin is the administrator whom RBAC does not bind.
+func SuperAdmin(n *config.Node, rel images.Release) Kubeconfig {
+	k := Kubeconfig{File: SuperAdminConf, Server: Endpoint(n), User: "kubernetes-super-admin", Org: groups(masters)}
+	k.dress(n, rel)
+	return k
+}
+
+// dress gives k what is common to all.
+func (k *Kubeconfig) dress(n *config.Node, rel images.Release) {
+	k.Algorithm, k.Life, k.Form = rsa2048, life(n), formOf(rel)
+	if rel.Has(images.FactKubeconfigKeys) {
+		k.Algorithm = Algorithm(n, rel)
+	}
+	k.Form.OwnBeginning = false // these begin with their authority
+}
+
+// LocalServer is the URL of this node's own API server.
+func LocalServer(n *config.Node) string {
+	e := n.Init.LocalAPIEndpoint
+	return "https://" + net.JoinHostPort(e.AdvertiseAddress, strconv.Itoa(int(e.BindPort)))
 }
 
 // Endpoint is the URL by which the cluster's API is reached: that of the
@@ -62,7 +101,7 @@ func Endpoint(n *config.Node) string {
 	port := strconv.Itoa(int(n.Init.LocalAPIEndpoint.BindPort))
 	e := n.Cluster.ControlPlaneEndpoint
 	if e == "" {
-		return "https://" + net.JoinHostPort(n.Init.LocalAPIEndpoint.AdvertiseAddress, port)
+		return LocalServer(n)
 	}
 	if _, p, err := net.SplitHostPort(e); err == nil && p != "" {
 		port = p
@@ -85,12 +124,13 @@ func EnsureKubeconfigs(ctx context.Context, h *host.Host, n *config.Node, rel im
 	if ca.key == nil {
 		return fmt.Errorf("cannot make %s in %s: the cluster's authority has no key here (external CA); put kubeconfigs with these names in place", strings.Join(files, ", "), KubernetesDir)
 	}
-	keys, err := makeKeys(ctx, files, false) // kubeadm's gate PublicKeysECDSA is not for these
+	keys, err := makeKeys(ctx, files, missing[0].Algorithm) // all have the same
 	if err != nil {
 		return err
 	}
-	for _, k := range missing {
-		b, err := k.make(n, ca, keys[k.File], clock, lifeLeaf)
+	// The administrator's comes last: where it is, all are that were made with it.
+	for _, k := range slices.Backward(missing) {
+		b, err := k.make(n, ca, keys[k.File], clock)
 		if err != nil {
 			return fmt.Errorf("cannot make %s: %w", k.File, err)
 		}
@@ -110,7 +150,7 @@ func KubeconfigsComplete(h *host.Host, n *config.Node, rel images.Release, clock
 // NodeClient makes a client certificate for the kubelet of n, and a key as
 // kubelets make theirs, both in one PEM as they keep them. The error is
 // fs.ErrNotExist where the authority's key is not here.
-func NodeClient(h *host.Host, n *config.Node, clock Clock) ([]byte, error) {
+func NodeClient(h *host.Host, n *config.Node, rel images.Release, clock Clock) ([]byte, error) {
 	ca, err := load(h, n.Cluster.CertificatesDir, Cert{Base: CA})
 	if err != nil {
 		return nil, err
@@ -118,11 +158,11 @@ func NodeClient(h *host.Host, n *config.Node, clock Clock) ([]byte, error) {
 	if ca.cert == nil || ca.key == nil {
 		return nil, fmt.Errorf("cannot sign for the kubelet: the authority's key: %w", fs.ErrNotExist)
 	}
-	key, err := newKey(true)
+	key, err := newKey(ecdsaP256)
 	if err != nil {
 		return nil, err
 	}
-	der, err := sign(Cert{CN: "system:node:" + n.Init.NodeRegistration.Name, Org: []string{"system:nodes"}, Usages: client()}, key.Public(), ca.cert, ca.key, clock)
+	der, err := sign(Cert{CN: "system:node:" + n.Init.NodeRegistration.Name, Org: []string{"system:nodes"}, Usages: client(), Life: year, Form: formOf(rel)}, key.Public(), ca.cert, ca.key, clock)
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +243,7 @@ func judgeKubeconfig(b []byte, ca *x509.Certificate, now time.Time) (server stri
 	if err != nil {
 		return "", fmt.Errorf("its certificate authority: %w", err)
 	}
-	if !bytes.Equal(certs[0].Raw, ca.Raw) {
+	if !certs[0].Equal(ca) {
 		return "", errors.New("it trusts another certificate authority than this cluster's")
 	}
 	user, ok := c.AuthInfos[ctx.AuthInfo]
@@ -222,10 +262,9 @@ func judgeKubeconfig(b []byte, ca *x509.Certificate, now time.Time) (server stri
 	return cluster.Server, nil
 }
 
-// make signs a client certificate for key, valid for life, and puts both into
-// a kubeconfig.
-func (k Kubeconfig) make(n *config.Node, ca pair, key crypto.Signer, clock Clock, life time.Duration) ([]byte, error) {
-	der, err := sign(Cert{CN: k.User, Org: k.Org, Usages: client(), Life: life}, key.Public(), ca.cert, ca.key, clock)
+// make signs a client certificate for key, and puts both into a kubeconfig.
+func (k Kubeconfig) make(n *config.Node, ca pair, key crypto.Signer, clock Clock) ([]byte, error) {
+	der, err := sign(Cert{CN: k.User, Org: k.Org, Usages: client(), Life: k.Life, Form: k.Form}, key.Public(), ca.cert, ca.key, clock)
 	if err != nil {
 		return nil, err
 	}

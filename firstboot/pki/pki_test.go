@@ -101,7 +101,7 @@ func remove(t testing.TB, h *host.Host, file string) {
 }
 
 func ensureAll(h *host.Host, n *config.Node, rel images.Release, c Clock) error {
-	if err := Ensure(context.Background(), h, n, c); err != nil {
+	if err := Ensure(context.Background(), h, n, rel, c); err != nil {
 		return err
 	}
 	return EnsureKubeconfigs(context.Background(), h, n, rel, c)
@@ -136,13 +136,13 @@ func TestValidIsKept(t *testing.T) {
 	for _, f := range []string{"/apiserver.crt", "/etcd/peer.crt", "/etcd/peer.key", "/sa.pub"} {
 		remove(t, h, dir+f)
 	}
-	if done, err := Complete(h, n, later); done || err != nil {
+	if done, err := Complete(h, n, release(t), later); done || err != nil {
 		t.Errorf("complete: %t, %v", done, err)
 	}
 	if err := ensureAll(h, n, rel, later); err != nil {
 		t.Fatal(err)
 	}
-	if done, err := Complete(h, n, later); !done || err != nil {
+	if done, err := Complete(h, n, release(t), later); !done || err != nil {
 		t.Errorf("complete: %t, %v", done, err)
 	}
 	for file, now := range contents(t, h) {
@@ -163,7 +163,7 @@ func TestExpired(t *testing.T) {
 	}
 	before := contents(t, h)
 	later := Clock{Now: testTime.AddDate(1, 0, 1), Built: clock.Built}
-	if done, err := Complete(h, n, later); done || err != nil {
+	if done, err := Complete(h, n, release(t), later); done || err != nil {
 		t.Errorf("complete: %t, %v", done, err)
 	}
 	if done, err := KubeconfigsComplete(h, n, rel, later); done || err != nil {
@@ -172,7 +172,7 @@ func TestExpired(t *testing.T) {
 	if err := ensureAll(h, n, rel, later); err != nil {
 		t.Fatal(err)
 	}
-	if done, err := Complete(h, n, later); !done || err != nil {
+	if done, err := Complete(h, n, release(t), later); !done || err != nil {
 		t.Errorf("complete: %t, %v", done, err)
 	}
 	for file, now := range contents(t, h) {
@@ -216,7 +216,7 @@ func TestInvalid(t *testing.T) {
 	// signed makes a certificate for the API server's key from a changed row.
 	signed := func(change func(c *Cert, k *Clock)) func(t *testing.T, h *host.Host) []byte {
 		return func(t *testing.T, h *host.Host) []byte {
-			table, err := Table(n)
+			table, err := Table(n, release(t))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -319,12 +319,12 @@ func read(t testing.TB, h *host.Host, file string) []byte {
 
 func TestNotAnAuthority(t *testing.T) {
 	h, n := machine(t), testNode()
-	if err := Ensure(context.Background(), h, n, clock); err != nil {
+	if err := Ensure(context.Background(), h, n, release(t), clock); err != nil {
 		t.Fatal(err)
 	}
 	put(t, h, dir+"/ca.crt", read(t, h, dir+"/apiserver.crt"))
 	put(t, h, dir+"/ca.key", read(t, h, dir+"/apiserver.key"))
-	if err := Ensure(context.Background(), h, n, clock); err == nil || !strings.Contains(err.Error(), "not an authority's") {
+	if err := Ensure(context.Background(), h, n, release(t), clock); err == nil || !strings.Contains(err.Error(), "not an authority's") {
 		t.Errorf("error: %v", err)
 	}
 }
@@ -377,7 +377,7 @@ func TestExternalCA(t *testing.T) {
 			if _, ok := now["/etc/kubernetes/"+c.remove[0]]; ok {
 				t.Error("the authority's key was made")
 			}
-			if done, err := Complete(h, n, clock); !done || err != nil {
+			if done, err := Complete(h, n, release(t), clock); !done || err != nil {
 				t.Errorf("complete: %t, %v", done, err)
 			}
 		})
@@ -389,10 +389,10 @@ func TestExternalCA(t *testing.T) {
 func TestWrongClock(t *testing.T) {
 	h, n := machine(t), testNode()
 	wrong := Clock{Now: time.Date(1970, 1, 1, 0, 1, 0, 0, time.UTC), Built: testTime}
-	if err := Ensure(context.Background(), h, n, wrong); err != nil {
+	if err := Ensure(context.Background(), h, n, release(t), wrong); err != nil {
 		t.Fatal(err)
 	}
-	for base, life := range map[string]time.Duration{"ca": lifeCA, "apiserver": lifeLeaf} {
+	for base, life := range map[string]time.Duration{"ca": 10 * year, "apiserver": year} {
 		p, err := load(h, dir, Cert{Base: base})
 		if err != nil {
 			t.Fatal(err)
@@ -402,7 +402,7 @@ func TestWrongClock(t *testing.T) {
 		}
 	}
 	for _, c := range []Clock{wrong, {Now: testTime.AddDate(0, 6, 0), Built: testTime}} {
-		if done, err := Complete(h, n, c); !done || err != nil {
+		if done, err := Complete(h, n, release(t), c); !done || err != nil {
 			t.Errorf("at %s: complete %t, %v", c.Now, done, err)
 		}
 	}
@@ -412,7 +412,7 @@ func TestStopped(t *testing.T) {
 	h := machine(t)
 	ctx, stop := context.WithCancel(context.Background())
 	stop()
-	if err := Ensure(ctx, h, testNode(), clock); !errors.Is(err, context.Canceled) {
+	if err := Ensure(ctx, h, testNode(), release(t), clock); !errors.Is(err, context.Canceled) {
 		t.Errorf("error: %v", err)
 	}
 	if c := contents(t, h); len(c) > 0 {
@@ -422,8 +422,8 @@ func TestStopped(t *testing.T) {
 
 // A user's own authority may have keys of any kind and form.
 func TestKeyForms(t *testing.T) {
-	for _, elliptical := range []bool{true, false} {
-		k, err := newKey(elliptical)
+	for _, algorithm := range []string{rsa2048, "RSA-3072", ecdsaP256, "ECDSA-P384"} {
+		k, err := newKey(algorithm)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -500,7 +500,7 @@ func BenchmarkKeys(b *testing.B) {
 	b.Run("one after another", func(b *testing.B) {
 		for b.Loop() {
 			for range names {
-				if _, err := newKey(false); err != nil {
+				if _, err := newKey(rsa2048); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -508,7 +508,7 @@ func BenchmarkKeys(b *testing.B) {
 	})
 	b.Run("side by side", func(b *testing.B) {
 		for b.Loop() {
-			if _, err := makeKeys(b.Context(), names, false); err != nil {
+			if _, err := makeKeys(b.Context(), names, rsa2048); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -523,7 +523,7 @@ func BenchmarkComplete(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		if done, err := Complete(h, n, clock); !done || err != nil {
+		if done, err := Complete(h, n, rel, clock); !done || err != nil {
 			b.Fatal(done, err)
 		}
 		if done, err := KubeconfigsComplete(h, n, rel, clock); !done || err != nil {

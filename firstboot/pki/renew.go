@@ -14,7 +14,7 @@ import (
 // removed, Ensure and EnsureKubeconfigs make them anew. What an authority has
 // signed whose key is elsewhere is not among them.
 func Renewable(h *host.Host, n *config.Node, rel images.Release) ([]string, error) {
-	table, err := Table(n)
+	table, err := Table(n, rel)
 	if err != nil {
 		return nil, err
 	}
@@ -30,7 +30,7 @@ func Renewable(h *host.Host, n *config.Node, rel images.Release) ([]string, erro
 		return files, nil
 	}
 	for _, k := range Kubeconfigs(n, rel) {
-		if k.File != "kubelet.conf" {
+		if k.File != KubeletConf {
 			files = append(files, path.Join(KubernetesDir, k.File))
 		}
 	}

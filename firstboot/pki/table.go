@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/kbuild/kbuild/firstboot/config"
+	"github.com/kbuild/kbuild/images"
 )
 
 // Cert is one row of the table.
@@ -30,7 +31,11 @@ type Cert struct {
 	Usages []x509.ExtKeyUsage
 	DNS    []string
 	IPs    []net.IP
-	Life   time.Duration // zero is a year, as kubeadm has it; authorities always get ten
+	// Algorithm is that of its key, one of kubeadm's names; Life is how long it is
+	// valid.
+	Algorithm string
+	Life      time.Duration
+	Form      Form
 }
 
 // Bases of the authorities.
@@ -40,20 +45,40 @@ const (
 	EtcdCA       = "etcd/ca"
 )
 
+// KubeletClientUser is the name by which the API server is known to kubelets.
+const KubeletClientUser = "kube-apiserver-kubelet-client"
+
 // SAKey and SAPub hold the key pair that signs service-account tokens.
 const (
 	SAKey = "sa.key"
 	SAPub = "sa.pub"
 )
 
-const masters = "system:masters"
+const masters = "system:masters" // nothing can take its rights away
+
+// ClusterAdmins is the group of administrators, since they are bound by RBAC, and
+// the binding that gives it its rights.
+const ClusterAdmins = "kubeadm:cluster-admins"
 
 func client() []x509.ExtKeyUsage { return []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }
 
-// Table is every certificate that a control-plane node has, authorities
-// first. With an external etcd, etcd's own are left out.
+// Table is every certificate that a control-plane node has in the version of rel,
+// authorities first. With an external etcd, etcd's own are left out.
 // (kubeadm: cmd/kubeadm/app/phases/certs/certlist.go)
-func Table(n *config.Node) ([]Cert, error) {
+func Table(n *config.Node, rel images.Release) ([]Cert, error) {
+	table, err := rows(n, rel)
+	for i := range table {
+		c := &table[i]
+		c.Algorithm, c.Form, c.Life = Algorithm(n, rel), formOf(rel), life(n)
+		if c.CA == "" {
+			c.Life = lifeOfCA(n)
+		}
+	}
+	return table, err
+}
+
+// rows is Table with what differs from one certificate to the next.
+func rows(n *config.Node, rel images.Release) ([]Cert, error) {
 	server := []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	both := []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 
@@ -65,7 +90,7 @@ func Table(n *config.Node) ([]Cert, error) {
 		{Name: "ca", Base: CA, CN: "kubernetes"},
 		{Name: "front-proxy-ca", Base: FrontProxyCA, CN: "front-proxy-ca"},
 		api,
-		{Name: "apiserver-kubelet-client", Base: "apiserver-kubelet-client", CA: CA, CN: "kube-apiserver-kubelet-client", Org: []string{masters}, Usages: client()},
+		{Name: "apiserver-kubelet-client", Base: "apiserver-kubelet-client", CA: CA, CN: KubeletClientUser, Org: groups(rel.KubeletClient), Usages: client()},
 		{Name: "front-proxy-client", Base: "front-proxy-client", CA: FrontProxyCA, CN: "front-proxy-client", Usages: client()},
 	}
 	if n.Cluster.Etcd.External != nil {
@@ -81,12 +106,24 @@ func Table(n *config.Node) ([]Cert, error) {
 		server1.addNames(l.ServerCertSANs...)
 		peer.addNames(l.PeerCertSANs...)
 	}
+	var etcd []string
+	if rel.Has(images.FactEtcdClientMasters) {
+		etcd = groups(masters)
+	}
 	return append(table,
 		Cert{Name: "etcd-ca", Base: EtcdCA, CN: "etcd-ca"},
 		server1, peer,
-		Cert{Name: "etcd-healthcheck-client", Base: "etcd/healthcheck-client", CA: EtcdCA, CN: "kube-etcd-healthcheck-client", Org: []string{masters}, Usages: client()},
-		Cert{Name: "apiserver-etcd-client", Base: "apiserver-etcd-client", CA: EtcdCA, CN: "kube-apiserver-etcd-client", Org: []string{masters}, Usages: client()},
+		Cert{Name: "etcd-healthcheck-client", Base: "etcd/healthcheck-client", CA: EtcdCA, CN: "kube-etcd-healthcheck-client", Org: etcd, Usages: client()},
+		Cert{Name: "apiserver-etcd-client", Base: "apiserver-etcd-client", CA: EtcdCA, CN: "kube-apiserver-etcd-client", Org: etcd, Usages: client()},
 	), nil
+}
+
+// groups is a list of one name, or none where that is empty.
+func groups(name string) []string {
+	if name == "" {
+		return nil
+	}
+	return []string{name}
 }
 
 // apiServerNames adds the names and addresses that the API server is reached

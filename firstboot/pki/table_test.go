@@ -35,7 +35,7 @@ func TestAPIServerNames(t *testing.T) {
 	} {
 		n := testNode()
 		c.change(n)
-		table, err := Table(n)
+		table, err := Table(n, release(t))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -49,7 +49,7 @@ func TestAPIServerNames(t *testing.T) {
 	}
 	n := testNode()
 	n.Cluster.Networking.ServiceSubnet = "nonsense"
-	if _, err := Table(n); err == nil || !strings.Contains(err.Error(), "service subnet") {
+	if _, err := Table(n, release(t)); err == nil || !strings.Contains(err.Error(), "service subnet") {
 		t.Errorf("error: %v", err)
 	}
 }
@@ -69,7 +69,7 @@ func TestEtcdNames(t *testing.T) {
 	n := testNode()
 	n.Cluster.Etcd.Local.ServerCertSANs = []string{"etcd.example.com", "localhost"}
 	n.Cluster.Etcd.Local.PeerCertSANs = []string{"192.0.2.11"}
-	table, err := Table(n)
+	table, err := Table(n, release(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestEtcdNames(t *testing.T) {
 		t.Errorf("peer: %s", s)
 	}
 	n.Cluster.Etcd = config.Etcd{External: &config.ExternalEtcd{Endpoints: []string{"https://192.0.2.20:2379"}}}
-	if table, err = Table(n); err != nil || len(table) != 5 {
+	if table, err = Table(n, release(t)); err != nil || len(table) != 5 {
 		t.Errorf("external etcd: %d certificates (%v)", len(table), err)
 	}
 }

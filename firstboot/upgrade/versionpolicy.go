@@ -15,6 +15,7 @@ import (
 	"github.com/kbuild/kbuild/firstboot/config"
 	"github.com/kbuild/kbuild/firstboot/converge"
 	"github.com/kbuild/kbuild/firstboot/host"
+	"github.com/kbuild/kbuild/firstboot/kubelet"
 	"github.com/kbuild/kbuild/firstboot/node"
 	"github.com/kbuild/kbuild/firstboot/outcome"
 	"github.com/kbuild/kbuild/firstboot/pki"
@@ -123,6 +124,11 @@ func removeOutdated(m *node.Machine, n *config.Node) error {
 	}
 	for _, f := range files {
 		if err := m.Host.Remove(f); err != nil {
+			return err
+		}
+	}
+	if n.Role != config.RoleWorker {
+		if err := kubelet.MoveServer(m, n, m.Baked.Release); err != nil {
 			return err
 		}
 	}

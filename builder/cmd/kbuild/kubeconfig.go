@@ -53,7 +53,7 @@ expires: choose a short --validity.`,
 			if server != "" {
 				admin.Server = server
 			}
-			b, err := admin.Issue(cmd.Context(), d.Node, crt, key, life, pki.Clock{Now: time.Now()})
+			b, err := admin.Issue(d.Node, crt, key, life, pki.Clock{Now: time.Now()})
 			if err != nil {
 				return err
 			}
