@@ -50,6 +50,14 @@ func (r Release) Before(version string) bool {
 	return err == nil && err2 == nil && (a < b || a == b && p < q)
 }
 
+// Reached says whether r is of a minor release, as in "1.25", or of a later one;
+// false if that cannot be read.
+func (r Release) Reached(minor string) bool {
+	_, a, _, err := parse(r.Version)
+	_, b, _, err2 := parse(minor + ".0")
+	return err == nil && err2 == nil && a >= b
+}
+
 // ReadsEtcd says whether the etcd of r can use the data of another release's etcd,
 // given by its image's tag ("3.4.13-0"): etcd reads what another patch of the same
 // minor version wrote, and nothing newer.

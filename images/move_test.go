@@ -54,6 +54,18 @@ func TestBefore(t *testing.T) {
 	}
 }
 
+func TestReached(t *testing.T) {
+	r, err := Lookup("v1.25.16")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for minor, want := range map[string]bool{"1.9": true, "1.25": true, "1.26": false, "": false, "next": false} {
+		if got := r.Reached(minor); got != want {
+			t.Errorf("v1.25.16 is of %q or later: %t", minor, got)
+		}
+	}
+}
+
 func TestReadsEtcd(t *testing.T) {
 	r := Release{Etcd: Image{"etcd", "3.5.6-0"}}
 	for tag, want := range map[string]bool{"3.5.0-0": true, "3.4.13-0": true, "3.6.1-0": false, "4.0.0-0": false, "": false} {

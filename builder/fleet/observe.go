@@ -23,6 +23,10 @@ type Cluster struct {
 	ExternalEtcd bool
 	EtcdTag      string // of etcd, in the configuration; empty: the version's own
 	Nodes        []Node // by name
+	// Deprecated are the deprecated APIs in use, and DeprecatedUnknown why they
+	// are not known: see ObserveAPIs.
+	Deprecated        []DeprecatedAPI
+	DeprecatedUnknown string
 }
 
 // Node is what the API shows of a node.

@@ -18,6 +18,14 @@ type Plan struct {
 	Back    string     `json:"back,omitempty"`    // whether a rollback is possible, in words
 	Notes   []string   `json:"notes,omitempty"`   // what an operator should know before
 	Blocked []string   `json:"blocked,omitempty"` // what must be repaired before
+	// Removed are the APIs that are in use and that the version does not serve.
+	Removed []RemovedAPI `json:"removedAPIs,omitempty"`
+}
+
+// RemovedAPI is an API that the planned version does not serve any more.
+type RemovedAPI struct {
+	DeprecatedAPI
+	Remedy string `json:"remedy"`
 }
 
 // NodePlan is what an upgrade does with one node.
@@ -49,6 +57,7 @@ func MakePlan(c Cluster, to string) (Plan, error) {
 	}
 	p.Back = c.back(p.To)
 	p.Notes = c.notes(p.To)
+	p.Removed = c.removed(p.To)
 	p.Blocked = c.blocked(p.To)
 	return p, nil
 }
@@ -164,6 +173,9 @@ func (c Cluster) back(to string) string {
 
 func (c Cluster) notes(to string) []string {
 	var notes []string
+	if c.DeprecatedUnknown != "" {
+		notes = append(notes, "whether APIs are in use that "+to+" does not serve is not known: "+c.DeprecatedUnknown)
+	}
 	if c.losesAPI() && slices.ContainsFunc(c.controlPlanes(), func(n Node) bool { return n.Version != to }) {
 		notes = append(notes, fmt.Sprintf("with %d control plane(s), the API does not answer while one of them boots; pods on the workers keep running", len(c.controlPlanes())))
 	}
@@ -176,6 +188,21 @@ func (c Cluster) notes(to string) []string {
 		}
 	}
 	return notes
+}
+
+// removed are the APIs in use that version to does not serve.
+func (c Cluster) removed(to string) []RemovedAPI {
+	rel, err := images.Lookup(to)
+	if err != nil {
+		return nil
+	}
+	var all []RemovedAPI
+	for _, d := range c.Deprecated {
+		if rel.Reached(d.Removed) {
+			all = append(all, RemovedAPI{d, d.remedy()})
+		}
+	}
+	return all
 }
 
 // blocked is what prevents an upgrade.

@@ -46,7 +46,7 @@ func TestUpgradePlan(t *testing.T) {
 	c, _ := apiServer(t)
 	addFleet(t, c)
 	out := mustKbuild(t, "upgrade", "plan")
-	for _, want := range []string{"it can be upgraded to v1.19.16 or v1.20.15", "Upgrading to v1.20.15", "cp1   control-plane  v1.19.12  yes    stage the image in its other slot; cordon it; drain it; reboot into v1.20.15", "Rollback: possible: etcd 3.4.13-0", "Blocked: node w2 is not Ready"} {
+	for _, want := range []string{"it can be upgraded to v1.19.16 or v1.20.15", "Upgrading to v1.20.15", "cp1   control-plane  v1.19.12  yes    stage the image in its other slot; cordon it; drain it; reboot into v1.20.15", "Rollback: possible: etcd 3.4.13-0", "Note: whether APIs are in use that v1.20.15 does not serve is not known", "Blocked: node w2 is not Ready"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
@@ -63,6 +63,18 @@ func TestUpgradePlan(t *testing.T) {
 	}
 	if code, _, stderr := kbuild(t, "upgrade", "apply", "--to", "v1.20.15", "--source", "https://images.example.com/", "--yes"); code != cli.ExitFailed || !strings.Contains(stderr, "node w2 is not Ready") {
 		t.Errorf("a node is not Ready: %d %s", code, stderr)
+	}
+}
+
+func TestPrintPlan(t *testing.T) {
+	var out strings.Builder
+	err := printPlan(&out, fleet.Plan{Cluster: "v1.24.17", To: "v1.25.16", Removed: []fleet.RemovedAPI{{
+		DeprecatedAPI: fleet.DeprecatedAPI{API: "policy/v1beta1", Resource: "poddisruptionbudgets", Removed: "1.25", Use: "policy/v1"},
+		Remedy:        "make its clients use policy/v1",
+	}}})
+	want := "Removed API: policy/v1beta1 poddisruptionbudgets is in use, and Kubernetes v1.25 does not serve it: make its clients use policy/v1.\n"
+	if err != nil || !strings.Contains(out.String(), want) {
+		t.Errorf("no %q in\n%s%v", want, out.String(), err)
 	}
 }
 

@@ -32,8 +32,9 @@ func upgradePlanCommand(kubeconfig *string) *cobra.Command {
 		Use:   "plan",
 		Short: "Show what an upgrade would do, and which versions are possible",
 		Long: `Show which versions the cluster can be upgraded to, the order of its nodes, what
-is done with each of them, and whether a rollback will be possible. Nothing is
-changed.`,
+is done with each of them, whether a rollback will be possible, and which APIs
+are in use that the version does not serve. Of those, the API server that answers
+names what it has been asked for since it started. Nothing is changed.`,
 		Example: `  kbuild upgrade plan
   kbuild upgrade plan --to v1.20.15 -o json`,
 		Args: cli.NoArgs,
@@ -41,10 +42,11 @@ changed.`,
 			if _, err := images.Assume(to); to != "" && err != nil {
 				return cli.Usagef("--to: %w", err)
 			}
-			_, seen, err := observe(cmd.Context(), *kubeconfig)
+			f, seen, err := observe(cmd.Context(), *kubeconfig)
 			if err != nil {
 				return err
 			}
+			f.ObserveAPIs(cmd.Context(), &seen)
 			p, err := fleet.MakePlan(seen, to)
 			if err != nil {
 				return fmt.Errorf("cannot upgrade to %s: %w; %s", to, err, targets(p))
@@ -94,6 +96,9 @@ func printPlan(w io.Writer, p fleet.Plan) error {
 	}
 	for _, n := range p.Notes {
 		fmt.Fprintf(w, "Note: %s.\n", n)
+	}
+	for _, r := range p.Removed {
+		fmt.Fprintf(w, "Removed API: %s %s is in use, and Kubernetes v%s does not serve it: %s.\n", r.API, r.Resource, r.Removed, r.Remedy)
 	}
 	for _, b := range p.Blocked {
 		fmt.Fprintf(w, "Blocked: %s.\n", b)

@@ -43,6 +43,7 @@ nodes reach it: the --out of 'kbuild image' on a web server.`,
 			if err != nil {
 				return err
 			}
+			f.ObserveAPIs(cmd.Context(), &seen)
 			p, err := fleet.MakePlan(seen, o.To)
 			if err != nil {
 				return fmt.Errorf("cannot upgrade to %s: %w; %s", o.To, err, targets(p))
