@@ -192,7 +192,7 @@ func (c Cluster) notes(to string) []string {
 
 // removed are the APIs in use that version to does not serve.
 func (c Cluster) removed(to string) []RemovedAPI {
-	rel, err := images.Lookup(to)
+	rel, err := images.Assume(to)
 	if err != nil {
 		return nil
 	}

@@ -100,7 +100,7 @@ func TestFleetUsage(t *testing.T) {
 		"upgrade everything":                                "everything",
 		"upgrade plan --to newest":                          "newest",
 		"upgrade plan -o yaml":                              "yaml",
-		"upgrade plan --to v1.21.0":                         "v1.21.0",
+		"upgrade plan --to v1.38.0":                         "v1.38.0",
 		"upgrade diff --to newest":                          "newest",
 		"upgrade diff -o yaml":                              "yaml",
 		"upgrade apply" + source:                            "--to is missing",
