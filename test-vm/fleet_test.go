@@ -13,17 +13,14 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/kbuild/kbuild/images"
+	"github.com/kbuild/kbuild/test-vm/guest"
 )
 
-// answering is two pods behind a Service, of which a drain may take one at a
-// time. IMAGE is CoreDNS's.
+// answering is two pods behind a Service, on different nodes. IMAGE is one that
+// every version has; the program is the checker.
 const answering = `
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: answering}
-data:
-  Corefile: ".:5353 {\n  health :8080\n}\n"
----
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: answering}
@@ -36,23 +33,18 @@ spec:
       tolerations: [{operator: Exists, effect: NoSchedule}]
       affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app: answering}}}]}}
       containers:
-      - name: coredns
+      - name: checker
         image: IMAGE
         imagePullPolicy: Never
-        args: ["-conf", "/etc/coredns/Corefile"]
+        command: ["/kbuild-test/checker", "answer", ":8080"]
         readinessProbe: {httpGet: {port: 8080, path: /health}, periodSeconds: 1}
-        volumeMounts: [{name: config, mountPath: /etc/coredns}]
-      volumes: [{name: config, configMap: {name: answering}}]
+        volumeMounts: [{name: checker, mountPath: /kbuild-test, readOnly: true}]
+      volumes: [{name: checker, hostPath: {path: ` + guest.Dir + `}}]
 ---
 apiVersion: v1
 kind: Service
 metadata: {name: answering}
 spec: {type: NodePort, selector: {app: answering}, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]}
----
-apiVersion: policy/v1beta1
-kind: PodDisruptionBudget
-metadata: {name: answering}
-spec: {minAvailable: 1, selector: {matchLabels: {app: answering}}}
 `
 
 // staying is a pod on the worker that no drain may take. IMAGE is CoreDNS's.
@@ -67,12 +59,27 @@ spec:
     spec:
       nodeSelector: {kubernetes.io/hostname: worker}
       containers: [{name: coredns, image: IMAGE, imagePullPolicy: Never, args: ["-dns.port=5354"]}]
----
-apiVersion: policy/v1beta1
-kind: PodDisruptionBudget
-metadata: {name: staying}
-spec: {minAvailable: 1, selector: {matchLabels: {app: staying}}}
 `
+
+// deploy applies a manifest of a Deployment and waits for its pods, of which at
+// least one must stay when a node is drained. The budget's API differs between
+// versions; kubectl knows the one to use.
+func deploy(t *testing.T, m Machine, name, manifest, image string) {
+	t.Helper()
+	manifest = strings.ReplaceAll(manifest, "IMAGE", image)
+	waitSh(t, m, "the Deployment "+name, adminKubectl+"apply --filename=- <<'END'\n"+manifest+"END\n")
+	waitSh(t, m, "its budget", "{ "+adminKubectl+"get poddisruptionbudget "+name+" || "+adminKubectl+"create poddisruptionbudget "+name+" --selector=app="+name+" --min-available=1; }")
+	waitSh(t, m, "its pods", adminKubectl+"rollout status deployment "+name+" --timeout=60s")
+}
+
+// flannelOf is an image that does not change from one version to the next.
+func flannelOf(t *testing.T, b images.Baked) string {
+	t.Helper()
+	if !slices.Contains(b.Images, b.Release.Flannel) {
+		t.Fatalf("the image has no flannel: %v", b.Images)
+	}
+	return b.Release.Flannel
+}
 
 // operator is a person with a kubeconfig, on the network of the machines.
 type operator struct {
@@ -116,9 +123,9 @@ func (o operator) command(args ...string) *exec.Cmd {
 }
 
 // outage asks the Service answering, until the test ends, at one node after
-// another until one answers; missed is how many such rounds without an answer
-// came one after another, at most.
-type outage struct{ asked, missed atomic.Int64 }
+// another until one answers. It counts such rounds: all of them, those without an
+// answer, and how many of those came one after another, at most.
+type outage struct{ asked, failed, missed atomic.Int64 }
 
 func watchOutage(t *testing.T, n *Network, addresses ...string) *outage {
 	o := &outage{}
@@ -141,9 +148,10 @@ func watchOutage(t *testing.T, n *Network, addresses ...string) *outage {
 	go func() {
 		for missed := int64(0); ctx.Err() == nil; {
 			o.asked.Add(1)
-			missed++
-			if slices.ContainsFunc(addresses, ask) {
+			if missed++; slices.ContainsFunc(addresses, ask) {
 				missed = 0
+			} else if ctx.Err() == nil {
+				o.failed.Add(1)
 			}
 			o.missed.Store(max(o.missed.Load(), missed))
 			select {
@@ -159,9 +167,7 @@ func watchOutage(t *testing.T, n *Network, addresses ...string) *outage {
 // pods again by itself.
 func (o operator) killed(m Machine, coredns string) {
 	o.t.Helper()
-	manifest := strings.ReplaceAll(staying, "IMAGE", coredns)
-	waitSh(o.t, m, "a pod that may not go", adminKubectl+"apply --filename=- <<'END'\n"+manifest+"END\n")
-	waitSh(o.t, m, "the pod", adminKubectl+"rollout status deployment staying --timeout=60s")
+	deploy(o.t, m, "staying", staying, coredns)
 	cmd := o.command("reset", "worker", "--yes", "--drain-timeout", "40s", "--node-timeout", "20s")
 	if err := cmd.Start(); err != nil {
 		o.t.Fatal(err)
@@ -204,17 +210,14 @@ func TestScenarioFleet(t *testing.T) {
 		waitReady(t, m)
 	}
 	cp1 := machines[0]
-	coredns := corednsOf(t, baked(t, cp1))
-	manifest := strings.ReplaceAll(answering, "IMAGE", coredns)
-	waitSh(t, cp1, "pods behind a Service", adminKubectl+"apply --filename=- <<'END'\n"+manifest+"END\n")
-	waitSh(t, cp1, "the pods", adminKubectl+"rollout status deployment answering --timeout=60s")
+	deploy(t, cp1, "answering", answering, flannelOf(t, baked(t, cp1)))
 	o := newOperator(t, n, cp1)
 	service := watchOutage(t, n, n.Address(11), n.Address(12), n.Address(13), n.Address(14))
 
 	if out, code := o.kbuild("upgrade", "plan", "--to", next.Version); code != 0 || !strings.Contains(out, "worker") {
 		t.Fatalf("plan: %d", code)
 	}
-	o.killed(cp1, coredns)
+	o.killed(cp1, corednsOf(t, baked(t, cp1)))
 	ctx, cancel := context.WithTimeout(t.Context(), 3*limit())
 	defer cancel()
 	swapped := make(chan error, len(machines))

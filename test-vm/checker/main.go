@@ -36,7 +36,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: checker serve --port FILE | serve --socket PATH | prepare | relay HOST:PORT | ask CMD [JSON]")
+		return fmt.Errorf("usage: checker serve --port FILE | serve --socket PATH | prepare | relay HOST:PORT | answer ADDRESS | ask CMD [JSON]")
 	}
 	switch args[0] {
 	case "serve":
@@ -57,6 +57,11 @@ func run(ctx context.Context, args []string) error {
 			return fmt.Errorf("usage: checker relay HOST:PORT")
 		}
 		return relay(ctx, args[1], os.Stdin, os.Stdout)
+	case "answer": // in a pod
+		if len(args) != 2 {
+			return fmt.Errorf("usage: checker answer ADDRESS")
+		}
+		return answer(ctx, args[1])
 	case "ask": // by hand, in the machine
 		if len(args) < 2 {
 			return fmt.Errorf("usage: checker ask CMD [JSON]")
