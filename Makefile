@@ -23,7 +23,7 @@ TEST     := KBUILD_ORACLE=$(if $(CI)$(wildcard out/oracle/kubeadm-v1.37.2),$(CUR
 	KBUILD_TEST_BIN=$(if $(CI)$(wildcard out/test-bin/kubectl),$(CURDIR)/out/test-bin) go test -timeout 30m
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test modules build image vm vm-stop test check test-vm test-ignition oracle kubeadms programs golden fuzz repro bench bench-boot bench-join bench-upgrade soak clean
+.PHONY: help deps deps-test modules build image vm vm-stop test check test-vm test-ignition oracle kubeadms programs golden fuzz repro bench bench-boot bench-join bench-upgrade boots march soak clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,15 @@ test-vm: deps-test image $(if $(SWAP),swap-images) $(if $(findstring SecureBoot,
 	$(if $(MOVES),$(if $(SWAP),,out/bin/kbuild image --version $(OTHER) --out out/$(OTHER) --force))
 	KBUILD_IMAGE=$(BOOTS) KBUILD_OTHER_IMAGE=$(MOVES) KBUILD_SWAP_IMAGES=$(if $(SWAP),$(CURDIR)/out/swap) KBUILD=$(CURDIR)/out/bin/kbuild KBUILD_VM_TREE=$$(test $(LANE) != vm || out/bin/kbuild tree vm) \
 		go test ./test-vm -count=1 -v -timeout $(TIMEOUT) -run '^TestScenario$(SCENARIO)' -lane $(LANE)
+
+# Scenarios that build images themselves, one after another, and remove them.
+MANY = KBUILD_IMAGES=$(CURDIR)/out/$@ KBUILD=$(CURDIR)/out/bin/kbuild go test ./test-vm -count=1 -v -timeout 48h -lane container
+
+boots: deps-test build ## boot an image of each of VERSIONS ("v1.37.2 v1.36.3"; all: of every minor), and print a table
+	VERSIONS="$(or $(VERSIONS),all)" $(MANY) -run '^TestScenarioBoots$$'
+
+march: deps-test build ## take one cluster through every minor version, or FROM one (v1.34) TO another
+	FROM=$(FROM) TO=$(TO) $(MANY) -run '^TestScenarioMarch$$'
 
 soak: ## cut the power N (100) times at random instants of swaps, in a VM
 	CUTS=$(or $(N),100) $(MAKE) test-vm LANE=vm SCENARIO=SwapCut TIMEOUT=48h

@@ -56,6 +56,17 @@ func ContainerUserData(rel images.Release) string {
 	return s
 }
 
+// ContainerImageConfig is what an image of rel must be built with (kbuild image
+// --config) where nodes of the container lane move to it that were made by an
+// image whose kubelet does not know that it may refuse this host; empty where
+// nothing is needed.
+func ContainerImageConfig(rel images.Release) string {
+	if cgroupV2() || !rel.Has(images.FactFailCgroupV1) {
+		return ""
+	}
+	return "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nfailCgroupV1: false\n"
+}
+
 func newContainer(ctx context.Context, o Options) (Machine, error) {
 	if os.Getuid() != 0 {
 		return nil, errors.New("cannot boot a container: it needs root, for mounts and network namespaces: use sudo, or the VM lane")
@@ -287,6 +298,16 @@ func Swapped(ctx context.Context, m Machine, fallsBack bool) error {
 		c.o.Image, c.o.Next = *c.o.Next, &old
 	}
 	return c.rebooted(ctx)
+}
+
+// SetNext puts an image into the other slot of a container with Options.Next.
+func SetNext(m Machine, i Image) error {
+	c, ok := m.(*container)
+	if !ok || c.o.Next == nil {
+		return errors.New("this container has no other slot: make it with Options.Next")
+	}
+	c.o.Next = &i
+	return nil
 }
 
 func (c *container) removeCgroups() error {

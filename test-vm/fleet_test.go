@@ -114,11 +114,7 @@ func (o operator) kbuild(args ...string) (string, int) {
 }
 
 func (o operator) command(args ...string) *exec.Cmd {
-	program := os.Getenv("KBUILD")
-	if program == "" {
-		program = "../out/bin/kbuild"
-	}
-	argv := append([]string{"--net=/run/netns/" + o.n.s.rec.Netns, "--", program}, args...)
+	argv := append([]string{"--net=/run/netns/" + o.n.s.rec.Netns, "--", kbuildProgram()}, args...)
 	return exec.CommandContext(o.t.Context(), "nsenter", append(argv, "--kubeconfig", o.kubeconfig)...)
 }
 

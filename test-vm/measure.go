@@ -1,6 +1,7 @@
 package testvm
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -44,17 +45,19 @@ func Written(m Machine) (int64, error) {
 	return 0, fmt.Errorf("cannot count what the machine in %s writes: its /var is no loop device", m.Places().Dir)
 }
 
-// WatchAPI starts to ask the API server of a container without a Network twenty
-// times a second whether it is healthy. The function that it returns ends that,
-// and returns for how long in total the answer was not yes.
+// WatchAPI starts to ask the API server of a container twenty times a second
+// whether it is healthy. The function that it returns ends that, and returns for
+// how long in total the answer was not yes.
 func WatchAPI(m Machine) (stop func() time.Duration, err error) {
 	c, ok := m.(*container)
-	if !ok || c.o.Network != nil {
-		return nil, errors.New("cannot watch the API server of this machine: it must be a container without a Network")
+	if !ok {
+		return nil, errors.New("cannot watch the API server of this machine: it must be a container")
 	}
-	ns := c.netns()
-	if err := run("ip", "-n", ns, "addr", "replace", netPrefix+"1/24", "dev", bridge); err != nil {
-		return nil, err
+	ns, address := c.netns(), cmp.Or(c.o.Address, ContainerAddress)
+	if c.o.Network == nil { // a Network has this address already
+		if err := run("ip", "-n", ns, "addr", "replace", netPrefix+"1/24", "dev", bridge); err != nil {
+			return nil, err
+		}
 	}
 	client := http.Client{Timeout: time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -68,7 +71,7 @@ func WatchAPI(m Machine) (stop func() time.Duration, err error) {
 		},
 	}}
 	healthy := func() bool {
-		resp, err := client.Get("https://" + net.JoinHostPort(ContainerAddress, "6443") + "/healthz")
+		resp, err := client.Get("https://" + net.JoinHostPort(address, "6443") + "/healthz")
 		if err != nil {
 			return false
 		}

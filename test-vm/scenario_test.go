@@ -232,8 +232,33 @@ func waitPod(t *testing.T, m Machine, image string) {
 // TestScenarioInit is the main way: a fresh image without a network becomes a
 // cluster, runs a pod, and is the same after a reboot.
 func TestScenarioInit(t *testing.T) {
+	logf("%s", initNode(t))
+}
+
+// booted is how long a machine took to become a node, from its start on.
+type booted struct {
+	version    string
+	api, ready time.Duration
+	root       int64 // bytes of the root file system
+}
+
+// String is a row of a table.
+func (b booted) String() string {
+	return fmt.Sprintf("| %s | %.1f s | %.1f s | %d MB |", b.version, b.api.Seconds(), b.ready.Seconds(), b.root/1e6)
+}
+
+func initNode(t *testing.T) booted {
+	t.Helper()
 	m := boot(t, Options{Name: "node1", UserData: userData(t, initDoc(t, ""))})
+	begun := time.Now()
+	waitTimes(t, m) // begins to look
 	waitReady(t, m)
+	times := waitTimes(t, m)
+	image := imageOf(t)
+	r := booted{image.Version, times.API.Sub(begun), times.Ready.Sub(begun), 0}
+	if st, err := os.Stat(image.Root); err == nil {
+		r.root = st.Size()
+	}
 	b := baked(t, m)
 	coredns := corednsOf(t, b)
 	waitPod(t, m, coredns)
@@ -255,6 +280,21 @@ func TestScenarioInit(t *testing.T) {
 	waitPod(t, m, coredns)
 	sameTree(t, before, ask[guest.Tree](t, m, guest.CmdTree, nil))
 	checkImages(t, m, b)
+	return r
+}
+
+// waitTimes asks the machine's stopwatch, which the first request starts.
+func waitTimes(t *testing.T, m Machine) (times guest.Times) {
+	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), limit(), errors.New("time is up"))
+	defer cancel()
+	err := Wait(ctx, m, logf, "the checker", func(ctx context.Context) (string, error) {
+		return "", m.Ask(ctx, guest.CmdTimes, nil, &times)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return times
 }
 
 // sameTree fails for everything that a reboot changed.
