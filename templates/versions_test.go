@@ -1,6 +1,7 @@
 package templates
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -146,6 +147,20 @@ func TestPodsByMinor(t *testing.T) {
 			if got, want := c.is(podsOf(p)), c.from <= minor && minor <= c.to; got != want {
 				t.Errorf("%s: %s: %t, want %t", known.Newest, what, got, want)
 			}
+		}
+	}
+}
+
+// TestPodsByPatch: what came with a patch release.
+func TestPodsByPatch(t *testing.T) {
+	for version, want := range map[string]string{
+		"v1.22.9": "false false", "v1.22.10": "true false", "v1.23.6": "false false", "v1.23.7": "true false", "v1.24.0": "true false",
+		"v1.25.11": "true false", "v1.25.12": "true true", "v1.26.6": "true false", "v1.26.7": "true true", "v1.27.0": "true true",
+	} {
+		pod := EtcdPod(nodeParams(t, version))
+		check := slices.Contains(pod.Spec.Containers[0].Command, "--experimental-initial-corrupt-check=true")
+		if got := fmt.Sprint(check, pod.Spec.Priority != nil); got != want {
+			t.Errorf("%s: check for corruption, priority: %s, want %s", version, got, want)
 		}
 	}
 }
