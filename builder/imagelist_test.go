@@ -96,8 +96,7 @@ func TestConfigRefused(t *testing.T) {
 			t.Errorf("%s: error %v, want %q", text, err, want)
 		}
 	}
-	_, _, err := Resolve(t.Context(), Spec{Version: "v1.37.2"}, nil)
-	if err == nil || !strings.Contains(err.Error(), "makes no nodes of Kubernetes v1.37.2 yet") {
-		t.Errorf("a version whose nodes cannot read their configuration: %v", err)
+	if _, _, err := Resolve(t.Context(), Spec{Version: "v1.38.0"}, nil); err == nil || !strings.Contains(err.Error(), "unknown Kubernetes version v1.38.0") {
+		t.Errorf("an unknown minor: %v", err)
 	}
 }

@@ -33,7 +33,7 @@ func TestClusterRefusals(t *testing.T) {
 		"a URL":          {"new " + fresh + " --endpoint https://a:6443", []string{"https://a:6443", "without a scheme"}},
 		"no port":        {"new " + fresh + " --endpoint a:b", []string{"a:b"}},
 		"version":        {"new " + fresh + " --endpoint a --version v1.3.0", []string{"v1.3.0", "v1.19"}},
-		"too new":        {"new " + fresh + " --endpoint a --version v1.37.2", []string{"v1.37.2", "v1beta4"}},
+		"too new":        {"new " + fresh + " --endpoint a --version v1.38.0", []string{"unknown Kubernetes version v1.38.0", "this kbuild knows"}},
 		"no config":      {"new " + fresh + " --config /does/not/exist", []string{"/does/not/exist"}},
 		"unknown field":  {"new " + fresh + " --config " + file("typo.yaml", "apiVersion: kubeadm.k8s.io/v1beta2\nkind: ClusterConfiguration\ncontrolPlaneEndpoin: a\n"), []string{"typo.yaml:3:", "controlPlaneEndpoint"}},
 		"broken":         {"new " + fresh + " --config " + file("broken.yaml", "a: [\n"), []string{"broken.yaml", "YAML"}},

@@ -60,7 +60,7 @@ k8s.gcr.io/coredns:1.7.0
 		{config + "imageRepo: x\n", "images list --version v1.37.2 --config -", cli.ExitUsage, "kbuild: standard input:3: ClusterConfiguration has no field \"imageRepo\""},
 		{"", "images list --version v1.37.2 --config /does/not/exist", cli.ExitUsage, "cannot read the config: open /does/not/exist"},
 		{"", "images list", cli.ExitUsage, "--version is missing"},
-		{"", "images list --version v1.22.1", cli.ExitUsage, "this kbuild knows v1.19.0-v1.19.16, v1.20.0-v1.20.15"},
+		{"", "images list --version v1.38.0", cli.ExitUsage, "this kbuild knows v1.19.0-v1.19.16, v1.20.0-v1.20.15"},
 		{"", "images list --version v1.37.2 -o xml", cli.ExitUsage, "use text, json or yaml"},
 		{"", "images list --verson v1.37.2", cli.ExitUsage, "unknown flag: --verson\nSee 'kbuild images list --help'."},
 		{"", "images list v1.37.2", cli.ExitUsage, "unknown argument \"v1.37.2\" for kbuild images list"},
