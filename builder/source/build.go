@@ -145,23 +145,13 @@ func (c compiler) pin(ctx context.Context, b build) (lockPair, error) {
 	if err := b.write(dir, lockPair{Mod: mod}, m.Dir); err != nil {
 		return lockPair{}, err
 	}
-	args := append([]string{"go", "list", "-deps", "-f", "{{.ImportPath}}"}, b.Flags...)
-	if b.linked() {
-		args = append(args, "-overlay="+filepath.Join(dir, "overlay.json"))
-	}
-	if b.OpenAPI > 0 { // what it imports is imported elsewhere, too
-		if err := os.WriteFile(filepath.Join(dir, "openapi.go"), []byte("package openapi\n"), 0o644); err != nil {
-			return lockPair{}, err
-		}
-	}
-	args = append(args, b.packages()...)
-	list := func(args ...string) error {
-		if _, err := runCommand(ctx, dir, goEnv(c.arch, "GOFLAGS=-mod=mod"), args...); err != nil {
+	list := func() error {
+		if _, err := b.list(ctx, c.arch, dir, "GOFLAGS=-mod=mod"); err != nil {
 			return fmt.Errorf("cannot pin the modules of %s: %w", b.Name, err)
 		}
 		return nil
 	}
-	if err := list(args...); err != nil {
+	if err := list(); err != nil {
 		return lockPair{}, err
 	}
 	// Once more: with all requirements in go.mod, much less is needed of what
@@ -169,12 +159,12 @@ func (c compiler) pin(ctx context.Context, b build) (lockPair, error) {
 	if err := os.Truncate(filepath.Join(dir, "go.sum"), 0); err != nil {
 		return lockPair{}, err
 	}
-	if err := list(args...); err != nil {
+	if err := list(); err != nil {
 		return lockPair{}, err
 	}
-	if b.OpenAPI > 0 { // stagingModules wants all
-		if err := list("go", "list", "-m", "all"); err != nil {
-			return lockPair{}, err
+	if b.OpenAPI > 0 { // stagingModules wants the sums of all go.mod files
+		if _, err := runCommand(ctx, dir, goEnv(c.arch, "GOFLAGS=-mod=mod"), "go", "list", "-m", "all"); err != nil {
+			return lockPair{}, fmt.Errorf("cannot pin the modules of %s: %w", b.Name, err)
 		}
 	}
 	newMod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
@@ -191,6 +181,20 @@ func (c compiler) pin(ctx context.Context, b build) (lockPair, error) {
 	}
 	slices.Sort(lines)
 	return lockPair{string(newMod), strings.Join(lines, "")}, nil
+}
+
+// list has the go command find all packages of the build module in dir.
+func (b build) list(ctx context.Context, arch, dir string, env ...string) ([]byte, error) {
+	args := append([]string{"go", "list", "-deps", "-f", "{{.ImportPath}}"}, b.Flags...)
+	if b.linked() {
+		args = append(args, "-overlay="+filepath.Join(dir, "overlay.json"))
+	}
+	if b.OpenAPI > 0 { // what it imports is imported elsewhere, too
+		if err := os.WriteFile(filepath.Join(dir, "openapi.go"), []byte("package openapi\n"), 0o644); err != nil {
+			return nil, err
+		}
+	}
+	return runCommand(ctx, dir, goEnv(arch, env...), append(args, b.packages()...)...)
 }
 
 // firstMod is the go.mod that a lock starts from: the go version of the

@@ -60,3 +60,49 @@ func writeLock(t *testing.T, b build, pair lockPair) {
 		}
 	}
 }
+
+// TestLocksSuffice has the go command find every package of every build that has
+// a lock, with nothing but that lock:
+//
+//	KBUILD_LOCKS=kubernetes-v1.36.3 go test -timeout 60m -run TestLocksSuffice ./builder/source
+//
+// Names are separated by commas; "all" stands for all.
+func TestLocksSuffice(t *testing.T) {
+	names := strings.Split(os.Getenv("KBUILD_LOCKS"), ",")
+	switch names[0] {
+	case "":
+		t.Skip("KBUILD_LOCKS names no build")
+	case "all":
+		names = lockNames(t)
+	}
+	for _, name := range names {
+		b, ok := lockedBuild(t, name)
+		if !ok {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			pair, ok := b.committed()
+			if !ok {
+				t.Fatal("it has no lock")
+			}
+			m, err := download(t.Context(), b.Module, b.Version, b.sum())
+			if err != nil {
+				t.Fatal(err)
+			}
+			work := t.TempDir()
+			if err := b.write(work, pair, m.Dir); err != nil {
+				t.Fatal(err)
+			}
+			out, err := b.list(t.Context(), hostArch, work)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%d packages", strings.Count(string(out), "\n"))
+			if b.OpenAPI > 0 {
+				if _, err := stagingModules(t.Context(), work); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
